@@ -1,0 +1,1 @@
+"""The whole interface of vmfabric: events, requests, desired state, and the subjects they travel on."""

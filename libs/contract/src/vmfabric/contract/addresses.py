@@ -1,0 +1,102 @@
+"""Addresses as they may come from outside: one spelling each, no scope id, no IPv4 inside IPv6."""
+
+import re
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+_ADDRESS_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}\Z")
+_PREFIX_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}/[0-9]{1,3}\Z")
+
+
+class Family(StrEnum):
+    """An address family."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @staticmethod
+    def of(value: "HostAddress | Prefix") -> "Family":
+        """The family of an address or a prefix."""
+        return Family.IPV4 if value.version == 4 else Family.IPV6
+
+    @property
+    def host_length(self) -> int:
+        """The prefix length of a single host: 32 or 128."""
+        return 32 if self is Family.IPV4 else 128
+
+
+def _host_text(value: object) -> object:
+    # A scope id may carry any text, newlines too, through the standard library and pydantic (RFC 4007, 11.2).
+    if isinstance(value, str) and not _ADDRESS_TEXT.match(value):
+        raise ValueError("not an address in plain text; a scope id (%) is not allowed")
+    return value
+
+
+def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    if isinstance(value, IPv6Address) and value.ipv4_mapped is not None:
+        raise ValueError("an IPv4 address inside IPv6; write it as IPv4")
+    return value
+
+
+def _prefix_text(value: object) -> object:
+    if isinstance(value, str) and not _PREFIX_TEXT.match(value):
+        raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
+    return value
+
+
+def _prefix_no_embedded_ipv4(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    _no_embedded_ipv4(value.network_address)
+    return value
+
+
+HostAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_host_text), AfterValidator(_no_embedded_ipv4)]
+"""One address of a host."""
+
+Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_prefix_text), AfterValidator(_prefix_no_embedded_ipv4)]
+"""A network prefix whose host bits are zero."""
+
+
+def _unicast_mac(value: str) -> str:
+    if int(value[:2], 16) & 1:
+        raise ValueError("a multicast MAC address cannot belong to an interface")
+    if value == "00:00:00:00:00:00":
+        raise ValueError("the zero MAC address cannot belong to an interface")
+    return value
+
+
+Mac = Annotated[
+    str,
+    StringConstraints(strict=True, pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"),
+    AfterValidator(_unicast_mac),
+]
+"""A unicast MAC address: six lower-case octets with colons."""
+
+
+def _community_parts(value: str) -> str:
+    parts = [int(part) for part in value.split(":")]
+    limit = 0xFFFF if len(parts) == 2 else 0xFFFFFFFF
+    if any(part > limit for part in parts):
+        raise ValueError(f"each part of this community is at most {limit}")
+    return value
+
+
+Community = Annotated[
+    str,
+    StringConstraints(strict=True, pattern=r"^(0|[1-9][0-9]{0,9})(:(0|[1-9][0-9]{0,9})){1,2}$"),
+    AfterValidator(_community_parts),
+]
+"""A BGP community `asn:value` of 16 bits each (RFC 1997), or a large one of three 32-bit parts (RFC 8092)."""
+
+
+def host_prefix(address: HostAddress) -> Prefix:
+    """The /32 or /128 of one address."""
+    return ip_network(address)
+
+
+def parse_host(text: str) -> HostAddress:
+    """Text to address, by the same rules as a field of an event. ValueError when it is none."""
+    _host_text(text)
+    return _no_embedded_ipv4(ip_address(text))

@@ -1,0 +1,250 @@
+"""Administration: request and reply on NATS micro services (ADR-32).
+
+| subject | request | answer | service |
+| --- | --- | --- | --- |
+| `cluster.apply` | ApplyCluster | Applied | scheduler |
+| `cluster.list` | List | Clusters | scheduler |
+| `node.apply` | ApplyNode | Applied | scheduler |
+| `node.list` | ListOfCluster | Nodes | scheduler |
+| `vm.get` | GetVm | VmState | scheduler |
+| `vm.list` | ListOfCluster | Vms | scheduler |
+| `network.apply` | ApplyNetwork | Applied | ipam |
+| `network.list` | List | Networks | ipam |
+| `pool.apply` | ApplyPool | Applied | ipam |
+| `pool.list` | ListOfCluster | Pools | ipam |
+| `ip.list` | ListOfCluster | Addresses | ipam |
+| `ip.explain` | ExplainAddress | Explanation | ipam |
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from vmfabric.contract.addresses import HostAddress, Mac
+from vmfabric.contract.cluster import Capacity, ClusterSpec, NodeSpec
+from vmfabric.contract.errors import Code
+from vmfabric.contract.ip import AllocatedAddress
+from vmfabric.contract.model import Part, Request
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.contract.vm import VmSize
+
+
+class ApplyCluster(Request):
+    """Make the cluster so; with `dry_run` only say what would change."""
+
+    spec: ClusterSpec
+    dry_run: bool = False
+
+
+class ApplyNode(Request):
+    """Make the node so; with `dry_run` only say what would change."""
+
+    spec: NodeSpec
+    dry_run: bool = False
+
+
+class ApplyNetwork(Request):
+    """Make the network so; with `dry_run` only say what would change."""
+
+    spec: NetworkSpec
+    dry_run: bool = False
+
+
+class ApplyPool(Request):
+    """Make the pool so; with `dry_run` only say what would change."""
+
+    spec: PoolSpec
+    dry_run: bool = False
+
+
+class List(Request):
+    """Everything of a kind."""
+
+
+class ListOfCluster(Request):
+    """Everything of a kind, of one cluster or of all."""
+
+    cluster: ClusterName | None = None
+    after: str = ""
+    """Only names behind this one: the `next` of the last page."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 500
+
+
+class GetVm(Request):
+    """One VM."""
+
+    cluster: ClusterName
+    vm: VmName
+
+
+class ExplainAddress(Request):
+    """What is known of an address."""
+
+    address: HostAddress
+
+
+class Change(StrEnum):
+    """What an apply did, or would do."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+
+
+class Applied(Part):
+    """The result of an apply."""
+
+    kind: str
+    name: str
+    change: Change
+    dry_run: bool
+    fields: tuple[str, ...] = ()
+    """The fields that differ."""
+
+
+class Clusters(Part):
+    """All clusters; passwords are left out."""
+
+    clusters: tuple[ClusterSpec, ...]
+
+
+class NodeState(StrEnum):
+    """Whether a node is heard."""
+
+    APPLIED = "applied"
+    """Named by an operator, never heard."""
+    JOINED = "joined"
+    LOST = "lost"
+
+
+class NodeStatus(Part):
+    """A node and what its VMs take of it."""
+
+    spec: NodeSpec
+    state: NodeState
+    heard_at: datetime | None
+    used: Capacity | None
+    """None when nothing is placed there."""
+    vms: int
+
+
+class Nodes(Part):
+    """Nodes, in the order of their names."""
+
+    nodes: tuple[NodeStatus, ...]
+
+
+class VmPhase(StrEnum):
+    """Where a VM is in its life."""
+
+    ALLOCATING = "allocating"
+    WIRING = "wiring"
+    READY = "ready"
+    WITHDRAWING = "withdrawing"
+    UNWIRING = "unwiring"
+    RELEASING = "releasing"
+
+
+class VmState(Part):
+    """A VM as the scheduler knows it."""
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: int
+    phase: VmPhase
+    size: VmSize
+    mac: Mac
+    addresses: tuple[AllocatedAddress, ...]
+    waiting_for: str | None
+    """The fact that comes next; None when the VM is ready."""
+    since: datetime
+    """When it came into this phase."""
+
+
+class Vms(Part):
+    """VMs, in the order of cluster and name."""
+
+    vms: tuple[VmState, ...]
+    next: str | None = None
+    """Give it as `after` for the next page."""
+
+
+class Networks(Part):
+    """All networks."""
+
+    networks: tuple[NetworkSpec, ...]
+
+
+class PoolUsage(Part):
+    """A pool and how full it is. Counts may be larger than 2**63 for IPv6."""
+
+    spec: PoolSpec
+    total: int
+    allocated: int
+    quarantined: int
+    free: int
+
+
+class Pools(Part):
+    """Pools, in the order of their names."""
+
+    pools: tuple[PoolUsage, ...]
+
+
+class AddressRecord(Part):
+    """An address that is held or rests."""
+
+    address: HostAddress
+    pool: ResourceName
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: int
+    state: str
+    """allocated, releasing or quarantined."""
+    since: datetime
+    free_at: datetime | None = None
+    """When the quarantine ends."""
+
+
+class Addresses(Part):
+    """Addresses, in order."""
+
+    addresses: tuple[AddressRecord, ...]
+    next: str | None = None
+
+
+class HistoryEntry(Part):
+    """One thing that happened to an address."""
+
+    at: datetime
+    what: str
+    """allocated, released or freed."""
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: int
+
+
+class Explanation(Part):
+    """What is known of an address, from the network it lies in to who had it."""
+
+    address: HostAddress
+    verdict: str
+    """One sentence."""
+    network: ResourceName | None
+    pool: ResourceName | None
+    record: AddressRecord | None
+    history: tuple[HistoryEntry, ...]
+    """Newest first, at most 100."""
+
+
+class ErrorBody(Part):
+    """The body of an error answer, beside the headers that ADR-32 names."""
+
+    code: Code
+    message: str

@@ -1,0 +1,155 @@
+"""Clusters and nodes as operators apply them."""
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from vmfabric.contract.addresses import Community, Family, HostAddress, Mac
+from vmfabric.contract.model import Request
+from vmfabric.contract.names import ClusterName, NodeName
+
+
+class Virtualization(StrEnum):
+    """What runs the guests of a cluster, which decides how they are wired."""
+
+    KVM = "kvm"
+    """A TAP for each VM."""
+    LXD = "lxd"
+    """A veth pair for each VM."""
+
+
+class Policy(StrEnum):
+    """Which of the nodes that fit is taken."""
+
+    SPREAD = "spread"
+    """The one with the most room."""
+    PACK = "pack"
+    """The one with the least room that is enough."""
+
+
+class Gateway(Request):
+    """The gateway that every VM of the cluster sees: the same addresses and MAC on all interfaces of all nodes."""
+
+    ipv4: Annotated[HostAddress, Field(description="any IPv4 address that no node uses itself")] = IPv4Address(
+        "169.254.0.1"
+    )
+    ipv6: HostAddress = IPv6Address("fe80::1")
+    mac: Mac = "02:00:5e:00:00:01"
+
+    @model_validator(mode="after")
+    def _families(self) -> "Gateway":
+        for family, address in ((Family.IPV4, self.ipv4), (Family.IPV6, self.ipv6)):
+            if Family.of(address) is not family:
+                raise ValueError(f"gateway.{family} is {address}, which is not an {family} address")
+            if address.is_unspecified or address.is_multicast or address.is_loopback:
+                raise ValueError(f"gateway.{family} is {address}, which no interface can have")
+        return self
+
+    def of(self, family: Family) -> HostAddress:
+        """The gateway address of a family."""
+        return self.ipv4 if family is Family.IPV4 else self.ipv6
+
+
+class Reflector(Request):
+    """A BGP route reflector (RFC 4456). The fabric is iBGP: its AS is the cluster's."""
+
+    address: HostAddress
+    asn: Annotated[int, Field(ge=1, le=4294967294)]
+
+
+class BgpTimers(Request):
+    """Seconds."""
+
+    keepalive: Annotated[int, Field(ge=1, le=65535)] = 3
+    hold: Annotated[int, Field(ge=3, le=65535)] = 9
+    connect: Annotated[int, Field(ge=1, le=65535)] = 1
+
+    @model_validator(mode="after")
+    def _hold_is_long_enough(self) -> "BgpTimers":
+        if self.hold < 3 * self.keepalive:
+            raise ValueError(f"hold {self.hold} s must be at least three keepalives of {self.keepalive} s")
+        return self
+
+
+class Bgp(Request):
+    """How the nodes of a cluster announce."""
+
+    asn: Annotated[int, Field(ge=1, le=4294967294)]
+    reflectors: Annotated[tuple[Reflector, ...], Field(min_length=1, max_length=16)]
+    community: dict[Family, Community]
+    """One community for each family that is announced."""
+    timers: BgpTimers = BgpTimers()
+    password: Annotated[str, StringConstraints(strict=True, pattern=r"^[!-~]{1,80}$"), Field(repr=False)] | None = (
+        None
+    )
+    """TCP MD5 password (RFC 2385): 1 to 80 printable ASCII characters without spaces."""
+    bfd: bool = False
+
+    @model_validator(mode="after")
+    def _ibgp(self) -> "Bgp":
+        for reflector in self.reflectors:
+            if reflector.asn != self.asn:
+                raise ValueError(
+                    f"reflector {reflector.address} is in AS {reflector.asn}, the cluster in AS {self.asn}: "
+                    "an ip-fabric is iBGP, both must be the same"
+                )
+        addresses = [reflector.address for reflector in self.reflectors]
+        if len(set(addresses)) != len(addresses):
+            raise ValueError("the same reflector is named twice")
+        return self
+
+
+class Overcommit(Request):
+    """How many times what a node has may be promised to VMs."""
+
+    cpu: Annotated[float, Field(gt=0, le=100)] = 4.0
+    memory: Annotated[float, Field(gt=0, le=100)] = 1.0
+    disk: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
+class Placement(Request):
+    """How nodes are chosen."""
+
+    policy: Policy = Policy.SPREAD
+    overcommit: Overcommit = Overcommit()
+
+
+class ClusterSpec(Request):
+    """A cluster: nodes that share a network type and a way to announce."""
+
+    name: ClusterName
+    type: Literal["ip-fabric"]
+    virtualization: Virtualization = Virtualization.KVM
+    gateway: Gateway = Gateway()
+    bgp: Bgp
+    mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
+    placement: Placement = Placement()
+
+
+class Capacity(Request):
+    """What a node has for VMs."""
+
+    cpu: Annotated[int, Field(ge=1, le=65536)]
+    """Threads."""
+    memory_mb: Annotated[int, Field(ge=1)]
+    """MiB."""
+    disk_gb: Annotated[int, Field(ge=1)]
+    """GiB."""
+
+
+class NodeSpec(Request):
+    """A hypervisor."""
+
+    name: NodeName
+    cluster: ClusterName
+    address: HostAddress
+    """Its own IPv4 address in the fabric: router id and source of its BGP sessions."""
+    capacity: Capacity
+
+    @model_validator(mode="after")
+    def _ipv4(self) -> "NodeSpec":
+        if Family.of(self.address) is not Family.IPV4:
+            raise ValueError(f"address {self.address} must be IPv4: it is the BGP router id too")
+        return self

@@ -1,0 +1,7 @@
+"""The marks by which node-agent and bgp-announcer know a kernel route as vmfabric's."""
+
+KERNEL_PROTOCOL = 186
+"""rtm_protocol of our routes (rtnetlink(7)); unassigned in /etc/iproute2/rt_protos."""
+
+ROUTE_METRIC = 18600
+"""Metric of our host routes: FRR sees the metric of a kernel route, but not its protocol number."""

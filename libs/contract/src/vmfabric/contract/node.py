@@ -1,0 +1,42 @@
+"""Events of nodes."""
+
+from typing import ClassVar
+
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.model import Fact
+from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.subjects import NODE, Template
+
+
+class _OfNode(Fact):
+    cluster: ClusterName
+    node: NodeName
+
+
+class NodeHeartbeat(_OfNode):
+    """The agent of this node is alive. Not kept: the next one says the same."""
+
+    subject_template: ClassVar[Template] = Template("node.heartbeat", NODE)
+
+    addresses: tuple[HostAddress, ...]
+    """The node's own addresses, link-local, loopback and gateway addresses left out."""
+    vms: int
+    """VMs that are wired here."""
+
+
+class NodeJoined(_OfNode):
+    """The first heartbeat of a node."""
+
+    subject_template: ClassVar[Template] = Template("node.joined", NODE)
+
+
+class NodeLost(_OfNode):
+    """No heartbeat for too long. Its VMs keep their routes: it may well be forwarding."""
+
+    subject_template: ClassVar[Template] = Template("node.lost", NODE)
+
+
+class NodeReturned(_OfNode):
+    """A lost node is heard again."""
+
+    subject_template: ClassVar[Template] = Template("node.returned", NODE)

@@ -1,0 +1,149 @@
+"""Events of a VM: what is asked for, and what the scheduler says of it."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from vmfabric.contract.addresses import Family, HostAddress, Mac
+from vmfabric.contract.errors import Code
+from vmfabric.contract.ip import AllocatedAddress
+from vmfabric.contract.model import Fact, Part, Request, RequestEvent
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.subjects import VM, Template
+
+Generation = Annotated[int, Field(ge=1)]
+"""Raised at each placement; whoever knows a higher one ignores the event."""
+
+
+class AddressWish(Request):
+    """One address that the VM should have."""
+
+    family: Family
+    pool: ResourceName | None = None
+    """The pool to take it from; without it, the first pool of the cluster that has the family."""
+    address: HostAddress | None = None
+    """Exactly this address; without it, the lowest free one."""
+
+    @model_validator(mode="after")
+    def _family_fits(self) -> "AddressWish":
+        if self.address is not None and Family.of(self.address) is not self.family:
+            raise ValueError(f"{self.address} is not an {self.family} address")
+        return self
+
+
+class VmSize(Request):
+    """What a VM takes from its node."""
+
+    cpu: Annotated[int, Field(ge=1, le=1024)]
+    """Virtual CPUs."""
+    memory_mb: Annotated[int, Field(ge=16, le=64 * 1024 * 1024)]
+    """MiB of memory."""
+    disk_gb: Annotated[int, Field(ge=1, le=1024 * 1024)]
+    """GiB of disk."""
+
+
+class VmRequested(VmSize, RequestEvent):
+    """Create this VM. The same request again gives the same answer; another one for a live VM is a conflict."""
+
+    subject_template: ClassVar[Template] = Template("vm.requested", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    addresses: Annotated[tuple[AddressWish, ...], Field(min_length=1, max_length=16)] | None = None
+    """The addresses wanted; without it, one of each family that the cluster's pools have."""
+    node: NodeName | None = None
+    """Only this node will do; without it, placement chooses."""
+
+    @property
+    def size(self) -> VmSize:
+        """What it takes from its node."""
+        return VmSize(cpu=self.cpu, memory_mb=self.memory_mb, disk_gb=self.disk_gb)
+
+
+class VmDeleteRequested(RequestEvent):
+    """Remove this VM and everything that it holds."""
+
+    subject_template: ClassVar[Template] = Template("vm.delete.requested", VM)
+
+    cluster: ClusterName
+    vm: VmName
+
+
+class VmPlaced(Fact):
+    """A node is chosen; ipam answers with `ip.allocated` or `ip.refused`."""
+
+    subject_template: ClassVar[Template] = Template("vm.placed", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: Generation
+    mac: Mac
+    """The guest's own MAC address."""
+    addresses: tuple[AddressWish, ...] | None = None
+    """As in the request."""
+
+
+class VmDeleting(Fact):
+    """The way back begins. Addresses are released when the node says that nothing of the VM is left there."""
+
+    subject_template: ClassVar[Template] = Template("vm.deleting", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: Generation
+
+
+class VmDeleted(Fact):
+    """Nothing of the VM is left."""
+
+    subject_template: ClassVar[Template] = Template("vm.deleted", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    generation: Generation | None = None
+    """None when there was no such VM."""
+
+
+class StepTimes(Part):
+    """Milliseconds from the request to each step of a creation."""
+
+    placed: float
+    allocated: float
+    wired: float
+    announced: float | None = None
+    """None where the cluster announces nothing."""
+
+
+class VmReady(Fact):
+    """The network of the VM is ready: wired, and announced where the cluster announces."""
+
+    subject_template: ClassVar[Template] = Template("vm.ready", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: Generation
+    addresses: tuple[AllocatedAddress, ...]
+    steps_ms: StepTimes
+
+
+class VmFailed(Fact):
+    """A request could not be carried out."""
+
+    subject_template: ClassVar[Template] = Template("vm.failed", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    generation: Generation | None = None
+    """None when the request was refused before a node was chosen; a VM that exists is then untouched."""
+    step: str
+    """Where it ended: request, place, allocate, wire, announce, withdraw, unwire, release."""
+    code: Code
+    message: str
+    """What was wanted, what was found, what to do."""
+    held: tuple[HostAddress, ...] = ()
+    """Addresses that are still held because their node has not said that it let go; normally none."""
+    refusals: dict[str, str] = Field(default_factory=dict)
+    """Why each node was refused, where placement found none."""
