@@ -93,6 +93,9 @@ class VmDeleting(Fact):
     vm: VmName
     node: NodeName
     generation: Generation
+    wired: bool
+    """False: the desired state of this generation was never written, so no node can have wired it and the addresses
+    are released at once. True: they are released when the node says `iface.removed`."""
 
 
 class VmDeleted(Fact):
