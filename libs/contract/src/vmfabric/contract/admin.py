@@ -14,6 +14,8 @@
 | `pool.list` | ListOfCluster | Pools | ipam |
 | `ip.list` | ListOfCluster | Addresses | ipam |
 | `ip.explain` | ExplainAddress | Explanation | ipam |
+
+An error answer has no body; its header `Nats-Service-Error` is `<code>: <sentence>`, with a code of `errors.Code`.
 """
 
 from datetime import datetime
@@ -24,7 +26,6 @@ from pydantic import Field
 
 from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.cluster import Capacity, ClusterSpec, NodeSpec
-from vmfabric.contract.errors import Code
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
@@ -241,10 +242,3 @@ class Explanation(Part):
     record: AddressRecord | None
     history: tuple[HistoryEntry, ...]
     """Newest first, at most 100."""
-
-
-class ErrorBody(Part):
-    """The body of an error answer, beside the headers that ADR-32 names."""
-
-    code: Code
-    message: str

@@ -1,0 +1,35 @@
+"""Connections to one schema, with Python's own types for inet, cidr and jsonb."""
+
+import json
+
+import asyncpg
+
+TRANSIENT: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    OSError,
+)
+"""Errors of a database that is away or busy: the same work succeeds later."""
+
+
+async def connect(database_url: str, *, schema: str, size: int = 10) -> asyncpg.Pool:
+    """A pool whose connections see only this schema. inet and cidr come as `ipaddress` objects, jsonb as Python's."""
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=min(2, size),
+        max_size=size,
+        command_timeout=10,
+        timeout=10,
+        init=_prepare,
+        server_settings={"search_path": schema, "application_name": f"vmfabric-{schema}"},
+    )
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

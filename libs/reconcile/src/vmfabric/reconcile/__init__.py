@@ -1,0 +1,1 @@
+"""Desired against actual: the loop that every node service runs."""

@@ -1,0 +1,1 @@
+"""What every service runs on: the bus, consumers, desired state, request and reply, logs, metrics."""

@@ -1,0 +1,55 @@
+"""Desired state on the KV bucket: what a writer puts there, and a node's mirror of what is its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from vmfabric.contract.desired import BUCKET, DesiredNode, DesiredPools, DesiredVm
+from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.names import VmName
+
+T_co = TypeVar("T_co", covariant=True)
+
+KEY_SUBJECT = f"$KV.{BUCKET}."
+
+
+@dataclass(frozen=True, slots=True)
+class Revised(Generic[T_co]):
+    """A value and the revision of its key: the same value written again has a new one."""
+
+    revision: int
+    value: T_co
+
+
+class DesiredView(Protocol):
+    """The desired state of one node, as far as it is known."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has been read once, from the bucket or from the snapshot."""
+        ...
+
+    @property
+    def vms(self) -> Mapping[VmName, Revised[DesiredVm]]:
+        """Every VM of which something is wanted here, absence too."""
+        ...
+
+    @property
+    def node(self) -> Revised[DesiredNode] | None:
+        """The node's own values."""
+        ...
+
+    @property
+    def pools(self) -> Revised[DesiredPools] | None:
+        """The blocks of the cluster's pools."""
+        ...
+
+
+def put(value: DesiredVm | DesiredNode | DesiredPools) -> Outgoing:
+    """The message that sets a key."""
+    return Outgoing(subject=KEY_SUBJECT + value.key(), body=value.to_bytes(), headers={})
+
+
+def purge(key: str) -> Outgoing:
+    """The message that removes a key and what it held."""
+    return Outgoing(subject=KEY_SUBJECT + key, body=b"", headers={"KV-Operation": "PURGE", "Nats-Rollup": "sub"})

@@ -1,0 +1,37 @@
+"""Settings from the environment: `VMFABRIC_NATS_URL` and so on."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from vmfabric.contract.names import ClusterName, NodeName
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs."""
+
+    model_config = SettingsConfigDict(env_prefix="VMFABRIC_")
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int | None = None
+    """TCP port of `/metrics` on the loopback address; None serves none."""
+
+
+class DatabaseSettings(ServiceSettings):
+    """What a service of the control plane needs."""
+
+    database_url: str = Field(default=..., repr=False)
+    """`postgresql://user:password@host:port/database`."""
+
+
+class NodeSettings(ServiceSettings):
+    """What a service on a node needs."""
+
+    cluster: ClusterName = Field(default=...)
+    node: NodeName = Field(default=...)
+    state_dir: Path = Path("/var/lib/vmfabric")
+    """Where snapshots are kept."""
