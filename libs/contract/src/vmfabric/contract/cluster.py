@@ -81,8 +81,8 @@ class Bgp(Request):
     community: dict[Family, Community]
     """One community for each family that is announced."""
     timers: BgpTimers = BgpTimers()
-    password: Annotated[str, StringConstraints(strict=True, pattern=r"^[!-~]{1,80}$"), Field(repr=False)] | None = (
-        None
+    password: Annotated[str, StringConstraints(strict=True, pattern=r"^[!-~]{1,80}$")] | None = Field(
+        default=None, repr=False
     )
     """TCP MD5 password (RFC 2385): 1 to 80 printable ASCII characters without spaces."""
     bfd: bool = False

@@ -47,9 +47,11 @@ class Bus:
     ) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         if self.client.is_connected:
             await self.client.flush(timeout=2)
-        await self.client.close()
+        if self.client.is_connected or self.client.is_reconnecting:
+            await self.client.close()
 
     async def connected(self) -> None:
         """Wait until the first connection stands and the streams exist."""

