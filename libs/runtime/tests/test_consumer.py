@@ -4,8 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-import nats
 import pytest
+from nats.aio.msg import Msg
 
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, Refused, TryAgain
@@ -57,7 +57,7 @@ async def recorder(bus: Bus) -> AsyncIterator[Recorder]:
     await asyncio.wait({task})
 
 
-async def dead_letter(bus: Bus) -> nats.aio.msg.Msg:
+async def dead_letter(bus: Bus) -> Msg:
     subscription = await bus.jetstream.subscribe("dead.>", stream=DEAD_STREAM.name, ordered_consumer=True)
     return await subscription.next_msg(timeout=5)
 

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.errors import TryAgain
-from vmfabric.database.pool import TRANSIENT
+from vmfabric.database.pool import TRANSIENT, Connection
 from vmfabric.runtime.desired import KEY_SUBJECT
 
 _BATCH = 500
@@ -35,7 +35,7 @@ class Sender(Protocol):
         ...
 
 
-async def add(connection: asyncpg.Connection, messages: Sequence[Outgoing]) -> None:
+async def add(connection: Connection, messages: Sequence[Outgoing]) -> None:
     """Put messages into the transaction that is open on this connection."""
     if not messages:
         return
