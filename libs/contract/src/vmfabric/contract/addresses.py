@@ -29,10 +29,13 @@ class Family(StrEnum):
 
 
 def _host_text(value: object) -> object:
-    # A scope id may carry any text, newlines too, through the standard library and pydantic (RFC 4007, 11.2).
-    if isinstance(value, str) and not _ADDRESS_TEXT.match(value):
-        raise ValueError("not an address in plain text; a scope id (%) is not allowed")
-    return value
+    # A scope id may carry any text, newlines too, through the standard library and pydantic (RFC 4007, 11.2), and
+    # both read a number as an address.
+    if isinstance(value, IPv6Address) and value.scope_id is not None:
+        raise ValueError("a scope id (%) is not allowed")
+    if isinstance(value, (IPv4Address, IPv6Address)) or (isinstance(value, str) and _ADDRESS_TEXT.match(value)):
+        return value
+    raise ValueError("not an address in plain text; a scope id (%) is not allowed")
 
 
 def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -42,9 +45,9 @@ def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Add
 
 
 def _prefix_text(value: object) -> object:
-    if isinstance(value, str) and not _PREFIX_TEXT.match(value):
-        raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
-    return value
+    if isinstance(value, (IPv4Network, IPv6Network)) or (isinstance(value, str) and _PREFIX_TEXT.match(value)):
+        return value
+    raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
 
 
 def _prefix_no_embedded_ipv4(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
