@@ -5,6 +5,7 @@ in /var/run/frr/P (https://docs.frrouting.org/en/stable-8.4/setup.html, option -
 bgp-announcer configures it. Reflectors and core are configured here.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -130,6 +131,12 @@ def vtysh(topology: Topology, router: Router, *commands: str) -> str:
     """What FRR answers to these commands."""
     arguments = [argument for command in commands for argument in ("-c", command)]
     return run("vtysh", "-N", topology.namespace(router.name), *arguments)
+
+
+def sessions_down(topology: Topology, router: Router) -> list[str]:
+    """Neighbours that are configured on the router and whose BGP session is not established."""
+    summary = json.loads(vtysh(topology, router, "show bgp ipv4 unicast summary json"))
+    return [peer for peer, state in summary.get("peers", {}).items() if state["state"] != "Established"]
 
 
 def pid(topology: Topology, router: Router, daemon: str) -> int | None:
