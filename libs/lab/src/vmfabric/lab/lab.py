@@ -45,13 +45,11 @@ class Lab:
 
     @staticmethod
     def find(state: State | None = None) -> "Lab":
-        """The lab in this directory. LabError when there is none, or when it was left half made."""
+        """The lab in this directory, which may be half made. LabError when there is none."""
         where = state or State.of_environment()
         record = where.record()
         if record is None:
             raise LabError(f"there is no lab in {where.directory}; `./vmfabric lab up` makes one")
-        if not record.ready:
-            raise LabError(f"the lab in {where.directory} is half made; `./vmfabric lab up` makes it anew")
         return Lab(where, record.topology)
 
     @property
