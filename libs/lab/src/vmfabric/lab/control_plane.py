@@ -35,6 +35,11 @@ def database_url(service: str) -> str:
     return f"postgresql://{service}@127.0.0.1:{_POSTGRES_PORT}/{_DATABASE}"
 
 
+def postgres_directory(state: State) -> Path:
+    """Where Postgres keeps its data and its socket."""
+    return state.of_service(CONTROL, "postgres")
+
+
 def nats(state: State, topology: Topology) -> Program:
     """The bus, on the management network."""
     command = servers.nats_command(
@@ -45,7 +50,7 @@ def nats(state: State, topology: Topology) -> Program:
 
 def postgres(state: State, topology: Topology) -> Program:
     """The database, on the control host's loopback address."""
-    directory = state.of_service(CONTROL, "postgres")
+    directory = postgres_directory(state)
     command = servers.postgres_command(directory, port=_POSTGRES_PORT)
     user = servers.postgres_user() or "root"
     unprivileged = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", "env", f"--chdir={directory}")
@@ -78,7 +83,7 @@ def prepare(state: State) -> None:
     """Make the directories of both servers and an empty database cluster."""
     for service in ("nats", "postgres"):
         state.of_service(CONTROL, service).mkdir(parents=True)
-    servers.prepare_postgres(state.of_service(CONTROL, "postgres"))
+    servers.prepare_postgres(postgres_directory(state))
 
 
 def create_database(state: State) -> None:
@@ -91,7 +96,7 @@ def create_database(state: State) -> None:
 
 def postgres_answers(state: State) -> bool:
     """Whether Postgres takes connections."""
-    directory = state.of_service(CONTROL, "postgres")
+    directory = postgres_directory(state)
     if not (directory / f".s.PGSQL.{_POSTGRES_PORT}").exists():
         return False
     try:
@@ -103,7 +108,7 @@ def postgres_answers(state: State) -> bool:
 
 def remove_shared_memory(state: State) -> None:
     """Remove the System V segment that a Postgres which was killed has left behind."""
-    lock = state.of_service(CONTROL, "postgres") / "data" / "postmaster.pid"
+    lock = postgres_directory(state) / "data" / "postmaster.pid"
     if not lock.exists():
         return
     lines = lock.read_text().splitlines()
@@ -118,7 +123,7 @@ def remove_shared_memory(state: State) -> None:
 
 
 def _psql(state: State, database: str, statement: str) -> None:
-    directory = state.of_service(CONTROL, "postgres")
+    directory = postgres_directory(state)
     # By its socket in the file system, which is there in every network namespace.
     run(
         *(servers.postgres_program(directory, "psql"), "-h", str(directory), "-p", str(_POSTGRES_PORT)),

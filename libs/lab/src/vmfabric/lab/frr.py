@@ -24,6 +24,7 @@ DAEMONS = ("zebra", "staticd", "bfdd", "bgpd")
 _PROGRAMS = Path("/usr/lib/frr")
 _CONFIGURATIONS = Path("/etc/frr")
 _RUNNING = Path("/var/run/frr")
+_SCRATCH = Path("/var/tmp/frr")  # noqa: S108  # FRR's own choice
 _USER = "frr"
 
 # zebra loses routes for good when its netlink buffer overflows: 10 000 added at once, 7 020 seen with the default.
@@ -156,12 +157,16 @@ def kill(topology: Topology, router: Router, daemon: str) -> None:
         raise LabError(f"{daemon} does not run on {router.name}")
     os.kill(process, signal.SIGKILL)
     _wait(lambda: pid(topology, router, daemon) is None, f"{daemon} on {router.name} is still there after SIGKILL")
+    _remove_scratch(daemon, process)
 
 
 def remove(topology: Topology) -> None:
     """Remove the path spaces of all routers. Their daemons have ended with their namespaces."""
     for router in topology.routers:
-        for directory in _directories(topology.namespace(router.name)):
+        configuration, running = _directories(topology.namespace(router.name))
+        for pid_file in running.glob("*.pid"):  # of those that were killed: the others have removed theirs
+            _remove_scratch(pid_file.stem, int(pid_file.read_text()))
+        for directory in (configuration, running):
             if directory.exists():
                 shutil.rmtree(directory)
 
@@ -184,6 +189,13 @@ def configuration_of(topology: Topology, router: Router) -> str:
 
 def _directories(instance: str) -> tuple[Path, Path]:
     return _CONFIGURATIONS / instance, _RUNNING / instance
+
+
+def _remove_scratch(daemon: str, process: int) -> None:
+    # A daemon makes it at its start and removes it at its end, but not when it is killed.
+    directory = _SCRATCH / f"{daemon}.{process}"
+    if directory.exists() and not Path(f"/proc/{process}").exists():
+        shutil.rmtree(directory)
 
 
 def _write(path: Path, text: str) -> None:
