@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vmfabric.lab import namespaces
+from vmfabric.lab import namespaces, processes
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.programs import run
 from vmfabric.lab.topology import Node, Router, Topology
@@ -192,10 +192,11 @@ def _directories(instance: str) -> tuple[Path, Path]:
 
 
 def _remove_scratch(daemon: str, process: int) -> None:
-    # A daemon makes it at its start and removes it at its end, but not when it is killed.
-    directory = _SCRATCH / f"{daemon}.{process}"
-    if directory.exists() and not Path(f"/proc/{process}").exists():
-        shutil.rmtree(directory)
+    # A daemon makes a directory at its start and removes it at its end, but not when it is killed. The directory has
+    # the number of the process that went to the background; the log buffer in it has that of the daemon.
+    if processes.started_at(process) is None:
+        for buffer in list(_SCRATCH.glob(f"{daemon}.*/logbuf.{process}")):
+            shutil.rmtree(buffer.parent)
 
 
 def _write(path: Path, text: str) -> None:

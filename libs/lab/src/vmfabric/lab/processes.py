@@ -72,7 +72,7 @@ def start(state: State, program: Program, *, inherit: int | None = None) -> None
         ],
         setsid=True,
     )
-    started = _started(number)
+    started = started_at(number)
     if started is not None:  # else it has ended already; whoever waits for it reads its log
         known = _Pid(pid=number, started=started, log_from=log_from)
         _pid_file(state, program).write_text(known.model_dump_json())
@@ -81,7 +81,7 @@ def start(state: State, program: Program, *, inherit: int | None = None) -> None
 def pid(state: State, program: Program) -> int | None:
     """The process that was started for the program, or None when it has ended."""
     known = _known(state, program)
-    return known.pid if known is not None and _started(known.pid) == known.started else None
+    return known.pid if known is not None and started_at(known.pid) == known.started else None
 
 
 def kill(state: State, program: Program, number: signal.Signals = signal.SIGKILL) -> None:
@@ -119,6 +119,16 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
+def started_at(number: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is no such process, or only its remains."""
+    _reap(number)
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
 def _pid_file(state: State, program: Program) -> Path:
     return state.pids / f"{program.name}.json"
 
@@ -134,16 +144,6 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
     # What the operator has set for the command line (VMFABRIC_NATS_URL) is not for the services of the lab.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("VMFABRIC_")}
     return {**inherited, **own}
-
-
-def _started(number: int) -> int | None:
-    """When a process started, or None when there is no such process or only its remains."""
-    _reap(number)
-    try:
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
 
 
 def _reap(number: int) -> None:
