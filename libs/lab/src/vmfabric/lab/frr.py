@@ -160,8 +160,11 @@ def kill(topology: Topology, router: Router, daemon: str) -> None:
     _remove_scratch(daemon, process)
 
 
-def remove(topology: Topology) -> None:
-    """Remove the path spaces of all routers. Their daemons have ended with their namespaces."""
+def remove(topology: Topology, ended: set[int]) -> None:
+    """Remove the path spaces of all routers. Their daemons, which had these ids, have ended with their namespaces."""
+    for process in ended:
+        for directory in list(_SCRATCH.glob(f"*.{process}")):  # of one that was killed while it was starting
+            shutil.rmtree(directory)
     for router in topology.routers:
         configuration, running = _directories(topology.namespace(router.name))
         for pid_file in running.glob("*.pid"):  # of those that were killed: the others have removed theirs

@@ -147,9 +147,9 @@ def down(state: State) -> bool:
 
 
 def _remove(state: State, topology: Topology) -> None:
-    namespaces.remove(topology.namespaces())  # its hypervisors end here, so no guest is made any more
+    ended = namespaces.remove(topology.namespaces())  # its hypervisors end here, so no guest is made any more
     namespaces.remove(guest.namespace for guest in guests.recorded(state, topology))
-    frr.remove(topology)
+    frr.remove(topology, ended)
     control_plane.remove_shared_memory(state)
     state.remove()
 

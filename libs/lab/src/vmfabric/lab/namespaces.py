@@ -39,16 +39,17 @@ def set_sysctls(name: str, values: dict[str, str]) -> None:
         run(*inside(name, "sysctl", "-q", "-w", *(f"{key}={value}" for key, value in values.items())))
 
 
-def remove(names: Iterable[str]) -> None:
+def remove(names: Iterable[str]) -> set[int]:
     """End every process that runs in these namespaces, and remove them. Names that do not exist are passed over.
 
     A namespace lives as long as a process in it, so whatever was started in one of the lab's belongs to the lab.
-    LabError when a process cannot be ended.
+    Gives the ids that the processes had. LabError when one cannot be ended.
     """
     there = [name for name in names if exists(name)]
-    _end_processes(there)
+    ended = _end_processes(there)
     for name in there:
         run("ip", "netns", "delete", name)
+    return ended
 
 
 def processes(names: Iterable[str]) -> set[int]:
@@ -73,9 +74,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _end_processes(names: list[str]) -> None:
+def _end_processes(names: list[str]) -> set[int]:
+    ended: set[int] = set()
     for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-        for pid in processes(names):
+        found = processes(names)
+        ended |= found
+        for pid in found:
             with suppress(ProcessLookupError):  # ended by itself since it was listed
                 os.kill(pid, number)
         deadline = time.monotonic() + seconds
@@ -84,5 +88,5 @@ def _end_processes(names: list[str]) -> None:
                 break
             time.sleep(0.02)
         else:
-            return
+            return ended
     raise LabError(f"processes {sorted(remaining)} in {', '.join(names)} could not be ended")
