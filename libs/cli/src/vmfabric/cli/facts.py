@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
 from rich.text import Text
 
 from vmfabric.contract.guest import GuestRunning
@@ -11,7 +10,6 @@ from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
-from vmfabric.contract.streams import FACTS, PASSING, REQUESTS
 from vmfabric.contract.vm import (
     StepTimes,
     VmDeleted,
@@ -22,9 +20,7 @@ from vmfabric.contract.vm import (
     VmReady,
     VmRequested,
 )
-
-KINDS: dict[str, type[Event]] = {event.subject_template.stem: event for event in (*REQUESTS, *FACTS, *PASSING)}
-"""Every event by its subject's stem."""
+from vmfabric.lab.client import KINDS, read
 
 _COLOURS = {
     VmRequested: "bold cyan",
@@ -41,27 +37,6 @@ _COLOURS = {
 _STEM_WIDTH = max(map(len, KINDS)) + 1
 _WHO_WIDTH = 16
 _NODE_WIDTH = 4
-
-
-def kind_of(subject: str) -> type[Event] | None:
-    """The kind of event that travels on a subject, or None when it is none of the contract's."""
-    tokens = subject.split(".")
-    for length in (3, 2):
-        kind = KINDS.get(".".join(tokens[:length]))
-        if kind is not None:
-            return kind
-    return None
-
-
-def read(subject: str, body: bytes) -> Event | None:
-    """The event in a message, or None when it is not one of the contract's."""
-    kind = kind_of(subject)
-    if kind is None:
-        return None
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError:
-        return None
 
 
 def line(at: str, subject: str, body: bytes) -> Text:

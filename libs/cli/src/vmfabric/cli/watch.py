@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 
 from vmfabric.cli.connection import connection
-from vmfabric.cli.facts import KINDS, line
+from vmfabric.cli.facts import line
 from vmfabric.cli.screen import console
 from vmfabric.contract.admin import ListOfCluster, VmPhase, Vms, VmState
-from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.lab.client import subjects
 from vmfabric.runtime import micro
 
 _REFRESH_SECONDS = 0.5
@@ -32,15 +32,9 @@ def watch(
         console.print()
 
 
-def subjects(*, heartbeats: bool) -> list[str]:
-    """Every subject that an event may travel on."""
-    quiet = NodeHeartbeat.subject_template.stem
-    return [subject for stem in KINDS if heartbeats or stem != quiet for subject in (stem, f"{stem}.>")]
-
-
 async def _watch_events(*, heartbeats: bool) -> None:
     async with connection() as client:
-        for subject in [*subjects(heartbeats=heartbeats), "dead.>"]:
+        for subject in subjects(heartbeats=heartbeats):
             await client.subscribe(subject, cb=_print)
         console.print(f"[dim]listening at {client.connected_url.netloc if client.connected_url else '?'}[/]")
         await asyncio.Event().wait()
