@@ -1,48 +1,29 @@
-"""Labs of the tests' own: their names, ports and directories are nobody else's."""
+"""Labs without services."""
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from vmfabric.lab import lab as labs
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.servers import free_port
 from vmfabric.lab.state import State
-from vmfabric.lab.topology import Topology, load
+from vmfabric.lab.testing import own_state, own_topology
+from vmfabric.lab.topology import Topology
 
 
 @pytest.fixture
 def topology() -> Topology:
-    return _topology("t")
+    return own_topology("t")
 
 
 @pytest.fixture
 def state() -> Iterator[State]:
-    with _state() as state:
+    with own_state() as state:
         yield state
 
 
 @pytest.fixture(scope="module")
 def data_centre() -> Iterator[Lab]:
-    """A lab without services, for tests that put it right again."""
-    with _state() as state:
-        yield labs.up(_topology("s"), state, with_services=False)
-
-
-def _topology(letter: str) -> Topology:
-    return load(None).model_copy(update={"name": f"{letter}{os.getpid():x}", "port": free_port()})
-
-
-@contextmanager
-def _state() -> Iterator[State]:
-    with tempfile.TemporaryDirectory(prefix="vmfabric-lab-") as name:
-        Path(name).chmod(0o755)  # FRR and Postgres run as users of their own
-        state = State(Path(name) / "lab")
-        try:
-            yield state
-        finally:
-            labs.down(state)
+    """For tests that put right again what they change."""
+    with own_state() as state:
+        yield labs.up(own_topology("s"), state, with_services=False)

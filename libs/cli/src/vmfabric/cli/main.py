@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from vmfabric.cli import apply, development, lab, publish, watch
+from vmfabric.cli import apply, demo, development, lab, publish, watch
 from vmfabric.cli.screen import errors
 from vmfabric.contract.errors import VmfabricError
 from vmfabric.lab.errors import LabError
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command("demo")(demo.demo)
 app.add_typer(lab.app, name="lab")
 app.command("apply")(apply.apply)
 app.command("publish")(publish.publish)

@@ -85,11 +85,26 @@ class LabClient:
         """The events of this kind that were heard and have these fields."""
         return [heard.event for heard in self.heard if _fits(heard.event, kind, fields)]  # type: ignore[misc]
 
-    async def wait_for(self, kind: type[E], *, seconds: float = 15.0, after: int = 0, **fields: object) -> E:
+    def when(self, kind: type[Event], **fields: object) -> float:
+        """When (time.monotonic()) the first event of this kind with these fields was heard. LabError when none was."""
+        for heard in self.heard:
+            if _fits(heard.event, kind, fields):
+                return heard.at
+        raise LabError(f"no {_words(kind, fields)} was heard")
+
+    async def wait_for(
+        self,
+        kind: type[E],
+        *,
+        seconds: float = 15.0,
+        after: int = 0,
+        unless: type[Event] | None = None,
+        **fields: object,
+    ) -> E:
         """The first event of this kind with these fields, heard already or to come.
 
         With `after`, those that were among the first so many heard do not count. LabError, with what was heard
-        instead, when none comes in time.
+        instead, when none comes in time, or as soon as an event of the kind `unless` with these fields comes.
         """
         deadline = time.monotonic() + seconds
         async with self._news:
@@ -97,6 +112,9 @@ class LabClient:
                 for heard in self.heard[after:]:
                     if _fits(heard.event, kind, fields):
                         return heard.event  # type: ignore[return-value]
+                    if unless is not None and _fits(heard.event, unless, fields):
+                        said = heard.body.decode(errors="replace")
+                        raise LabError(f"instead of {_words(kind, fields)} came {heard.subject} {said}")
                 try:
                     async with asyncio.timeout(deadline - time.monotonic()):
                         await self._news.wait()
@@ -119,11 +137,10 @@ class LabClient:
             self._news.notify_all()
 
     def _complaint(self, kind: type[Event], fields: Mapping[str, object], seconds: float) -> str:
-        wanted = " ".join([kind.subject_template.stem, *(f"{name}={value}" for name, value in fields.items())])
         last = "\n".join(
             f"  {heard.subject} {heard.body.decode(errors='replace')[:200]}" for heard in self.heard[-_LAST:]
         )
-        return f"no {wanted} within {seconds:.0f} s; of {len(self.heard)} messages heard the last were:\n{last}"
+        return f"no {_words(kind, fields)} within {seconds:.0f} s; of {len(self.heard)} messages heard the last were:\n{last}"
 
 
 @asynccontextmanager
@@ -135,6 +152,10 @@ async def connect(url: str, on_heard: Callable[[Heard], None] | None = None) -> 
             await client.subscribe(subject, cb=outside.received)
         await client.flush()
         yield outside
+
+
+def _words(kind: type[Event], fields: Mapping[str, object]) -> str:
+    return " ".join([kind.subject_template.stem, *(f"{name}={value}" for name, value in fields.items())])
 
 
 def _fits(event: Event | None, kind: type[Event], fields: Mapping[str, object]) -> bool:

@@ -1,0 +1,93 @@
+"""What VMs leave behind in a lab while they exist: read before and after, the difference must be empty."""
+
+import asyncio
+from collections.abc import Iterator
+
+import nats.js.errors
+
+from vmfabric.contract.admin import Addresses
+from vmfabric.contract.desired import BUCKET
+from vmfabric.lab import frr, guests
+from vmfabric.lab.client import LabClient
+from vmfabric.lab.hosts import bgp_routes, run_on
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.topology import Node
+
+Traces = frozenset[str]
+"""One line for each thing: a link, an address, a route, a rule, a line of FRR, a key, an allocation, a guest."""
+
+_SETTLING_SECONDS = 0.3
+
+
+async def read(lab: Lab, outside: LabClient) -> Traces:
+    """Everything that VMs may have left. An error when any of it cannot be read."""
+    on_hosts = await asyncio.to_thread(lambda: list(_on_hosts(lab)))
+    return frozenset([*on_hosts, *await _keys(outside), *await _addresses(outside)])
+
+
+async def settled(lab: Lab, outside: LabClient, *, seconds: float = 10.0) -> Traces:
+    """The same, when it has stopped changing, or after so many seconds."""
+    before = await read(lab, outside)
+    async with asyncio.timeout(seconds):
+        while True:
+            await asyncio.sleep(_SETTLING_SECONDS)
+            now = await read(lab, outside)
+            if now == before:
+                return now
+            before = now
+
+
+async def left_over(lab: Lab, outside: LabClient, before: Traces, *, seconds: float = 10.0) -> list[str]:
+    """What is there now and was not there before, after waiting so many seconds for it to go; empty when all went."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        left = await read(lab, outside) - before
+        if not left or loop.time() > deadline:
+            return sorted(left)
+        await asyncio.sleep(0.1)
+
+
+def _on_hosts(lab: Lab) -> Iterator[str]:
+    for router in lab.topology.routers:
+        for prefix, gateway in bgp_routes(lab, router.name).items():
+            yield f"{router.name}: route {prefix} by BGP via {gateway}"
+        if isinstance(router, Node):
+            yield from _on_node(lab, router)
+    for guest in guests.recorded(lab.state, lab.topology):
+        yield f"{guest.node}: guest {guest.name}"
+
+
+def _on_node(lab: Lab, node: Node) -> Iterator[str]:
+    for title, command in (
+        ("link", ("ip", "-brief", "link", "show")),
+        ("address", ("ip", "-oneline", "address", "show")),
+        ("route", ("ip", "-4", "route", "show", "table", "all")),
+        ("route", ("ip", "-6", "route", "show", "table", "all")),
+        ("neighbour", ("ip", "neighbour", "show", "nud", "permanent")),
+        ("rule", ("nft", "--stateless", "list", "ruleset")),
+    ):
+        for line in run_on(lab, node.name, *command).splitlines():
+            yield f"{node.name}: {title} {' '.join(line.split())}"
+    for line in frr.vtysh(lab.topology, node, "show running-config").splitlines():
+        yield f"{node.name}: FRR {line.strip()}"
+
+
+async def _keys(outside: LabClient) -> list[str]:
+    bucket = await outside.client.jetstream(timeout=5).key_value(BUCKET)
+    try:
+        return [f"desired state {key}" for key in await bucket.keys()]
+    except nats.js.errors.NoKeysError:
+        return []
+
+
+async def _addresses(outside: LabClient) -> list[str]:
+    found: list[str] = []
+    after = ""
+    while True:
+        page = await outside.ask("ip.list", {"after": after}, Addresses)
+        # An address in quarantine belongs to nobody; that it rests is what should be.
+        found += [f"address {record.address} {record.state}" for record in page.addresses if record.free_at is None]
+        if page.next is None:
+            return found
+        after = page.next
