@@ -86,7 +86,7 @@ class LabClient:
         return [heard.event for heard in self.heard if _fits(heard.event, kind, fields)]  # type: ignore[misc]
 
     def when(self, kind: type[Event], **fields: object) -> float:
-        """When (time.monotonic()) the first event of this kind with these fields was heard. LabError when none was."""
+        """When (time.monotonic()) the first such event was heard. LabError when none was."""
         for heard in self.heard:
             if _fits(heard.event, kind, fields):
                 return heard.at
@@ -140,7 +140,10 @@ class LabClient:
         last = "\n".join(
             f"  {heard.subject} {heard.body.decode(errors='replace')[:200]}" for heard in self.heard[-_LAST:]
         )
-        return f"no {_words(kind, fields)} within {seconds:.0f} s; of {len(self.heard)} messages heard the last were:\n{last}"
+        return (
+            f"no {_words(kind, fields)} within {seconds:.0f} s; "
+            f"of {len(self.heard)} messages heard the last were:\n{last}"
+        )
 
 
 @asynccontextmanager
