@@ -25,7 +25,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vmfabric.contract.addresses import HostAddress, Mac
-from vmfabric.contract.cluster import Capacity, ClusterSpec, NodeSpec
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
@@ -121,14 +121,21 @@ class NodeState(StrEnum):
     LOST = "lost"
 
 
+class Used(Part):
+    """What VMs take of a node."""
+
+    cpu: int
+    memory_mb: int
+    disk_gb: int
+
+
 class NodeStatus(Part):
     """A node and what its VMs take of it."""
 
     spec: NodeSpec
     state: NodeState
     heard_at: datetime | None
-    used: Capacity | None
-    """None when nothing is placed there."""
+    used: Used
     vms: int
 
 

@@ -49,6 +49,10 @@ class Desired(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
+    def key(self) -> str:
+        """Its key in the bucket."""
+        raise NotImplementedError
+
     def to_bytes(self) -> bytes:
         """The stored form. The same value always gives the same bytes."""
         return self.model_dump_json().encode()

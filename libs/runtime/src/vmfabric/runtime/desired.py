@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vmfabric.contract.desired import BUCKET, DesiredNode, DesiredPools, DesiredVm
 from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.model import Desired
 from vmfabric.contract.names import VmName
 
 T_co = TypeVar("T_co", covariant=True)
@@ -45,7 +46,7 @@ class DesiredView(Protocol):
         ...
 
 
-def put(value: DesiredVm | DesiredNode | DesiredPools) -> Outgoing:
+def put(value: Desired) -> Outgoing:
     """The message that sets a key."""
     return Outgoing(subject=KEY_SUBJECT + value.key(), body=value.to_bytes(), headers={})
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,6 +14,8 @@ from vmfabric.contract.names import ClusterName, VmName
 
 MAX_BODY_BYTES = 64 * 1024
 """No event of the contract comes near it."""
+
+E = TypeVar("E", bound=Event)
 
 _CLUSTER = TypeAdapter[str](ClusterName)
 _VM = TypeAdapter[str](VmName)
@@ -38,7 +40,7 @@ class UnreadableError(Exception):
     """The bytes are not the event; the text says why."""
 
 
-def parse(kind: type[Event], subject: str, body: bytes) -> Event:
+def parse(kind: type[E], subject: str, body: bytes) -> E:
     """The event, or UnreadableError. Names behind the subject must be those of the body."""
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableError(f"the body has {len(body)} bytes; an event has at most {MAX_BODY_BYTES}")

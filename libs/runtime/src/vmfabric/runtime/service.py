@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -26,6 +27,8 @@ class Service:
     clock: Clock
     tasks: asyncio.TaskGroup
     """Tasks that live as long as the service; one that fails ends it, and whoever started it starts it again."""
+    stack: AsyncExitStack
+    """What is closed when the tasks have ended."""
 
 
 Compose = Callable[[Service], Awaitable[None]]
@@ -61,6 +64,10 @@ async def _serve(name: str, settings: ServiceSettings, compose: Compose) -> None
 
 async def _work(name: str, settings: ServiceSettings, compose: Compose) -> None:
     clock = SystemClock()
-    async with Bus(settings.nats_url, name=name, clock=clock) as bus, asyncio.TaskGroup() as tasks:
-        await compose(Service(name, bus, clock, tasks))
+    async with (
+        Bus(settings.nats_url, name=name, clock=clock) as bus,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await compose(Service(name, bus, clock, tasks, stack))
         log.info("service.started")

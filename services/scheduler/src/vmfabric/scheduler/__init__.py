@@ -1,0 +1,1 @@
+"""Clusters, nodes, VM records and their life cycle, placement."""

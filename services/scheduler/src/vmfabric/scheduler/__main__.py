@@ -1,0 +1,5 @@
+"""`python -m vmfabric.scheduler`"""
+
+from vmfabric.scheduler.main import main
+
+main()

@@ -1,0 +1,131 @@
+"""What operators ask the scheduler."""
+
+from typing import Any
+
+from vmfabric.contract.admin import (
+    Applied,
+    ApplyCluster,
+    ApplyNode,
+    Clusters,
+    GetVm,
+    List,
+    ListOfCluster,
+    Nodes,
+    NodeStatus,
+    Used,
+    Vms,
+    VmState,
+)
+from vmfabric.contract.errors import Code, Refused
+from vmfabric.runtime.desired import put
+from vmfabric.runtime.micro import Endpoint
+from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare, desired_node
+from vmfabric.scheduler.domain.record import VmRecord
+from vmfabric.scheduler.ports import NodeRow, Store
+
+
+class Administration:
+    """The endpoints; each is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def endpoints(self) -> tuple[Endpoint[Any], ...]:
+        """Which request goes to which function."""
+        return (
+            Endpoint("cluster.apply", ApplyCluster, self.apply_cluster, "make a cluster so"),
+            Endpoint("cluster.list", List, self.list_clusters, "all clusters"),
+            Endpoint("node.apply", ApplyNode, self.apply_node, "make a node so"),
+            Endpoint("node.list", ListOfCluster, self.list_nodes, "nodes, their state and use"),
+            Endpoint("vm.get", GetVm, self.get_vm, "one VM and what it waits for"),
+            Endpoint("vm.list", ListOfCluster, self.list_vms, "VMs by name"),
+        )
+
+    async def apply_cluster(self, asked: ApplyCluster) -> Applied:
+        """The nodes of the cluster hear of a change through their desired state."""
+        spec = asked.spec
+        async with self._store.transaction() as tx:
+            found = await tx.cluster(spec.name)
+            rows = await tx.nodes(spec.name)
+            addresses = {row.spec.name: (row.spec.address, *row.addresses) for row in rows}
+            check_cluster(spec, found, addresses, sum(row.used.vms for row in rows))
+            applied = compare("cluster", spec, found, spec.name, dry_run=asked.dry_run)
+            if asked.dry_run or found == spec:
+                return applied
+            await tx.save_cluster(spec)
+            await tx.send([put(desired_node(spec, row.spec)) for row in rows])
+            return applied
+
+    async def list_clusters(self, _asked: List) -> Clusters:
+        """Passwords are left out."""
+        async with self._store.transaction() as tx:
+            specs = await tx.clusters()
+        shown = [spec.model_copy(update={"bgp": spec.bgp.model_copy(update={"password": None})}) for spec in specs]
+        return Clusters(clusters=tuple(shown))
+
+    async def apply_node(self, asked: ApplyNode) -> Applied:
+        """A node takes VMs once its agent is heard."""
+        spec = asked.spec
+        async with self._store.transaction() as tx:
+            cluster = await tx.cluster(spec.cluster)
+            rows = await tx.nodes(spec.cluster)
+            row = next((row for row in rows if row.spec.name == spec.name), None)
+            found = row.spec if row else None
+            check_node(
+                spec,
+                found=found,
+                cluster=cluster,
+                others=[row.spec for row in rows],
+                heard=row.addresses if row else (),
+                vms=row.used.vms if row else 0,
+            )
+            applied = compare("node", spec, found, spec.name, dry_run=asked.dry_run)
+            if asked.dry_run or found == spec or cluster is None:
+                return applied
+            await tx.save_node(spec)
+            await tx.send([put(desired_node(cluster, spec))])
+            return applied
+
+    async def list_nodes(self, asked: ListOfCluster) -> Nodes:
+        """In the order of their names."""
+        async with self._store.transaction() as tx:
+            rows = await tx.nodes(asked.cluster)
+        return Nodes(nodes=tuple(_status(row) for row in rows if row.spec.name > asked.after)[: asked.limit])
+
+    async def get_vm(self, asked: GetVm) -> VmState:
+        """Refused when there is none."""
+        async with self._store.transaction() as tx:
+            record = await tx.vm(asked.cluster, asked.vm)
+        if record is None:
+            raise Refused(Code.UNKNOWN_VM, f"there is no VM {asked.vm} in cluster {asked.cluster}; see vm.list")
+        return _state(record)
+
+    async def list_vms(self, asked: ListOfCluster) -> Vms:
+        """A page; `next` asks for the one behind it."""
+        cluster, _, name = asked.after.partition("/")
+        async with self._store.transaction() as tx:
+            records = await tx.vms(asked.cluster, (cluster, name), asked.limit)
+        is_full = len(records) == asked.limit
+        following = f"{records[-1].cluster}/{records[-1].vm}" if is_full else None
+        return Vms(vms=tuple(map(_state, records)), next=following)
+
+
+def _status(row: NodeRow) -> NodeStatus:
+    used = Used(cpu=row.used.cpu, memory_mb=row.used.memory_mb, disk_gb=row.used.disk_gb)
+    return NodeStatus(spec=row.spec, state=row.state, heard_at=row.heard_at, used=used, vms=row.used.vms)
+
+
+def _state(record: VmRecord) -> VmState:
+    return VmState(
+        cluster=record.cluster,
+        vm=record.vm,
+        node=record.node,
+        generation=record.generation,
+        phase=record.phase,
+        size=record.request.size,
+        mac=record.mac,
+        addresses=record.addresses,
+        waiting_for=lifecycle.waits_for(record),
+        since=record.waiting.since,
+    )

@@ -1,0 +1,68 @@
+"""What placement knows of a VM and of a node."""
+
+from dataclasses import dataclass
+
+from vmfabric.contract.admin import NodeState
+from vmfabric.contract.cluster import Capacity, Overcommit
+from vmfabric.contract.names import NodeName
+from vmfabric.contract.vm import VmSize
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What VMs take of a node."""
+
+    cpu: int = 0
+    memory_mb: int = 0
+    disk_gb: int = 0
+    vms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node as placement sees it."""
+
+    name: NodeName
+    state: NodeState
+    capacity: Capacity
+    used: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be placed."""
+
+    size: VmSize
+    node: NodeName | None
+    """Only this one, if given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One of the things that VMs take of a node."""
+
+    name: str
+    total: float
+    """With overcommit."""
+    used: float
+    wanted: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room."""
+        return self.used + self.wanted <= self.total
+
+    @property
+    def free_share(self) -> float:
+        """K = (T - U) / T, with what is wanted taken."""
+        return (self.total - self.used - self.wanted) / self.total
+
+
+def resources(wish: Wish, candidate: Candidate, overcommit: Overcommit) -> tuple[Resource, ...]:
+    """CPU, memory and disk of a node, side by side."""
+    size, has, used = wish.size, candidate.capacity, candidate.used
+    return (
+        Resource("cpu", has.cpu * overcommit.cpu, used.cpu, size.cpu),
+        Resource("memory_mb", has.memory_mb * overcommit.memory, used.memory_mb, size.memory_mb),
+        Resource("disk_gb", has.disk_gb * overcommit.disk, used.disk_gb, size.disk_gb),
+    )

@@ -1,0 +1,103 @@
+"""What operators may apply, and what stands in the way."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import BaseModel
+
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.admin import Applied, Change
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.desired import DesiredNode
+from vmfabric.contract.errors import Code, Refused
+from vmfabric.contract.names import NodeName
+
+_FIXED_WITH_VMS = ("type", "virtualization", "gateway", "mtu")
+"""Fields that every interface of the cluster was made with."""
+
+
+def compare(kind: str, wanted: BaseModel, found: BaseModel | None, name: str, *, dry_run: bool) -> Applied:
+    """What an apply changes."""
+    if found is None:
+        return Applied(kind=kind, name=name, change=Change.CREATED, dry_run=dry_run)
+    fields = changed_fields(wanted, found)
+    change = Change.CHANGED if fields else Change.UNCHANGED
+    return Applied(kind=kind, name=name, change=change, dry_run=dry_run, fields=fields)
+
+
+def changed_fields(wanted: BaseModel, found: BaseModel) -> tuple[str, ...]:
+    """The names of the fields that differ."""
+    return tuple(name for name in type(wanted).model_fields if getattr(wanted, name) != getattr(found, name))
+
+
+def check_cluster(
+    wanted: ClusterSpec, found: ClusterSpec | None, nodes: Mapping[NodeName, Sequence[HostAddress]], vms: int
+) -> None:
+    """Refused when the cluster cannot be so. `nodes` are the addresses that each node uses itself."""
+    for node, addresses in nodes.items():
+        _check_gateway(wanted, node, addresses)
+    if found is None or not vms:
+        return
+    fixed = [name for name in changed_fields(wanted, found) if name in _FIXED_WITH_VMS]
+    fixed += ["bgp.asn"] if wanted.bgp.asn != found.bgp.asn else []
+    if fixed:
+        raise Refused(
+            Code.IN_USE,
+            f"{', '.join(fixed)} of cluster {wanted.name} cannot change while it has {vms} VMs: "
+            "its interfaces and sessions were made with it. Remove the VMs, or apply a cluster of another name",
+        )
+
+
+def check_node(
+    wanted: NodeSpec,
+    *,
+    found: NodeSpec | None,
+    cluster: ClusterSpec | None,
+    others: Iterable[NodeSpec],
+    heard: Sequence[HostAddress],
+    vms: int,
+) -> None:
+    """Refused when the node cannot be so. `heard` are the addresses of its last heartbeat."""
+    if cluster is None:
+        raise Refused(Code.UNKNOWN_CLUSTER, f"there is no cluster {wanted.cluster}; apply it before its nodes")
+    _check_gateway(cluster, wanted.name, (wanted.address, *heard))
+    for other in others:
+        if other.name != wanted.name and other.address == wanted.address:
+            raise Refused(
+                Code.CONFLICT,
+                f"node {other.name} has the address {wanted.address} already; it is the BGP router id too",
+            )
+    for reflector in cluster.bgp.reflectors:
+        if reflector.address == wanted.address:
+            raise Refused(Code.CONFLICT, f"{wanted.address} is the address of a reflector of cluster {cluster.name}")
+    if found is not None and found.address != wanted.address and vms:
+        raise Refused(
+            Code.IN_USE,
+            f"the address of node {wanted.name} cannot change with {vms} VMs on it: its BGP sessions would be reset",
+        )
+
+
+def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[HostAddress]) -> None:
+    for gateway in (cluster.gateway.ipv4, cluster.gateway.ipv6):
+        if gateway in addresses:
+            raise Refused(
+                Code.CONFLICT,
+                f"the gateway {gateway} of cluster {cluster.name} is an address that node {node} uses itself; "
+                "choose one that no node has, such as 169.254.0.1",
+            )
+
+
+def desired_node(cluster: ClusterSpec, node: NodeSpec) -> DesiredNode:
+    """What the node speaks BGP with."""
+    return DesiredNode(
+        cluster=cluster.name,
+        node=node.name,
+        type=cluster.type,
+        asn=cluster.bgp.asn,
+        address=node.address,
+        reflectors=cluster.bgp.reflectors,
+        community=cluster.bgp.community,
+        timers=cluster.bgp.timers,
+        password=cluster.bgp.password,
+        bfd=cluster.bgp.bfd,
+        gateway=cluster.gateway,
+    )

@@ -1,0 +1,34 @@
+"""How long to wait for an answer, and when to ask for it again."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vmfabric.scheduler.domain.record import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds."""
+
+    phase: float = 30.0
+    """How long one phase may take."""
+    first: float = 3.0
+    """When to ask again for the first time; each further time after twice as long."""
+    longest: float = 30.0
+    """The longest time between two askings."""
+
+    def begin(self, now: datetime) -> Waiting:
+        """A phase that waits for an answer begins."""
+        return Waiting(
+            since=now, ask_at=now + timedelta(seconds=self.first), deadline=now + timedelta(seconds=self.phase)
+        )
+
+    def rest(self, now: datetime) -> Waiting:
+        """A phase that waits for nothing begins."""
+        return Waiting(since=now, ask_at=None, deadline=None)
+
+    def asked_again(self, waiting: Waiting, now: datetime) -> Waiting:
+        """The question has been asked once more."""
+        asked = waiting.asked + 1
+        pause = min(self.first * 2.0 ** min(asked, 16), self.longest)
+        return waiting.model_copy(update={"asked": asked, "ask_at": now + timedelta(seconds=pause)})

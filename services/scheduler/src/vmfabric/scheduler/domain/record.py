@@ -1,0 +1,109 @@
+"""What the scheduler knows of one VM."""
+
+import hashlib
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from vmfabric.contract.addresses import Mac
+from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.errors import Code
+from vmfabric.contract.ip import AllocatedAddress
+from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.vm import VmRequested
+
+
+class Failure(BaseModel):
+    """Why the VM is on its way back though nobody asked for its removal."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    code: Code
+    message: str
+
+
+class Steps(BaseModel):
+    """When each step of the creation was done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    placed: datetime
+    allocated: datetime | None = None
+    wired: datetime | None = None
+    announced: datetime | None = None
+
+
+class Waiting(BaseModel):
+    """How long the record has been in its phase, and what happens when nothing comes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: datetime
+    ask_at: datetime | None
+    """When the question is asked again; None when there is nothing to wait for."""
+    asked: int = 0
+    """How many times it was asked again."""
+    deadline: datetime | None
+    """When the phase has failed; None when it has none, or when that has been said already."""
+
+    @property
+    def due(self) -> datetime | None:
+        """When somebody has to look after it."""
+        return min((moment for moment in (self.ask_at, self.deadline) if moment is not None), default=None)
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether that is now."""
+        return self.due is not None and self.due <= now
+
+
+class VmRecord(BaseModel):
+    """One VM from its placement until nothing of it is left."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request: VmRequested
+    requested_at: datetime
+    """When the bus took the last request that was served for this VM."""
+    created_at: datetime
+    """When the bus took the request that made it."""
+    trace_id: str
+    node: NodeName
+    generation: int
+    mac: Mac
+    phase: VmPhase
+    waiting: Waiting
+    steps: Steps
+    addresses: tuple[AllocatedAddress, ...] = ()
+    desired: DesiredVm | None = None
+    """What the bucket says of it; None until it has addresses."""
+    failure: Failure | None = None
+    delete_requested: bool = False
+
+    @property
+    def cluster(self) -> ClusterName:
+        """Its cluster."""
+        return self.request.cluster
+
+    @property
+    def vm(self) -> VmName:
+        """Its name."""
+        return self.request.vm
+
+    @property
+    def going_back(self) -> bool:
+        """Whether it is being taken apart."""
+        return self.phase in {VmPhase.WITHDRAWING, VmPhase.UNWIRING, VmPhase.RELEASING}
+
+    def wanted(self, presence: Presence) -> DesiredVm:
+        """Its desired value with another presence; an error before it has addresses."""
+        if self.desired is None:
+            raise ValueError(f"{self.cluster}/{self.vm} has no addresses yet, so nothing can be wanted on its node")
+        return self.desired.model_copy(update={"presence": presence})
+
+
+def guest_mac(cluster: ClusterName, vm: VmName) -> Mac:
+    """A MAC that follows from the name, so that a VM made again keeps it: locally administered, unicast."""
+    digest = hashlib.sha256(f"{cluster}/{vm}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))

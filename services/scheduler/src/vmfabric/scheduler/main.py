@@ -1,0 +1,84 @@
+"""The scheduler, put together."""
+
+from pathlib import Path
+
+import structlog
+from nats.aio.msg import Msg
+
+from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
+from vmfabric.database.lock import writer_lock
+from vmfabric.database.migrations import migrate
+from vmfabric.database.outbox import Relay
+from vmfabric.database.pool import TRANSIENT, connect
+from vmfabric.runtime import micro
+from vmfabric.runtime.bucket import read_bucket
+from vmfabric.runtime.consumer import Consumer
+from vmfabric.runtime.inbound import UnreadableError, parse
+from vmfabric.runtime.service import Service, run
+from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.handlers import SOURCE, Handlers
+from vmfabric.scheduler.nodes import Nodes
+from vmfabric.scheduler.republish import Republish
+from vmfabric.scheduler.settings import SchedulerSettings
+from vmfabric.scheduler.store import PostgresStore
+from vmfabric.scheduler.sweep import Sweep
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+DESCRIPTION = "clusters, nodes, VM records and their life cycle, placement"
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    settings = SchedulerSettings()
+    run(SOURCE, settings, lambda service: compose(service, settings))
+
+
+async def compose(service: Service, settings: SchedulerSettings) -> None:
+    """Everything that the scheduler is made of; a second one waits at the lock."""
+    await service.stack.enter_async_context(writer_lock(settings.database_url, SOURCE))
+    await migrate(settings.database_url, schema=SOURCE, directory=MIGRATIONS)
+    pool = await connect(settings.database_url, schema=SOURCE, size=settings.connections)
+    relay = Relay(pool, service.bus)
+    store = PostgresStore(pool, relay.wake)
+    patience = Patience(phase=settings.phase_seconds, first=settings.ask_again_seconds)
+    handlers = Handlers(store, service.clock, patience)
+    nodes = Nodes(store, service.clock, lost_after=settings.node_lost_seconds)
+    republish = Republish(store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]))
+    service.bus.on_reconnect(republish.wake)
+
+    requests = Consumer(
+        service.bus,
+        stream=REQUEST_STREAM,
+        durable=SOURCE,
+        routes=handlers.requests(),
+        on_invalid=handlers.invalid,
+        transient=TRANSIENT,
+    )
+    facts = Consumer(service.bus, stream=FACT_STREAM, durable=SOURCE, routes=handlers.facts(), transient=TRANSIENT)
+    endpoints = Administration(store).endpoints()
+    service.tasks.create_task(relay.run())
+    await service.bus.connected()
+    await _hear(service, nodes)
+    for task in (
+        requests.run(),
+        facts.run(),
+        Sweep(store, service.clock, handlers, nodes).run(),
+        republish.run(),
+        micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
+    ):
+        service.tasks.create_task(task)
+
+
+async def _hear(service: Service, nodes: Nodes) -> None:
+    async def heard(message: Msg) -> None:
+        try:
+            nodes.heard(parse(NodeHeartbeat, message.subject, message.data))
+        except UnreadableError as error:
+            log.warning("heartbeat.unreadable", subject=message.subject, reason=str(error))
+
+    await service.bus.client.subscribe(NodeHeartbeat.subject_template.pattern(), cb=heard)

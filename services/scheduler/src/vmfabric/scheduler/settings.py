@@ -1,0 +1,18 @@
+"""What the scheduler can be told."""
+
+from pydantic import Field
+
+from vmfabric.runtime.settings import DatabaseSettings
+
+
+class SchedulerSettings(DatabaseSettings):
+    """`VMFABRIC_…` in the environment; all times in seconds."""
+
+    phase_seconds: float = Field(default=30.0, gt=0)
+    """How long one phase of a VM's life may take."""
+    ask_again_seconds: float = Field(default=3.0, gt=0)
+    """When a missing answer is asked for the first time again."""
+    node_lost_seconds: float = Field(default=10.0, gt=0)
+    """How long a node may be silent."""
+    connections: int = Field(default=10, ge=2, le=100)
+    """To Postgres."""

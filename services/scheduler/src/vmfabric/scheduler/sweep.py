@@ -1,0 +1,55 @@
+"""What has to happen though nobody says anything: late answers, silent nodes, old memories."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from vmfabric.contract.errors import TryAgain
+from vmfabric.database.pool import TRANSIENT
+from vmfabric.runtime.clock import Clock
+from vmfabric.scheduler.handlers import Handlers
+from vmfabric.scheduler.nodes import Nodes
+from vmfabric.scheduler.ports import Store
+
+_BATCH = 500
+_REMEMBER = timedelta(days=8)
+_RETRIED: tuple[type[BaseException], ...] = (TryAgain, TimeoutError, *TRANSIENT)
+
+log = structlog.get_logger()
+
+
+class Sweep:
+    """Looks after everything that is due, every `interval` seconds."""
+
+    def __init__(
+        self, store: Store, clock: Clock, handlers: Handlers, nodes: Nodes, *, interval: float = 0.5
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._handlers = handlers
+        self._nodes = nodes
+        self._interval = interval
+        self._forget_at = clock.now()
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a database that is away is waited for."""
+        while True:
+            try:
+                await self.once()
+            except _RETRIED as error:
+                log.warning("sweep.waits", error=repr(error))
+            await asyncio.sleep(self._interval)
+
+    async def once(self) -> None:
+        """One round."""
+        now = self._clock.now()
+        await self._nodes.review()
+        async with self._store.transaction() as tx:
+            due = await tx.due_vms(now, _BATCH)
+        for cluster, vm in due:
+            await self._handlers.look_after(cluster, vm)
+        if now >= self._forget_at:
+            self._forget_at = now + timedelta(hours=1)
+            async with self._store.transaction() as tx:
+                await tx.forget_requests(now - _REMEMBER)
