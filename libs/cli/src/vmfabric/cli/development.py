@@ -56,7 +56,7 @@ def _run(what: str, command: Sequence[str]) -> None:
     with step(what):
         done = subprocess.run([program, *command[1:]], cwd=_root(), capture_output=True, text=True, check=False)
         if done.returncode:
-            errors.print(done.stdout + done.stderr, markup=False)
+            errors.print(done.stdout + done.stderr, markup=False, soft_wrap=True)
             raise LabError(f"`{' '.join(command)}` found something to mend")
 
 

@@ -43,7 +43,9 @@ def line(at: str, subject: str, body: bytes) -> Text:
     """One event on one line."""
     event = read(subject, body)
     if event is None:
-        return Text.assemble((at, "dim"), "  ", (f"{subject:<{_STEM_WIDTH}}", "red"), " ", _shortened(body))
+        return Text.assemble(
+            (at, "dim"), "  ", (f"{_printable(subject):<{_STEM_WIDTH}}", "red"), " ", _shortened(body)
+        )
     stem = event.subject_template.stem
     who = f"{getattr(event, 'cluster', '')}/{event.vm}" if hasattr(event, "vm") else getattr(event, "cluster", "")
     node = getattr(event, "node", None) or ""
@@ -52,11 +54,11 @@ def line(at: str, subject: str, body: bytes) -> Text:
         "  ",
         (f"{stem:<{_STEM_WIDTH}}", _COLOURS.get(type(event), "")),
         f" {who:<{_WHO_WIDTH}} {node:<{_NODE_WIDTH}} ",
-        (essence(event), "" if type(event) in _COLOURS else "dim"),
+        (_printable(essence(event)), "" if type(event) in _COLOURS else "dim"),
     )
 
 
-def essence(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912  # one case for each kind of event, and nothing else
+def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each kind of event, and nothing else
     """What matters about an event, beside its subject."""
     match event:
         case VmRequested():
@@ -117,6 +119,11 @@ def _join(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
+def _printable(text: str) -> str:
+    # What somebody has sent may hold a terminal's control sequences.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _shortened(body: bytes) -> str:
-    text = body.decode(errors="backslashreplace")
+    text = _printable(body.decode(errors="backslashreplace"))
     return text if len(text) <= 120 else f"{text[:120]}… ({len(body)} bytes)"
