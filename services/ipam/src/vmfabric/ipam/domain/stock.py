@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -47,20 +48,28 @@ class PoolStock:
         self.allocators = {family: Allocator(usable(spec, family), numbers) for family, numbers in taken.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """The pools of one cluster, in the order in which they are asked."""
+
+    pools: tuple[PoolStock, ...]
+    wishes: tuple[AddressWish, ...]
+    """What a VM without wishes gets: one address of each family that the pools have."""
+
+
 class Stock:
     """All networks and pools. Taking and giving back is decided here, in memory, by the one writer."""
 
     def __init__(self, networks: Iterable[NetworkSpec], pools: Iterable[PoolSpec], in_use: Iterable[InUse]) -> None:
         self.networks = {network.name: network for network in networks}
         self.quarantine = Quarantine()
-        by_pool: dict[ResourceName, list[InUse]] = {spec.name: [] for spec in pools}
-        self._pools: dict[ResourceName, PoolStock] = {}
+        of_pool: dict[ResourceName, list[InUse]] = {spec.name: [] for spec in pools}
         for each in in_use:
-            by_pool[each.pool].append(each)
+            of_pool[each.pool].append(each)
             if each.rests_until is not None:
                 self.quarantine.rest(each.address, each.rests_until)
-        for spec in pools:
-            self.set_pool(spec, by_pool[spec.name])
+        self._pools = {spec.name: PoolStock(spec, of_pool[spec.name]) for spec in pools}
+        self._clusters = _by_cluster(self)
 
     @property
     def pools(self) -> Mapping[ResourceName, PoolSpec]:
@@ -74,15 +83,13 @@ class Stock:
     def set_pool(self, spec: PoolSpec, in_use: Iterable[InUse]) -> None:
         """Add or replace a pool; `in_use` is all that is held or rests of it."""
         self._pools[spec.name] = PoolStock(spec, in_use)
-        self._of_cluster: dict[ClusterName, list[PoolStock]] = {}
-        for pool in self:
-            self._of_cluster.setdefault(pool.spec.cluster, []).append(pool)
+        self._clusters = _by_cluster(self)
 
     def take(self, cluster: ClusterName, wishes: Sequence[AddressWish] | None) -> tuple[AllocatedAddress, ...]:
         """All of what is wished, or nothing and Refused. Without wishes, one of each family that the cluster has."""
         taken: list[AllocatedAddress] = []
         try:
-            for wish in self._wishes(cluster) if wishes is None else wishes:
+            for wish in self._cluster(cluster).wishes if wishes is None else wishes:
                 taken.append(self._take_one(cluster, wish))  # noqa: PERF401  # what was taken before a refusal counts
         except Refused:
             for each in taken:
@@ -107,10 +114,6 @@ class Stock:
     def _give_back(self, address: HostAddress, pool: ResourceName) -> None:
         self._pools[pool].allocators[Family.of(address)].give_back(int(address))
 
-    def _wishes(self, cluster: ClusterName) -> list[AddressWish]:
-        pools = self._pools_of(cluster)
-        return [AddressWish(family=family) for family in Family if any(family in pool.allocators for pool in pools)]
-
     def _take_one(self, cluster: ClusterName, wish: AddressWish) -> AllocatedAddress:
         candidates = self._candidates(cluster, wish)
         if wish.address is not None:
@@ -123,9 +126,9 @@ class Stock:
 
     def _candidates(self, cluster: ClusterName, wish: AddressWish) -> list[PoolStock]:
         """The pools that the wish may be taken from, in the order in which they are asked."""
-        pools = self._pools_of(cluster)
+        pools = self._cluster(cluster).pools
         if wish.pool is not None:
-            pools = [pool for pool in pools if pool.spec.name == wish.pool]
+            pools = tuple(pool for pool in pools if pool.spec.name == wish.pool)
             if not pools:
                 raise self._unknown_pool(cluster, wish.pool)
         of_family = [pool for pool in pools if wish.family in pool.allocators]
@@ -138,16 +141,16 @@ class Stock:
             )
         return of_family
 
-    def _pools_of(self, cluster: ClusterName) -> list[PoolStock]:
-        pools = self._of_cluster.get(cluster)
-        if pools is None:
-            raise Refused(Code.UNKNOWN_POOL, f"cluster {cluster} has no pool; apply one that names the cluster")
-        return pools
+    def _cluster(self, name: ClusterName) -> "_Cluster":
+        cluster = self._clusters.get(name)
+        if cluster is None:
+            raise Refused(Code.UNKNOWN_POOL, f"cluster {name} has no pool; apply one that names the cluster")
+        return cluster
 
     def _unknown_pool(self, cluster: ClusterName, name: ResourceName) -> Refused:
         other = self._pools.get(name)
         found = "there is no such pool" if other is None else f"it belongs to cluster {other.spec.cluster}"
-        known = ", ".join(pool.spec.name for pool in self._pools_of(cluster))
+        known = ", ".join(pool.spec.name for pool in self._cluster(cluster).pools)
         return Refused(
             Code.UNKNOWN_POOL, f"an address of pool {name} is wanted, but {found}; cluster {cluster} has {known}"
         )
@@ -177,6 +180,17 @@ class Stock:
         return Refused(
             Code.ADDRESS_TAKEN, f"{address} is wanted, but it is taken; ip.explain says by whom, or choose another"
         )
+
+
+def _by_cluster(pools: Iterable[PoolStock]) -> dict[ClusterName, _Cluster]:
+    grouped: dict[ClusterName, tuple[PoolStock, ...]] = {}
+    for pool in pools:
+        grouped[pool.spec.cluster] = (*grouped.get(pool.spec.cluster, ()), pool)
+    return {name: _Cluster(own, _one_of_each_family(own)) for name, own in grouped.items()}
+
+
+def _one_of_each_family(pools: Sequence[PoolStock]) -> tuple[AddressWish, ...]:
+    return tuple(AddressWish(family=family) for family in Family if any(family in pool.allocators for pool in pools))
 
 
 def _has_block_with(pool: PoolStock, address: HostAddress) -> bool:
