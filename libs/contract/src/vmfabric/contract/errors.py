@@ -17,6 +17,8 @@ class Code(StrEnum):
     NO_NODE_FITS = "no_node_fits"
     POOL_EXHAUSTED = "pool_exhausted"
     ADDRESS_TAKEN = "address_taken"
+    ADDRESS_QUARANTINED = "address_quarantined"
+    ADDRESS_EXCLUDED = "address_excluded"
     FAMILY_NOT_IN_POOL = "family_not_in_pool"
     OVERLAP = "overlap"
     IN_USE = "in_use"

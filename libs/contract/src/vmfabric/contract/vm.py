@@ -20,7 +20,7 @@ class AddressWish(Request):
 
     family: Family
     pool: ResourceName | None = None
-    """The pool to take it from; without it, the first pool of the cluster that has the family."""
+    """The pool to take it from; without it, the first of the cluster's pools, by name, that has a free address."""
     address: HostAddress | None = None
     """Exactly this address; without it, the lowest free one."""
 

@@ -1,0 +1,1 @@
+"""ipam: networks, pools, and who holds which address."""

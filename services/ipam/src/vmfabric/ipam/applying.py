@@ -1,0 +1,79 @@
+"""Networks and pools as operators apply them, and the desired state that follows."""
+
+from vmfabric.contract.admin import Applied, ApplyNetwork, ApplyPool, Change
+from vmfabric.contract.names import ClusterName
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.leasing import Changes
+from vmfabric.ipam.domain.pools import (
+    Pools,
+    changed_fields,
+    check_kept,
+    check_network,
+    check_pool,
+    desired_pools,
+)
+from vmfabric.ipam.domain.stock import Stock
+from vmfabric.ipam.ports import Store
+from vmfabric.ipam.writer import Writer
+from vmfabric.runtime.desired import put
+
+
+class Applying:
+    """Changes networks and pools while no address is given."""
+
+    def __init__(self, writer: Writer, store: Store) -> None:
+        self._writer = writer
+        self._store = store
+
+    async def apply_network(self, request: ApplyNetwork) -> Applied:
+        """Make the network so; Refused when it overlaps another, or leaves a block of a pool outside."""
+        return await self._writer.alone(lambda stock: self._apply_network(stock, request.spec, request.dry_run))
+
+    async def apply_pool(self, request: ApplyPool) -> Applied:
+        """Make the pool so; Refused when a block cannot be the pool's, or an address in use would be left outside."""
+        return await self._writer.alone(lambda stock: self._apply_pool(stock, request.spec, request.dry_run))
+
+    async def publish_pools(self) -> None:
+        """Put the desired state of every cluster on the bus again."""
+        await self._writer.alone(self._publish_pools)
+
+    async def _apply_network(self, stock: Stock, spec: NetworkSpec, dry_run: bool) -> Applied:
+        applied = _compare("network", stock.networks.get(spec.name), spec, dry_run=dry_run)
+        check_network(spec, stock.networks, stock.pools)
+        if applied.change is not Change.UNCHANGED and not dry_run:
+            await self._store.put_network(spec, [])
+            stock.networks[spec.name] = spec
+        return applied
+
+    async def _apply_pool(self, stock: Stock, spec: PoolSpec, dry_run: bool) -> Applied:
+        old = stock.pools.get(spec.name)
+        applied = _compare("pool", old, spec, dry_run=dry_run)
+        check_pool(spec, stock.networks, stock.pools)
+        if applied.change is Change.UNCHANGED:
+            return applied
+        in_use = await self._store.in_use(spec.name)
+        if old is not None:
+            check_kept(old, spec, [each.address for each in in_use])
+        if not dry_run:
+            pools = {**stock.pools, spec.name: spec}
+            clusters = {spec.cluster, old.cluster if old is not None else spec.cluster}
+            await self._store.put_pool(spec, [put(desired_pools(cluster, pools)) for cluster in sorted(clusters)])
+            stock.set_pool(spec, in_use)
+        return applied
+
+    async def _publish_pools(self, stock: Stock) -> None:
+        pools = stock.pools
+        messages = [put(desired_pools(cluster, pools)) for cluster in _clusters(pools)]
+        await self._store.commit(Changes(), messages)
+
+
+def _clusters(pools: Pools) -> list[ClusterName]:
+    return sorted({pool.cluster for pool in pools.values()})
+
+
+def _compare(kind: str, old: NetworkSpec | PoolSpec | None, new: NetworkSpec | PoolSpec, *, dry_run: bool) -> Applied:
+    if old is None:
+        return Applied(kind=kind, name=new.name, change=Change.CREATED, dry_run=dry_run)
+    fields = changed_fields(old, new)
+    change = Change.CHANGED if fields else Change.UNCHANGED
+    return Applied(kind=kind, name=new.name, change=change, dry_run=dry_run, fields=fields)

@@ -1,0 +1,1 @@
+"""The rules of addresses. Nothing here reads or writes anything."""

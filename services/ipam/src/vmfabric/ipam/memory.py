@@ -1,0 +1,171 @@
+"""A store without a database, for simulations and tests: the same promises, kept in memory."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.admin import AddressRecord, HistoryEntry
+from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.ip import AllocatedAddress
+from vmfabric.contract.names import ClusterName, ResourceName
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.history import Entry, Standing
+from vmfabric.ipam.domain.lease import Lease, State, VmKey
+from vmfabric.ipam.domain.leasing import Changes, Holding
+from vmfabric.ipam.domain.stock import InUse
+from vmfabric.ipam.ports import Content
+
+
+class TwiceError(Exception):
+    """A lease, an address or a block would be there twice: what a unique or exclusion constraint would say."""
+
+
+@dataclass
+class InMemoryStore:
+    """Outlives the writer, as Postgres does. A call that raises has written nothing of what it was given.
+
+    A simulated crash throws the writer away and makes a new one on the same store; it publishes from `outbox`, oldest
+    first, and takes out what the bus has kept.
+    """
+
+    outbox: list[Outgoing] = field(default_factory=list)
+    networks: dict[ResourceName, NetworkSpec] = field(default_factory=dict)
+    pools: dict[ResourceName, PoolSpec] = field(default_factory=dict)
+    written_leases: dict[VmKey, Lease] = field(default_factory=dict)
+    written_holdings: dict[HostAddress, Holding] = field(default_factory=dict)
+    written_history: list[Entry] = field(default_factory=list)
+
+    async def load(self) -> Content:
+        """Everything that the stock is built from."""
+        return Content(
+            networks=list(self.networks.values()),
+            pools=list(self.pools.values()),
+            in_use=[_in_use(holding) for holding in self.written_holdings.values()],
+        )
+
+    async def leases(self, keys: Collection[VmKey]) -> Mapping[VmKey, Lease]:
+        """The leases of those VMs that have one."""
+        return {
+            key: replace(self.written_leases[key], addresses=self._addresses(self.written_leases[key]))
+            for key in keys
+            if key in self.written_leases
+        }
+
+    async def holdings(self, addresses: Collection[HostAddress]) -> Sequence[Holding]:
+        """Who holds or held these addresses."""
+        return [self.written_holdings[address] for address in addresses if address in self.written_holdings]
+
+    async def in_use(self, pool: ResourceName) -> Sequence[InUse]:
+        """Every address of the pool that is held or rests."""
+        return [_in_use(holding) for holding in self.written_holdings.values() if holding.pool == pool]
+
+    async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
+        """Write leases, holdings, history and messages. TwiceError when something new is there already."""
+        _check_new([lease.key for lease in changes.new_leases], self.written_leases)
+        _check_new([holding.address for holding in changes.new_holdings], self.written_holdings)
+        self.written_leases |= {lease.key: lease for lease in (*changes.new_leases, *changes.leases)}
+        self.written_holdings |= {each.address: each for each in (*changes.new_holdings, *changes.holdings)}
+        for address in changes.freed:
+            self.written_holdings.pop(address, None)
+        self.written_history += changes.history
+        self.outbox += messages
+
+    async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
+        """Write a network. TwiceError when it overlaps another."""
+        for other in self.networks.values():
+            if other.name != spec.name and other.prefix.overlaps(spec.prefix):
+                raise TwiceError(f"{spec.prefix} and {other.prefix}")
+        self.networks[spec.name] = spec
+        self.outbox += messages
+
+    async def put_pool(self, spec: PoolSpec, messages: Sequence[Outgoing]) -> None:
+        """Write a pool. TwiceError when a block overlaps that of another pool."""
+        taken = [block for other in self.pools.values() if other.name != spec.name for block in other.blocks]
+        for block in spec.blocks:
+            if any(block.overlaps(other) for other in taken):
+                raise TwiceError(f"{block} of pool {spec.name}")
+        self.pools[spec.name] = spec
+        self.outbox += messages
+
+    async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
+        """Remove released leases and history that are older."""
+        self.written_leases = {
+            key: lease
+            for key, lease in self.written_leases.items()
+            if lease.state is not State.RELEASED or lease.since >= fences_before
+        }
+        self.written_history = [entry for entry in self.written_history if entry.at >= history_before]
+
+    async def records(
+        self, cluster: ClusterName | None, after: HostAddress | None, limit: int
+    ) -> Sequence[AddressRecord]:
+        """Addresses that are held or rest, ascending, IPv4 first."""
+        ascending = sorted(self.written_holdings.values(), key=lambda holding: _order(holding.address))
+        return [
+            self._record(holding)
+            for holding in ascending
+            if cluster in {None, holding.key.cluster} and (after is None or _order(holding.address) > _order(after))
+        ][:limit]
+
+    async def record(self, address: HostAddress) -> AddressRecord | None:
+        """Who holds this address, or held it while it rests."""
+        holding = self.written_holdings.get(address)
+        return None if holding is None else self._record(holding)
+
+    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first."""
+        newest_first: Iterator[Entry] = reversed(self.written_history)
+        return [
+            HistoryEntry(
+                at=entry.at,
+                what=entry.what,
+                cluster=entry.key.cluster,
+                vm=entry.key.vm,
+                node=entry.node,
+                generation=entry.generation,
+            )
+            for entry in newest_first
+            if entry.address == address
+        ][:limit]
+
+    def _addresses(self, lease: Lease) -> tuple[AllocatedAddress, ...]:
+        own = [
+            holding
+            for holding in self.written_holdings.values()
+            if (holding.key, holding.generation) == (lease.key, lease.generation)
+        ]
+        own.sort(key=lambda holding: holding.position)
+        return tuple(AllocatedAddress(address=holding.address, pool=holding.pool) for holding in own)
+
+    def _record(self, holding: Holding) -> AddressRecord:
+        lease = self.written_leases.get(holding.key)
+        standing = Standing.ALLOCATED
+        if holding.rests_until is not None:
+            standing = Standing.QUARANTINED
+        elif lease is not None and lease.state is State.RELEASING:
+            standing = Standing.RELEASING
+        return AddressRecord(
+            address=holding.address,
+            pool=holding.pool,
+            cluster=holding.key.cluster,
+            vm=holding.key.vm,
+            node=holding.node,
+            generation=holding.generation,
+            state=standing,
+            since=holding.since,
+            free_at=holding.rests_until,
+        )
+
+
+def _in_use(holding: Holding) -> InUse:
+    return InUse(holding.address, holding.pool, holding.rests_until)
+
+
+def _order(address: HostAddress) -> tuple[int, int]:
+    return (address.version, int(address))
+
+
+def _check_new(keys: Sequence[object], there: Collection[object]) -> None:
+    if len(set(keys)) < len(keys) or any(key in there for key in keys):
+        raise TwiceError(f"one of {keys}")

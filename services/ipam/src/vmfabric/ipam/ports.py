@@ -1,0 +1,78 @@
+"""What the handlers, the writer and the endpoints need of the world outside."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.admin import AddressRecord, HistoryEntry
+from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.names import ClusterName, ResourceName
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.lease import Lease, VmKey
+from vmfabric.ipam.domain.leasing import Changes, Holding
+from vmfabric.ipam.domain.stock import InUse
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the writer keeps in memory."""
+
+    networks: Sequence[NetworkSpec]
+    pools: Sequence[PoolSpec]
+    in_use: Sequence[InUse]
+
+
+class Store(Protocol):
+    """What the one writer reads and writes. Each writing call is one transaction, with the messages that follow."""
+
+    async def load(self) -> Content:
+        """Everything that the stock is built from."""
+        ...
+
+    async def leases(self, keys: Collection[VmKey]) -> Mapping[VmKey, Lease]:
+        """The leases of those VMs that have one."""
+        ...
+
+    async def holdings(self, addresses: Collection[HostAddress]) -> Sequence[Holding]:
+        """Who holds or held these addresses."""
+        ...
+
+    async def in_use(self, pool: ResourceName) -> Sequence[InUse]:
+        """Every address of the pool that is held or rests."""
+        ...
+
+    async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
+        """Write leases, holdings and history. An error when an address or a lease would be there twice."""
+        ...
+
+    async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
+        """Write a network."""
+        ...
+
+    async def put_pool(self, spec: PoolSpec, messages: Sequence[Outgoing]) -> None:
+        """Write a pool with its blocks and exclusions."""
+        ...
+
+    async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
+        """Remove released leases and history that are older."""
+        ...
+
+
+class Records(Protocol):
+    """What operators ask for."""
+
+    async def records(
+        self, cluster: ClusterName | None, after: HostAddress | None, limit: int
+    ) -> Sequence[AddressRecord]:
+        """Addresses that are held or rest, ascending, IPv4 first."""
+        ...
+
+    async def record(self, address: HostAddress) -> AddressRecord | None:
+        """Who holds this address, or held it while it rests."""
+        ...
+
+    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first."""
+        ...
