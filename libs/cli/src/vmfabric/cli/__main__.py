@@ -1,0 +1,5 @@
+"""`python -m vmfabric.cli`."""
+
+from vmfabric.cli.main import main
+
+main()

@@ -1,0 +1,131 @@
+"""nats-server and Postgres on the control host."""
+
+import socket
+from pathlib import Path
+
+from vmfabric.lab import namespaces, servers
+from vmfabric.lab.errors import LabError
+from vmfabric.lab.processes import Program, python
+from vmfabric.lab.programs import run
+from vmfabric.lab.state import State
+from vmfabric.lab.topology import CONTROL, Topology
+
+_NATS_PORT = 4222
+_POSTGRES_PORT = 5432
+_DATABASE = "vmfabric"
+_SEGMENTS = Path("/proc/sysvipc/shm")
+_SEGMENT_LINE = 6
+"""Key and number of the segment in postmaster.pid, counted from 0."""
+DATABASE_SERVICES = ("scheduler", "ipam")
+"""Each has a role of its name, which makes the schema of its name."""
+
+
+def nats_url(topology: Topology) -> str:
+    """Where services inside the lab find the bus."""
+    return f"nats://{topology.management.control}:{_NATS_PORT}"
+
+
+def operators_url(topology: Topology) -> str:
+    """Where this machine finds the bus."""
+    return f"nats://127.0.0.1:{topology.port}"
+
+
+def database_url(service: str) -> str:
+    """Where a service on the control host finds its database. Nothing outside of that namespace can reach it."""
+    return f"postgresql://{service}@127.0.0.1:{_POSTGRES_PORT}/{_DATABASE}"
+
+
+def postgres_directory(state: State) -> Path:
+    """Where Postgres keeps its data and its socket."""
+    return state.of_service(CONTROL, "postgres")
+
+
+def nats(state: State, topology: Topology) -> Program:
+    """The bus, on the management network."""
+    command = servers.nats_command(
+        state.of_service(CONTROL, "nats"), host=str(topology.management.control), port=_NATS_PORT
+    )
+    return Program("nats", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
+
+
+def postgres(state: State, topology: Topology) -> Program:
+    """The database, on the control host's loopback address."""
+    directory = postgres_directory(state)
+    command = servers.postgres_command(directory, port=_POSTGRES_PORT)
+    user = servers.postgres_user() or "root"
+    unprivileged = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", "env", f"--chdir={directory}")
+    return Program("postgres", CONTROL, namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command))
+
+
+def door(topology: Topology) -> Program:
+    """The way from this machine's loopback address to the bus."""
+    command = python("vmfabric.lab.door", str(topology.management.control), str(_NATS_PORT))
+    return Program("door", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
+
+
+def listen(topology: Topology) -> socket.socket:
+    """The door's socket. LabError when the port is in use."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", topology.port))
+    except OSError as error:
+        listener.close()
+        raise LabError(
+            f"the lab's bus should be at 127.0.0.1:{topology.port}, but something else listens there: stop it, or "
+            "give the lab another `port` in its topology file"
+        ) from error
+    listener.listen(128)
+    return listener
+
+
+def prepare(state: State) -> None:
+    """Make the directories of both servers and an empty database cluster."""
+    for service in ("nats", "postgres"):
+        state.of_service(CONTROL, service).mkdir(parents=True)
+    servers.prepare_postgres(postgres_directory(state))
+
+
+def create_database(state: State) -> None:
+    """Make the database and the role of each service that has a schema in it."""
+    _psql(state, "postgres", f"CREATE DATABASE {_DATABASE}")
+    for service in DATABASE_SERVICES:
+        _psql(state, _DATABASE, f"CREATE ROLE {service} LOGIN")
+        _psql(state, _DATABASE, f"GRANT CREATE ON DATABASE {_DATABASE} TO {service}")
+
+
+def postgres_answers(state: State) -> bool:
+    """Whether Postgres takes connections."""
+    directory = postgres_directory(state)
+    if not (directory / f".s.PGSQL.{_POSTGRES_PORT}").exists():
+        return False
+    try:
+        _psql(state, "postgres", "SELECT 1")
+    except LabError:  # it is starting; whoever waits has a deadline and shows its log
+        return False
+    return True
+
+
+def remove_shared_memory(state: State) -> None:
+    """Remove the System V segment that a Postgres which was killed has left behind."""
+    lock = postgres_directory(state) / "data" / "postmaster.pid"
+    if not lock.exists():
+        return
+    lines = lock.read_text().splitlines()
+    if len(lines) < _SEGMENT_LINE + 1:
+        return
+    key, identity = lines[_SEGMENT_LINE].split()
+    for row in _SEGMENTS.read_text().splitlines()[1:]:
+        fields = row.split()
+        # After a reboot the number may be somebody else's: only with the same key, maker, and nobody attached.
+        if (fields[0], fields[1], fields[4], fields[6]) == (key, identity, lines[0], "0"):
+            run("ipcrm", "-m", identity)
+
+
+def _psql(state: State, database: str, statement: str) -> None:
+    directory = postgres_directory(state)
+    # By its socket in the file system, which is there in every network namespace.
+    run(
+        *(servers.postgres_program(directory, "psql"), "-h", str(directory), "-p", str(_POSTGRES_PORT)),
+        *("-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement),
+    )

@@ -1,0 +1,5 @@
+"""What the lab says when it cannot go on."""
+
+
+class LabError(Exception):
+    """What was wanted, what was found, what to do."""

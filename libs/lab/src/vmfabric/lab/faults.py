@@ -1,0 +1,65 @@
+"""Faults: links cut, processes killed, and everything put right again."""
+
+import signal
+
+from vmfabric.lab import frr, processes
+from vmfabric.lab.lab import Lab, wait_until_answers
+from vmfabric.lab.network import fabric_port, management_port
+from vmfabric.lab.programs import run
+from vmfabric.lab.topology import CONTROL, SWITCH
+
+
+def cut_management(lab: Lab, host: str) -> None:
+    """Cut the host off from the management network; the fabric stays."""
+    _set_port(lab, _management_port(lab, host), "down")
+
+
+def restore_management(lab: Lab, host: str) -> None:
+    """Connect the host to the management network again."""
+    _set_port(lab, _management_port(lab, host), "up")
+
+
+def cut_fabric(lab: Lab, host: str) -> None:
+    """Cut the router off from the fabric; the management network stays."""
+    _set_port(lab, fabric_port(lab.router(host).name), "down")
+
+
+def restore_fabric(lab: Lab, host: str) -> None:
+    """Connect the router to the fabric again."""
+    _set_port(lab, fabric_port(lab.router(host).name), "up")
+
+
+def kill_service(lab: Lab, service: str, host: str = CONTROL, number: signal.Signals = signal.SIGKILL) -> None:
+    """End a service or a server (`nats`, `postgres`) as a crash does, or by another signal; it stays away."""
+    processes.kill(lab.state, lab.program(service, host), number)
+
+
+def start_service(lab: Lab, service: str, host: str = CONTROL) -> None:
+    """Start a service or a server that was killed; returns when it answers or has said that it has started."""
+    program = lab.program(service, host)
+    processes.start(lab.state, program)
+    wait_until_answers(lab, program)
+
+
+def kill_frr(lab: Lab, host: str, *daemons: str) -> None:
+    """End these daemons of a router's FRR as a crash does; all of them when none is named."""
+    router = lab.router(host)
+    for daemon in daemons or reversed(frr.DAEMONS):
+        frr.kill(lab.topology, router, daemon)
+
+
+def start_frr(lab: Lab, host: str) -> None:
+    """Start those daemons of a router's FRR that do not run, and load its frr.conf. A node's is empty."""
+    router = lab.router(host)
+    for daemon in frr.DAEMONS:
+        if frr.pid(lab.topology, router, daemon) is None:
+            frr.start_daemon(lab.topology, router, daemon, lab.frr_log(router))
+    frr.load(lab.topology, router)
+
+
+def _management_port(lab: Lab, host: str) -> str:
+    return management_port(CONTROL if host == CONTROL else lab.topology.node(host).name)
+
+
+def _set_port(lab: Lab, port: str, state: str) -> None:
+    run("ip", "-n", lab.topology.namespace(SWITCH), "link", "set", port, state)

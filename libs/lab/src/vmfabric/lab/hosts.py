@@ -1,0 +1,36 @@
+"""What can be asked of a running lab's hosts."""
+
+import json
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from vmfabric.contract.addresses import Prefix
+from vmfabric.lab import namespaces
+from vmfabric.lab.errors import LabError
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.programs import run
+
+
+def run_on(lab: Lab, host: str, *command: str, stdin: str | None = None) -> str:
+    """What a program prints on a host or in a guest. LabError when it fails."""
+    return run(*namespaces.inside(lab.namespace(host), *command), stdin=stdin)
+
+
+def bgp_routes(lab: Lab, host: str) -> dict[Prefix, str]:
+    """The routes in a router's kernel that BGP has put there, with their next hops."""
+    found: dict[Prefix, str] = {}
+    for family in ("-4", "-6"):
+        rows = json.loads(run("ip", "-n", lab.namespace(host), "-json", family, "route", "show", "proto", "bgp"))
+        for row in rows:
+            found[ip_network(row["dst"])] = row.get("gateway") or ", ".join(
+                hop["gateway"] for hop in row.get("nexthops", ())
+            )
+    return found
+
+
+def answers_ping(lab: Lab, host: str, address: IPv4Address | IPv6Address, *, seconds: int = 1) -> bool:
+    """Whether a ping from the host to the address is answered within so many seconds."""
+    try:
+        run_on(lab, host, "ping", "-c", "1", "-W", str(seconds), "-n", str(address))
+    except LabError:
+        return False
+    return True

@@ -1,0 +1,28 @@
+"""Running a program to its end."""
+
+import subprocess
+from collections.abc import Sequence
+
+from vmfabric.lab.errors import LabError
+
+DEADLINE = 60.0
+"""Seconds that any program of the lab may take."""
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """What the program printed. LabError with its words when it fails or takes longer than the deadline."""
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=DEADLINE, check=False, errors="replace"
+        )
+    except FileNotFoundError as error:
+        raise LabError(f"{command[0]} is not installed: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"`{' '.join(command)}` did not end within {DEADLINE:.0f} s") from error
+    if done.returncode != 0:
+        raise LabError(_failure(command, done.returncode, done.stderr or done.stdout))
+    return done.stdout
+
+
+def _failure(command: Sequence[str], status: int, words: str) -> str:
+    return f"`{' '.join(command)}` ended with status {status}: {words.strip() or 'and said nothing'}"

@@ -1,0 +1,60 @@
+"""The four services and the lab's hypervisor: which program runs on which host, with which settings."""
+
+from vmfabric.lab import control_plane, namespaces
+from vmfabric.lab.control_plane import DATABASE_SERVICES
+from vmfabric.lab.processes import Program, python
+from vmfabric.lab.state import State
+from vmfabric.lab.topology import CONTROL, Node, Topology
+
+HYPERVISOR = "hypervisor"
+
+_MODULES = {
+    "scheduler": "vmfabric.scheduler",
+    "ipam": "vmfabric.ipam",
+    "node-agent": "vmfabric.node_agent",
+    "bgp-announcer": "vmfabric.bgp_announcer",
+    HYPERVISOR: "vmfabric.lab.hypervisor",
+}
+
+NODE_SERVICES = ("node-agent", "bgp-announcer", HYPERVISOR)
+
+
+def programs(state: State, topology: Topology) -> tuple[Program, ...]:
+    """Every process of vmfabric in the lab."""
+    return (
+        *(_of_control(topology, service) for service in DATABASE_SERVICES),
+        *(_of_node(state, topology, node, service) for node in topology.nodes for service in NODE_SERVICES),
+    )
+
+
+def _of_control(topology: Topology, service: str) -> Program:
+    return Program(
+        service,
+        CONTROL,
+        namespaces.inside(topology.namespace(CONTROL), *python(_MODULES[service])),
+        {
+            "VMFABRIC_NATS_URL": control_plane.nats_url(topology),
+            "VMFABRIC_DATABASE_URL": control_plane.database_url(service),
+        },
+    )
+
+
+def _of_node(state: State, topology: Topology, node: Node, service: str) -> Program:
+    namespace = topology.namespace(node.name)
+    command = python(_MODULES[service])
+    return Program(
+        service,
+        node.name,
+        # The hypervisor makes namespaces, which are names in the machine's mount namespace; ip-netns(8) leaves it.
+        ("nsenter", f"--net={namespaces.DIRECTORY / namespace}", *command)
+        if service == HYPERVISOR
+        else namespaces.inside(namespace, *command),
+        {
+            "VMFABRIC_NATS_URL": control_plane.nats_url(topology),
+            "VMFABRIC_CLUSTER": node.cluster,
+            "VMFABRIC_NODE": node.name,
+            "VMFABRIC_STATE_DIR": str(state.of_service(node.name, service)),
+            "VMFABRIC_FRR_PATHSPACE": namespace,
+            "VMFABRIC_GUEST_PREFIX": namespace,
+        },
+    )

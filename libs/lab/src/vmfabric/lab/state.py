@@ -1,0 +1,111 @@
+"""The lab's directory: what exists, so that it can be found again and removed by another process."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from vmfabric.lab.errors import LabError
+from vmfabric.lab.topology import Topology
+
+DEFAULT_DIRECTORY = Path("/var/lib/vmfabric-lab")
+DIRECTORY_VARIABLE = "VMFABRIC_LAB_DIR"
+
+
+class Record(BaseModel):
+    """What is written before the first thing of a lab is made. Every name in use follows from the topology."""
+
+    topology: Topology
+    ready: bool = False
+    """False while it is half made."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One lab's directory. It exists as long as anything of the lab may exist."""
+
+    directory: Path
+
+    @staticmethod
+    def of_environment() -> "State":
+        """The directory that VMFABRIC_LAB_DIR names, or the default."""
+        return State(Path(os.environ.get(DIRECTORY_VARIABLE, DEFAULT_DIRECTORY)).absolute())
+
+    @property
+    def logs(self) -> Path:
+        """One file for each process."""
+        return self.directory / "logs"
+
+    @property
+    def pids(self) -> Path:
+        """One file for each process that was started."""
+        return self.directory / "pids"
+
+    def of_service(self, host: str, service: str) -> Path:
+        """Where a service on a host keeps its own files."""
+        return self.directory / "hosts" / host / service
+
+    def record(self) -> Record | None:
+        """What was written, or None when there is no lab."""
+        try:
+            return Record.model_validate_json(self._file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, record: Record) -> None:
+        """Keep the record; a process killed meanwhile leaves the old one or the new one."""
+        draft = self._file.with_suffix(".new")
+        draft.write_text(record.model_dump_json(indent=2))
+        draft.rename(self._file)
+
+    def remove(self) -> None:
+        """Remove the directory, the record last."""
+        if not self.directory.exists():
+            return
+        for entry in self.directory.iterdir():
+            if entry == self._file:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        self._file.unlink(missing_ok=True)
+        self.directory.rmdir()
+
+    def remove_if_empty(self) -> None:
+        """Remove the directory when nothing is in it."""
+        if not any(self.directory.iterdir()):
+            self.directory.rmdir()
+
+    def refuse_foreign(self) -> None:
+        """LabError when there are files in the directory: the lab removes its directory with all that is in it."""
+        if any(self.directory.iterdir()):
+            raise LabError(
+                f"{self.directory} holds files that are no lab's; set {DIRECTORY_VARIABLE} to a directory that is "
+                "empty or does not exist"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the directory, until this process ends. LabError when another command works on the same lab."""
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LabError(
+                    f"another command is making or removing the lab in {self.directory}; wait for it"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    @property
+    def _file(self) -> Path:
+        return self.directory / "lab.json"
