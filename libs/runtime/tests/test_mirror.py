@@ -28,6 +28,7 @@ def a_vm(
         addresses=(parse_host("198.51.100.1"),),
         virtualization=Virtualization.KVM,
         gateway=Gateway(),
+        trace_id="0" * 32,
     )
 
 

@@ -95,6 +95,9 @@ class Bgp(Request):
                     f"reflector {reflector.address} is in AS {reflector.asn}, the cluster in AS {self.asn}: "
                     "an ip-fabric is iBGP, both must be the same"
                 )
+        missing = [family for family in Family if family not in self.community]
+        if missing:
+            raise ValueError(f"community lacks {', '.join(missing)}: routes are announced with one for each family")
         addresses = [reflector.address for reflector in self.reflectors]
         if len(set(addresses)) != len(addresses):
             raise ValueError("the same reflector is named twice")

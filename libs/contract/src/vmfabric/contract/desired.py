@@ -13,10 +13,11 @@ lost bucket never takes anything down, and the key is purged when the node has s
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from vmfabric.contract.addresses import Community, Family, HostAddress, Mac, Prefix, host_prefix
 from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualization
+from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Desired
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import Template
@@ -52,10 +53,16 @@ class DesiredVm(Desired):
     virtualization: Virtualization
     gateway: Gateway
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    """The trace of the request that it follows from; the facts about it belong to the same."""
 
     def key(self) -> str:
         """Its key in the bucket."""
         return VM_KEY.render({"cluster": self.cluster, "node": self.node, "vm": self.vm})
+
+    def trace(self) -> Trace:
+        """The trace that facts about it belong to."""
+        return Trace(self.trace_id)
 
     def prefixes(self) -> tuple[Prefix, ...]:
         """The /32 and /128 that are routed to the VM."""

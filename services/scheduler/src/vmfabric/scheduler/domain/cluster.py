@@ -38,11 +38,12 @@ def check_cluster(
     if found is None or not vms:
         return
     fixed = [name for name in changed_fields(wanted, found) if name in _FIXED_WITH_VMS]
+    fixed += ["bgp.asn"] if wanted.bgp.asn != found.bgp.asn else []
     if fixed:
         raise Refused(
             Code.IN_USE,
             f"{', '.join(fixed)} of cluster {wanted.name} cannot change while it has {vms} VMs: "
-            "their interfaces were made with it. Remove the VMs, or apply a cluster of another name",
+            "its interfaces and sessions were made with it. Remove the VMs, or apply a cluster of another name",
         )
 
 

@@ -156,6 +156,7 @@ def _allocated(record: VmRecord, fact: IpAllocated, cluster: ClusterSpec, now: d
         virtualization=cluster.virtualization,
         gateway=cluster.gateway,
         mtu=cluster.mtu,
+        trace_id=record.trace_id,
     )
     steps = record.steps.model_copy(update={"allocated": now})
     wiring = _enter(record, VmPhase.WIRING, now, patience)
