@@ -1,0 +1,1 @@
+"""The local FRR's configuration, and the proof of what it advertises."""

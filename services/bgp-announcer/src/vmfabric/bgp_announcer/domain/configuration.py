@@ -1,0 +1,122 @@
+"""What a node's FRR should have: the one place where FRR's configuration is written.
+
+FRR reads the node's kernel by itself (`redistribute kernel`). Three gates stand before an announcement: the route's
+metric, which only the node-agent gives, the prefix lists of the cluster's pools, and the cluster's community.
+https://docs.frrouting.org/en/stable-8.4/bgp.html, RFC 4456 for reflectors, RFC 4724 for graceful restart.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
+from vmfabric.contract.addresses import Community, Family, Prefix
+from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.desired import DesiredNode
+
+GROUP = "vmfabric"
+"""Our peer group, and the first part of the name of every list and route-map of ours."""
+
+INWARD = f"route-map {GROUP}-in deny 10"
+PEER_GROUP = f"neighbor {GROUP} peer-group"
+
+_FAMILIES = (Family.IPV4, Family.IPV6)
+
+
+def wanted(node: DesiredNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
+    """Every line that FRR should have for vmfabric, in an order in which it can be entered."""
+    return (
+        *(line for family in _FAMILIES for line in _lists(node, family, prefixes)),
+        *(line for family in _FAMILIES for line in _route_maps(node, family)),
+        Line(TOP, INWARD),
+        *_router(node),
+    )
+
+
+def router(asn: int) -> Section:
+    """The section of the BGP instance."""
+    return (f"router bgp {asn}",)
+
+
+def family_section(asn: int, family: Family) -> Section:
+    """The section of an address family."""
+    return (*router(asn), f"address-family {family} unicast")
+
+
+def kernel_map(family: Family) -> str:
+    """The route-map between the kernel's routes and BGP."""
+    return f"{GROUP}-kernel-{family}"
+
+
+def _lists(node: DesiredNode, family: Family, prefixes: Sequence[Prefix]) -> Iterator[Line]:
+    word = "ip" if family is Family.IPV4 else "ipv6"
+    name = f"{GROUP}-{family}"
+    for prefix in sorted(str(prefix) for prefix in prefixes if Family.of(prefix) is family):
+        # A longest-match rule needs `ge` above the prefix's own length; a block of one address is a host already.
+        hosts = "" if prefix.endswith(f"/{family.host_length}") else f" ge {family.host_length}"
+        yield Line(TOP, f"{word} prefix-list {name} permit {prefix}{hosts}")
+    community = node.community[family]
+    yield Line(TOP, f"bgp {_kind(community)}-list standard {name} permit {community}")
+
+
+def _kind(community: Community) -> str:
+    return "community" if community.count(":") == 1 else "large-community"
+
+
+def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
+    word = "ip" if family is Family.IPV4 else "ipv6"
+    community = node.community[family]
+    inward = f"route-map {kernel_map(family)} permit 10"
+    yield Line(TOP, inward)
+    for text in (
+        f"match {word} address prefix-list {GROUP}-{family}",
+        f"match metric {ROUTE_METRIC}",
+        f"set {_kind(community)} {community}",
+        "set metric 0",
+    ):
+        yield Line((inward,), text)
+    outward = f"route-map {GROUP}-out-{family} permit 10"
+    yield Line(TOP, outward)
+    yield Line((outward,), f"match {_kind(community)} {GROUP}-{family} exact-match")
+
+
+def _router(node: DesiredNode) -> Iterator[Line]:
+    section = router(node.asn)
+    yield Line(TOP, section[0])
+    # Graceful restart comes before the neighbours: changed later it resets their sessions.
+    for text in (
+        f"bgp router-id {node.address}",
+        "bgp log-neighbor-changes",
+        "no bgp ebgp-requires-policy",
+        "no bgp default ipv4-unicast",
+        "bgp graceful-restart",
+        "no bgp network import-check",
+    ):
+        yield Line(section, text)
+    yield Line(section, "bgp graceful-restart restart-time 120", is_shown=False)
+    yield from _group(node, section)
+    for reflector in node.reflectors:
+        yield Line(section, f"neighbor {reflector.address} peer-group {GROUP}")
+    for family in _FAMILIES:
+        yield from _family(node, family)
+
+
+def _group(node: DesiredNode, section: Section) -> Iterator[Line]:
+    yield Line(section, PEER_GROUP)
+    yield Line(section, f"neighbor {GROUP} remote-as {node.asn}")
+    if node.password is not None:
+        yield Line(section, f"neighbor {GROUP} password {node.password}")
+    if node.bfd:
+        yield Line(section, f"neighbor {GROUP} bfd")
+    yield Line(section, f"neighbor {GROUP} update-source {node.address}")
+    yield Line(section, f"neighbor {GROUP} advertisement-interval 0")
+    yield Line(section, f"neighbor {GROUP} timers {node.timers.keepalive} {node.timers.hold}")
+    yield Line(section, f"neighbor {GROUP} timers connect {node.timers.connect}")
+
+
+def _family(node: DesiredNode, family: Family) -> Iterator[Line]:
+    section = family_section(node.asn, family)
+    yield Line(section, f"redistribute kernel route-map {kernel_map(family)}")
+    yield Line(section, f"neighbor {GROUP} activate")
+    yield Line(section, f"neighbor {GROUP} next-hop-self")
+    yield Line(section, f"neighbor {GROUP} send-community all", is_shown=False)
+    yield Line(section, f"neighbor {GROUP} route-map {GROUP}-in in")
+    yield Line(section, f"neighbor {GROUP} route-map {GROUP}-out-{family} out")

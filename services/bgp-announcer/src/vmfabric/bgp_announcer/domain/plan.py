@@ -1,0 +1,92 @@
+"""From what FRR has to what it should have, without touching what is not ours and without resetting a session."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vmfabric.bgp_announcer.domain.configuration import GROUP, PEER_GROUP
+from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
+from vmfabric.contract.errors import Code, Refused
+
+_OUR_LIST = re.compile(rf"(ip|ipv6) prefix-list {GROUP}-|bgp (large-)?community-list standard {GROUP}-")
+_OUR_MAP = re.compile(rf"route-map {GROUP}-")
+_OUR_NEIGHBOUR = re.compile(rf"(no )?neighbor ({GROUP} |\S+ peer-group {GROUP}$)")
+_ROUTER = re.compile(r"router bgp (\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line to enter."""
+
+    section: Section
+    text: str
+
+    def __str__(self) -> str:
+        return " / ".join((*self.section, re.sub(r"(password) \S+", r"\1 …", self.text)))
+
+
+def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int) -> tuple[Change, ...]:
+    """The lines to enter, in order; nothing when FRR is as it should be. Refused when FRR speaks for another AS."""
+    _check_asn(found, asn)
+    have, should = {line.place for line in found}, {line.place for line in wanted}
+    is_new = (_router(asn), PEER_GROUP) not in have
+    missing = [line for line in wanted if line.place not in have and (line.is_shown or is_new)]
+    surplus = [line for line in found if _is_ours(line, asn) and line.place not in should]
+
+    lists = [line for line in missing if _OUR_LIST.match(line.text)]
+    maps = [line for line in missing if line not in lists and _is_of_a_map(line)]
+    router = [line for line in missing if line not in lists and line not in maps]
+    old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
+    # A setting is taken away before its successor comes: FRR reads `no set community 1:2` as "no community at all".
+    old_settings = [line for line in surplus if line not in old_lists and not _is_inside(line, surplus)]
+    changes = (*_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
+    changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
+    # An entry of a list goes only when nothing uses it any more; a route must not fall between two entries.
+    return changes or tuple(_undo(old_lists, maps=False))
+
+
+def _router(asn: int) -> Section:
+    return (f"router bgp {asn}",)
+
+
+def _check_asn(found: Sequence[Line], asn: int) -> None:
+    for line in found:
+        match = _ROUTER.match(line.text)
+        if match and line.section == TOP and int(match.group(1)) != asn:
+            raise Refused(
+                Code.CONFLICT,
+                f"FRR of this node speaks BGP for AS {match.group(1)}, its cluster is AS {asn}. Nothing was changed: "
+                f"remove `router bgp {match.group(1)}` from FRR, or correct the cluster",
+            )
+
+
+def _is_ours(line: Line, asn: int) -> bool:
+    if line.section == TOP:
+        return bool(_OUR_LIST.match(line.text) or _OUR_MAP.match(line.text))
+    if _OUR_MAP.match(line.section[0]):
+        return True
+    if line.section[: len(_router(asn))] != _router(asn):
+        return False
+    # There is one redistribution of kernel routes for each family; without our route-map it announces anything.
+    return bool(_OUR_NEIGHBOUR.match(line.text)) or line.text.startswith("redistribute kernel")
+
+
+def _is_of_a_map(line: Line) -> bool:
+    return bool(_OUR_MAP.match(line.text if line.section == TOP else line.section[0]))
+
+
+def _is_inside(line: Line, others: Sequence[Line]) -> bool:
+    """Whether a whole section goes that the line is in."""
+    return any(line.section[: len(other.section) + 1] == (*other.section, other.text) for other in others)
+
+
+def _enter(lines: Iterable[Line]) -> tuple[Change, ...]:
+    return tuple(Change(line.section, line.text) for line in lines)
+
+
+def _undo(lines: Iterable[Line], *, maps: bool) -> tuple[Change, ...]:
+    return tuple(
+        Change(line.section, line.text.removeprefix("no ") if line.text.startswith("no ") else f"no {line.text}")
+        for line in lines
+        if _is_of_a_map(line) is maps
+    )

@@ -1,0 +1,64 @@
+"""What FRR says of a route and of its sessions, and what follows for a VM."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vmfabric.contract.addresses import Community, HostAddress, Prefix
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.route import AnnouncedRoute, BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A prefix that this node itself brings into BGP."""
+
+    communities: tuple[Community, ...]
+    advertised_to: frozenset[HostAddress]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A BGP session with a neighbour."""
+
+    is_established: bool
+    reason: str = ""
+    """Why not, in FRR's words."""
+
+
+Found = Mapping[Prefix, Route | None]
+"""None: FRR has no such prefix of its own."""
+
+
+def answer(
+    desired: DesiredVm, found: Found, reflectors: Sequence[HostAddress]
+) -> RouteAnnounced | RouteWithdrawn | None:
+    """The fact that is true of the VM now, if it is the one that is wanted."""
+    who = {"cluster": desired.cluster, "vm": desired.vm, "node": desired.node, "generation": desired.generation}
+    if desired.presence is not Presence.ROUTED:
+        is_gone = all(found[prefix] is None for prefix in desired.prefixes())
+        return RouteWithdrawn.model_validate(who) if is_gone else None
+    routes: list[AnnouncedRoute] = []
+    for prefix in desired.prefixes():
+        route = found[prefix]
+        having = tuple(address for address in reflectors if route and address in route.advertised_to)
+        if route is None or not having:
+            return None
+        missing = tuple(address for address in reflectors if address not in having)
+        routes.append(
+            AnnouncedRoute(prefix=prefix, communities=route.communities, reflectors=having, missing=missing)
+        )
+    return RouteAnnounced.model_validate({**who, "routes": tuple(routes)})
+
+
+def session_changes(
+    cluster: str, node: str, before: Mapping[HostAddress, bool], now: Mapping[HostAddress, Session]
+) -> tuple[BgpSessionUp | BgpSessionDown, ...]:
+    """What changed since the last look. A session that is first seen down is no news."""
+    changes: list[BgpSessionUp | BgpSessionDown] = []
+    for reflector, session in now.items():
+        was_up = before.get(reflector, False)
+        if session.is_established and not was_up:
+            changes.append(BgpSessionUp(cluster=cluster, node=node, reflector=reflector))
+        if was_up and not session.is_established:
+            changes.append(BgpSessionDown(cluster=cluster, node=node, reflector=reflector, reason=session.reason))
+    return tuple(changes)

@@ -1,0 +1,1 @@
+"""The way to FRR: vtysh and nothing else."""

@@ -1,0 +1,37 @@
+"""FRR behind the port."""
+
+from collections.abc import Mapping, Sequence
+
+from vmfabric.bgp_announcer.domain.lines import Line, parse
+from vmfabric.bgp_announcer.domain.plan import Change
+from vmfabric.bgp_announcer.domain.routes import Found, Session
+from vmfabric.bgp_announcer.frr import parse as shown
+from vmfabric.bgp_announcer.frr.script import script
+from vmfabric.bgp_announcer.frr.vtysh import Vtysh
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
+
+
+class VtyshFrr:
+    """The FRR of this node through vtysh."""
+
+    def __init__(self, vtysh: Vtysh) -> None:
+        self._vtysh = vtysh
+
+    async def running(self) -> tuple[Line, ...]:
+        """Its configuration."""
+        return parse(await self._vtysh.running_config())
+
+    async def configure(self, changes: Sequence[Change]) -> None:
+        """Enter these lines."""
+        await self._vtysh.enter(script(changes))
+
+    async def routes(self, prefixes: Sequence[Prefix]) -> Found:
+        """One question for each, in the open session."""
+        return {
+            prefix: shown.route(await self._vtysh.ask(f"show bgp {Family.of(prefix)} unicast {prefix} json"))
+            for prefix in prefixes
+        }
+
+    async def sessions(self) -> Mapping[HostAddress, Session]:
+        """Both families run over the same sessions."""
+        return shown.sessions(await self._vtysh.ask("show bgp ipv4 unicast summary json"))

@@ -1,0 +1,64 @@
+"""FRR's JSON, as of 8.4 and 10: names that moved between versions are looked for under both."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vmfabric.bgp_announcer.domain.routes import Route, Session
+from vmfabric.bgp_announcer.ports import FrrError
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.errors import Code
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Communities(_Shown):
+    list: tuple[str, ...] = ()
+
+
+class _Path(_Shown):
+    sourced: bool = False
+    community: _Communities = _Communities()
+    large_community: _Communities = Field(default=_Communities(), alias="largeCommunity")
+
+
+class _Prefix(_Shown):
+    warning: str | None = None
+    prefix: str | None = None
+    paths: tuple[_Path, ...] = ()
+    advertised_to: dict[HostAddress, object] = Field(default_factory=dict, alias="advertisedTo")
+
+
+class _Peer(_Shown):
+    state: str
+    last_reset: str = Field(default="", alias="lastResetDueTo")
+
+
+class _Family(_Shown):
+    peers: dict[HostAddress, _Peer] = Field(default_factory=dict)
+
+
+def route(text: str) -> Route | None:
+    """The answer to `show bgp … X/32 json`; None when this node brings no such prefix into BGP."""
+    try:
+        shown = _Prefix.model_validate_json(text)
+    except ValidationError as error:
+        raise FrrError(Code.INTERNAL, f"FRR's answer about a prefix cannot be read: {error}") from error
+    own = next((path for path in shown.paths if path.sourced), None)
+    if own is None:
+        return None
+    return Route((*own.community.list, *own.large_community.list), frozenset(shown.advertised_to))
+
+
+def sessions(text: str) -> Mapping[HostAddress, Session]:
+    """The answer to `show bgp ipv4 unicast summary json`."""
+    try:
+        shown = _Family.model_validate_json(text)
+    except ValidationError as error:
+        raise FrrError(Code.INTERNAL, f"FRR's summary cannot be read: {error}") from error
+    return {
+        address: Session(peer.state == "Established", peer.last_reset or f"the session is {peer.state}")
+        for address, peer in shown.peers.items()
+    }

@@ -1,0 +1,34 @@
+"""What the announcer needs from FRR."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from vmfabric.bgp_announcer.domain.lines import Line
+from vmfabric.bgp_announcer.domain.plan import Change
+from vmfabric.bgp_announcer.domain.routes import Found, Session
+from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.errors import VmfabricError
+
+
+class FrrError(VmfabricError):
+    """FRR did not answer, or not as it should; nothing is known of what it has."""
+
+
+class Frr(Protocol):
+    """The FRR of this node. A read that fails is an FrrError, never an empty answer."""
+
+    async def running(self) -> tuple[Line, ...]:
+        """Its configuration."""
+        ...
+
+    async def configure(self, changes: Sequence[Change]) -> None:
+        """Enter these lines; an FrrError names those that it did not take."""
+        ...
+
+    async def routes(self, prefixes: Sequence[Prefix]) -> Found:
+        """What it says of each of these prefixes."""
+        ...
+
+    async def sessions(self) -> Mapping[HostAddress, Session]:
+        """Its neighbours."""
+        ...

@@ -1,0 +1,108 @@
+"""An FRR without FRR, for tests and the simulation: it reads a kernel's routes and keeps lines of configuration."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from vmfabric.bgp_announcer.domain.configuration import GROUP, kernel_map
+from vmfabric.bgp_announcer.domain.lines import Line
+from vmfabric.bgp_announcer.domain.plan import Change
+from vmfabric.bgp_announcer.domain.routes import Found, Route, Session
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.dataplane import ROUTE_METRIC
+
+KernelRoutes = Callable[[], Mapping[Prefix, int]]
+"""The host routes of the node's kernel and their metrics."""
+
+_NEGATIVE = ("no bgp ebgp-requires-policy", "no bgp default", "no bgp network")
+"""Settings that are said by their absence."""
+_PEER = re.compile(rf"neighbor (\S+) peer-group {GROUP}$")
+_PERMIT = re.compile(r"prefix-list \S+ permit (\S+?)(?: ge \d+)?$")
+
+
+class SimulatedFrr:
+    """Announces what its configuration lets through, to the reflectors that are up."""
+
+    def __init__(self, kernel: KernelRoutes) -> None:
+        self._kernel = kernel
+        self._lines: dict[tuple[tuple[str, ...], str], Line] = {}
+        self.up: set[HostAddress] = set()
+        self.configured = 0
+        """Lines entered since the start."""
+
+    def restart(self) -> None:
+        """FRR comes back with nothing."""
+        self._lines.clear()
+
+    def announced(self) -> dict[Prefix, frozenset[HostAddress]]:
+        """What the reflectors hear from this node."""
+        peers = frozenset(self._peers() & self.up)
+        return {prefix: peers for prefix, metric in self._kernel().items() if peers and self._passes(prefix, metric)}
+
+    async def running(self) -> tuple[Line, ...]:
+        """Its configuration, without what is FRR's default."""
+        return tuple(line for line in self._lines.values() if not _is_default(line.text))
+
+    async def configure(self, changes: Sequence[Change]) -> None:
+        """Enter these lines, as FRR does."""
+        for change in changes:
+            self.configured += 1
+            if change.text.startswith("no ") and not change.text.startswith(_NEGATIVE):
+                self._remove(change)
+            else:
+                self._add(change)
+
+    async def routes(self, prefixes: Sequence[Prefix]) -> Found:
+        """What it says of each."""
+        announced, kernel = self.announced(), self._kernel()
+        return {
+            prefix: Route(self._communities(prefix), announced.get(prefix, frozenset()))
+            if prefix in kernel and self._passes(prefix, kernel[prefix])
+            else None
+            for prefix in prefixes
+        }
+
+    async def sessions(self) -> Mapping[HostAddress, Session]:
+        """Its neighbours."""
+        return {peer: Session(peer in self.up) for peer in self._peers()}
+
+    def _add(self, change: Change) -> None:
+        self._lines[change.section, change.text] = Line(change.section, change.text)
+
+    def _remove(self, change: Change) -> None:
+        text = change.text.removeprefix("no ")
+        inside = (*change.section, text)
+        self._lines = {
+            place: line
+            for place, line in self._lines.items()
+            if place != (change.section, text) and line.section[: len(inside)] != inside
+        }
+
+    def _texts(self) -> list[str]:
+        return [line.text for line in self._lines.values()]
+
+    def _peers(self) -> set[HostAddress]:
+        return {ip_address(match.group(1)) for text in self._texts() if (match := _PEER.match(text))}
+
+    def _passes(self, prefix: Prefix, metric: int) -> bool:
+        family = Family.of(prefix)
+        if f"redistribute kernel route-map {kernel_map(family)}" not in self._texts() or metric != ROUTE_METRIC:
+            return False
+        permitted = [ip_network(match.group(1)) for text in self._texts() if (match := _PERMIT.search(text))]
+        return any(block.version == prefix.version and _inside(prefix, block) for block in permitted)
+
+    def _communities(self, prefix: Prefix) -> tuple[str, ...]:
+        section = f"route-map {kernel_map(Family.of(prefix))} permit 10"
+        return tuple(
+            line.text.rsplit(" ", 1)[1]
+            for line in self._lines.values()
+            if line.section == (section,) and line.text.startswith(("set community", "set large-community"))
+        )
+
+
+def _inside(prefix: Prefix, block: Prefix) -> bool:
+    return int(block.network_address) <= int(prefix.network_address) <= int(block.broadcast_address)
+
+
+def _is_default(text: str) -> bool:
+    return text.endswith(("send-community all", "restart-time 120"))

@@ -1,0 +1,112 @@
+"""A data centre without services, and an announcer on its first node."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from vmfabric.bgp_announcer.announcer import Announcer
+from vmfabric.bgp_announcer.ports import Frr
+from vmfabric.contract.addresses import Family, Prefix, parse_host
+from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualization
+from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
+from vmfabric.contract.envelope import Trace
+from vmfabric.contract.model import Event
+from vmfabric.lab import lab as labs
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.servers import free_port
+from vmfabric.lab.state import State
+from vmfabric.lab.topology import load
+from vmfabric.runtime.desired import Revised
+from vmfabric.runtime.snapshot import Confirmations
+
+POOLS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/64"))
+
+
+def a_node(**changes: object) -> DesiredNode:
+    node = DesiredNode(
+        cluster="msk",
+        node="n1",
+        type="ip-fabric",
+        asn=65000,
+        address=parse_host("10.0.0.1"),
+        reflectors=tuple(Reflector(address=parse_host(f"10.0.0.{n}"), asn=65000) for n in (11, 12)),
+        community={Family.IPV4: "65000:100", Family.IPV6: "65000:600"},
+        timers=BgpTimers(),
+        gateway=Gateway(),
+    )
+    return node.model_copy(update=changes)
+
+
+def a_vm(number: int = 7, presence: Presence = Presence.ROUTED, generation: int = 1) -> DesiredVm:
+    return DesiredVm(
+        cluster="msk",
+        node="n1",
+        vm=f"vm{number}",
+        generation=generation,
+        presence=presence,
+        mac="02:00:00:00:00:01",
+        addresses=(parse_host(f"198.51.100.{number}"), parse_host(f"2001:db8:100::{number}")),
+        virtualization=Virtualization.LXD,
+        gateway=Gateway(),
+        trace_id="0" * 32,
+    )
+
+
+@dataclass
+class View:
+    """The desired state, set by the test."""
+
+    node: Revised[DesiredNode] | None = field(default_factory=lambda: Revised(1, a_node()))
+    pools: Revised[DesiredPools] | None = field(
+        default_factory=lambda: Revised(1, DesiredPools(cluster="msk", prefixes=POOLS))
+    )
+    wanted: dict[str, Revised[DesiredVm]] = field(default_factory=dict)
+    complete: bool = True
+    revision: int = 0
+
+    @property
+    def vms(self) -> Mapping[str, Revised[DesiredVm]]:
+        return self.wanted
+
+    def want(self, vm: DesiredVm) -> None:
+        self.revision += 1
+        self.wanted[vm.vm] = Revised(self.revision, vm)
+
+    def configure(self, node: DesiredNode, pools: tuple[Prefix, ...] = POOLS) -> None:
+        self.node = Revised(1, node)
+        self.pools = Revised(1, DesiredPools(cluster="msk", prefixes=pools))
+
+
+@dataclass
+class Bus:
+    """Remembers what is published."""
+
+    facts: list[Event] = field(default_factory=list)
+
+    async def publish(self, event: Event, trace: Trace) -> None:
+        del trace
+        self.facts.append(event)
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+
+def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
+    return Announcer(view, frr, bus, Confirmations(directory / "confirmed.json"), directory / "sessions.json")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    topology = load(None).model_copy(update={"name": f"b{os.getpid():x}", "port": free_port()})
+    with tempfile.TemporaryDirectory(prefix="vmfabric-bgp-") as name:
+        Path(name).chmod(0o755)
+        state = State(Path(name) / "lab")
+        try:
+            yield labs.up(topology, state, with_services=False)
+        finally:
+            labs.down(state)

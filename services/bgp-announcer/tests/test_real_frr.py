@@ -1,0 +1,278 @@
+"""The announcer with a real FRR, two reflectors and a core."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from vmfabric.bgp_announcer.announcer import Announcer
+from vmfabric.bgp_announcer.domain.configuration import wanted
+from vmfabric.bgp_announcer.domain.plan import plan
+from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
+from vmfabric.bgp_announcer.frr.vtysh import Vtysh
+from vmfabric.bgp_announcer.ports import FrrError
+from vmfabric.contract.addresses import Family, parse_host
+from vmfabric.contract.cluster import Reflector
+from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.errors import VmfabricError
+from vmfabric.contract.route import BgpSessionUp, RouteAnnounced, RouteWithdrawn
+from vmfabric.lab import frr
+from vmfabric.lab.hosts import bgp_routes
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.programs import run
+from vmfabric.reconcile.loop import Dirty
+
+from .conftest import POOLS, Bus, View, a_node, a_vm, an_announcer
+from .test_configuration import CASES
+
+pytestmark = pytest.mark.lab
+
+ALL = Dirty(frozenset(), all=True)
+OURS = ("proto", str(KERNEL_PROTOCOL), "metric", str(ROUTE_METRIC))
+
+
+class Node:
+    """n1 of the lab, its kernel routes set by the test as the node-agent would."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.lab = lab
+        self.view, self.bus = View(), Bus()
+        self.vtysh = Vtysh(lab.namespace("n1"))
+        self.frr = VtyshFrr(self.vtysh)
+        self.directory = directory
+        self.announcer = self.start()
+
+    def start(self) -> Announcer:
+        return an_announcer(self.view, self.frr, self.bus, self.directory)
+
+    def ip(self, *words: str) -> None:
+        run("ip", "-n", self.lab.namespace("n1"), *words)
+
+    def route(self, vm: DesiredVm, *mark: str) -> None:
+        for prefix in vm.prefixes():
+            self.ip("route", "add", str(prefix), "dev", "vm_net0", *(mark or OURS))
+
+    def unroute(self, vm: DesiredVm) -> None:
+        for prefix in vm.prefixes():
+            self.ip("route", "del", str(prefix), *OURS)
+
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
+        """Reconcile until it is so."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        await self.announcer.look_at_sessions()
+                        await self.announcer.step(ALL)
+                    except VmfabricError:  # FRR is starting
+                        await asyncio.sleep(0.1)
+                    if condition():
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"not within {seconds} s: {what}; facts: {self.bus.facts}")
+
+    async def announced(self, vm: DesiredVm) -> None:
+        await self.until(
+            lambda: any(
+                isinstance(f, RouteAnnounced) and f.vm == vm.vm and not f.routes[0].missing for f in self.bus.facts
+            ),
+            f"{vm.vm} announced",
+        )
+
+    def core(self) -> set[str]:
+        return {str(prefix) for prefix in bgp_routes(self.lab, "core")}
+
+    def show(self, host: str, command: str) -> str:
+        router = next(router for router in self.lab.topology.routers if router.name == host)
+        return frr.vtysh(self.lab.topology, router, command)
+
+    def established(self) -> dict[str, int]:
+        peers = json.loads(self.show("n1", "show bgp ipv4 unicast summary json"))["peers"]
+        return {peer: state["connectionsEstablished"] for peer, state in peers.items()}
+
+
+@pytest.fixture
+async def node(lab: Lab, tmp_path: Path) -> AsyncIterator[Node]:
+    node = Node(lab, tmp_path)
+    node.ip("link", "add", "vm_net0", "type", "veth", "peer", "name", "vm_g0")
+    node.ip("link", "set", "vm_net0", "up")
+    await node.until(lambda: len(node.bus.of(BgpSessionUp)) == 2, "both sessions")
+    yield node
+    node.ip("link", "del", "vm_net0")
+    await node.vtysh.close()
+    run("vtysh", "-N", lab.namespace("n1"), "-d", "bgpd", "-c", "configure terminal", "-c", "no router bgp 65000")
+
+
+async def test_a_route_is_announced_with_its_community_to_both_reflectors(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    fact = node.bus.of(RouteAnnounced)[-1]
+    assert isinstance(fact, RouteAnnounced)
+    assert [route.communities for route in fact.routes] == [("65000:100",), ("65000:600",)]
+    await node.until(lambda: node.core() == {str(prefix) for prefix in vm.prefixes()}, "the core has both")
+    for reflector in ("rr1", "rr2"):
+        assert '"65000:100"' in node.show(reflector, "show bgp ipv4 unicast 198.51.100.7/32 json")
+        assert '"65000:600"' in node.show(reflector, "show bgp ipv6 unicast 2001:db8:100::7/128 json")
+
+
+async def test_a_route_that_goes_is_withdrawn(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    node.view.want(a_vm(presence=Presence.WIRED))
+    await node.announcer.step(ALL)
+    assert not node.bus.of(RouteWithdrawn), "it is still there"
+    node.unroute(vm)
+    await node.until(lambda: bool(node.bus.of(RouteWithdrawn)), "withdrawn")
+    await node.until(lambda: not node.core(), "the core has none")
+
+
+async def test_a_strangers_route_and_one_outside_the_pools_are_not_announced(node: Node) -> None:
+    ours, theirs = a_vm(1), a_vm(2)
+    node.route(ours)
+    node.route(theirs, "proto", "static", "metric", "20")
+    node.ip("route", "add", "203.0.113.9/32", "dev", "vm_net0", *OURS)
+    node.ip("route", "add", "198.51.100.128/25", "dev", "vm_net0", *OURS)
+    node.view.want(ours)
+    await node.announced(ours)
+    await node.until(lambda: "198.51.100.1/32" in node.core(), "ours is there")
+    assert node.core() == {"198.51.100.1/32", "2001:db8:100::1/128"}
+
+
+async def test_a_restart_with_nothing_to_do_writes_and_says_nothing(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    await node.until(lambda: bool(node.core()), "the core has it")
+    updates = node.show("rr1", "show bgp ipv4 unicast summary json")
+    node.bus.facts.clear()
+    node.announcer = node.start()
+    entered: list[str] = []
+    enter = node.vtysh.enter
+
+    async def recorded(script: str) -> None:
+        entered.append(script)
+        await enter(script)
+
+    node.vtysh.enter = recorded  # type: ignore[method-assign]
+    for _ in range(5):
+        await node.announcer.look_at_sessions()
+        await node.announcer.step(ALL)
+    assert (entered, node.bus.facts) == ([], [])
+    after = node.show("rr1", "show bgp ipv4 unicast summary json")
+    assert json.loads(after)["tableVersion"] == json.loads(updates)["tableVersion"]
+
+
+async def test_changes_of_community_pools_and_reflectors_reset_no_session(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    before = node.established()
+    changed = a_node(community={Family.IPV4: "65000:101", Family.IPV6: "65000:601"})
+    node.view.configure(changed, (*POOLS, ip_network("203.0.113.0/24")))
+    await node.until(
+        lambda: "65000:101" in node.show("rr1", "show bgp ipv4 unicast 198.51.100.7/32 json"), "the new community", 20
+    )
+    assert "198.51.100.7/32" in node.core()
+    reflectors = (*changed.reflectors, Reflector(address=parse_host("10.0.0.13"), asn=65000))
+    node.view.configure(a_node(reflectors=reflectors))
+    await node.until(lambda: "10.0.0.13" in node.established(), "a third neighbour")
+    node.view.configure(a_node())
+    await node.until(lambda: "10.0.0.13" not in node.established(), "no third neighbour")
+    assert node.established() == before
+
+
+async def test_what_somebody_edits_comes_back_without_a_reset(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    before = node.established()
+    edit = ("configure terminal", "route-map vmfabric-kernel-ipv4 permit 10", "no match metric", "set community 1:1")
+    frr.vtysh(node.lab.topology, node.lab.topology.nodes[0], *edit)
+    router = ("configure terminal", "router bgp 65000", "address-family ipv6 unicast")
+    frr.vtysh(node.lab.topology, node.lab.topology.nodes[0], *router, "no redistribute kernel")
+    frr.vtysh(node.lab.topology, node.lab.topology.nodes[0], *router, "no neighbor vmfabric send-community both")
+    should = wanted(a_node(), POOLS)
+    assert plan(should, await node.frr.running(), 65000)
+    for _ in range(2):
+        await node.announcer.step(ALL)
+    assert not plan(should, await node.frr.running(), 65000)
+    await node.until(lambda: "2001:db8:100::7/128" in node.core(), "announced again")
+    assert node.established() == before
+
+
+async def test_a_strangers_lines_stay(node: Node) -> None:
+    frr.vtysh(
+        node.lab.topology,
+        node.lab.topology.nodes[0],
+        *(
+            "configure terminal",
+            "ip prefix-list theirs seq 5 permit 192.0.2.0/24",
+            "route-map theirs permit 10",
+            "exit",
+        ),
+        *("router bgp 65000", "neighbor 10.0.0.99 remote-as 64512"),
+    )
+    node.view.configure(a_node(community={Family.IPV4: "65000:7", Family.IPV6: "65000:7"}))
+    await node.announcer.step(ALL)
+    texts = {line.text for line in await node.frr.running()}
+    assert {"ip prefix-list theirs seq 5 permit 192.0.2.0/24", "neighbor 10.0.0.99 remote-as 64512"} <= texts
+
+
+async def test_an_frr_that_was_killed_is_configured_again(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    router = node.lab.topology.nodes[0]
+    frr.kill(node.lab.topology, router, "bgpd")
+    with pytest.raises(FrrError):
+        await node.frr.running()
+    node.bus.facts.clear()
+    frr.start_daemon(node.lab.topology, router, "bgpd", node.directory / "frr.log")
+    await node.until(lambda: len(node.bus.of(BgpSessionUp)) == 2, "both sessions again")
+    await node.until(lambda: "198.51.100.7/32" in node.core(), "announced again")
+
+
+async def test_an_frr_of_another_as_is_left_alone(node: Node) -> None:
+    node.view.configure(a_node(asn=65001, reflectors=(Reflector(address=parse_host("10.0.0.11"), asn=65001),)))
+    before = await node.frr.running()
+    with pytest.raises(VmfabricError, match="AS 65000"):
+        await node.announcer.step(ALL)
+    assert await node.frr.running() == before
+
+
+async def test_a_thousand_routes_are_proven_in_seconds(node: Node, tmp_path: Path) -> None:
+    vms = [
+        a_vm(1).model_copy(update={"vm": f"vm{number}", "addresses": (parse_host(f"2001:db8:100::{number:x}"),)})
+        for number in range(1, 1001)
+    ]
+    for vm in vms:
+        node.view.want(vm)
+    batch = tmp_path / "routes"
+    batch.write_text("".join(f"route add {vm.prefixes()[0]} dev vm_net0 {' '.join(OURS)}\n" for vm in vms))
+    started = time.monotonic()
+    node.ip("-6", "-batch", str(batch))
+    await node.until(lambda: len(node.bus.of(RouteAnnounced)) >= 1000, "all announced", 30)
+    print(f"1000 routes proven in {time.monotonic() - started:.2f} s")
+    node.ip("-6", "route", "flush", "proto", str(KERNEL_PROTOCOL))
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+async def test_frr_takes_every_line_and_shows_it(node: Node, case: str) -> None:
+    node.view.configure(*CASES[case])
+    for _ in range(3):
+        await node.announcer.step(ALL)
+    assert plan(wanted(*CASES[case]), await node.frr.running(), 65000) == ()
