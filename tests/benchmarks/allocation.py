@@ -154,4 +154,4 @@ def table(rows: list[Row]) -> str:
 if __name__ == "__main__":
     import uvloop
 
-    print(table(uvloop.run(run(sys.argv[1], sys.argv[2]))))  # noqa: T201
+    print(table(uvloop.run(run(sys.argv[1], sys.argv[2]))))

@@ -1,7 +1,5 @@
 """A data centre without services, and an announcer on its first node."""
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -18,9 +16,7 @@ from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Event
 from vmfabric.lab import lab as labs
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.servers import free_port
-from vmfabric.lab.state import State
-from vmfabric.lab.topology import load
+from vmfabric.lab.testing import own_state, own_topology
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
 
@@ -102,11 +98,5 @@ def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    topology = load(None).model_copy(update={"name": f"b{os.getpid():x}", "port": free_port()})
-    with tempfile.TemporaryDirectory(prefix="vmfabric-bgp-") as name:
-        Path(name).chmod(0o755)
-        state = State(Path(name) / "lab")
-        try:
-            yield labs.up(topology, state, with_services=False)
-        finally:
-            labs.down(state)
+    with own_state() as state:
+        yield labs.up(own_topology("b"), state, with_services=False)

@@ -101,7 +101,7 @@ class Announcer:
         changes = plan(should, await self._frr.running(), node.value.asn)
         if not changes:
             return
-        log.info("frr.configure", changes=[str(change) for change in changes])
+        log.info("frr.configure", lines=len(changes), first=[str(change) for change in changes[:3]])
         _changes.inc(len(changes))
         await self._frr.configure(changes)
         left = plan(should, await self._frr.running(), node.value.asn)
