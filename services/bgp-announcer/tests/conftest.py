@@ -17,6 +17,7 @@ from vmfabric.contract.model import Event
 from vmfabric.lab import lab as labs
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.testing import own_state, own_topology
+from vmfabric.runtime.clock import SystemClock
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
 
@@ -93,7 +94,8 @@ class Bus:
 
 
 def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
-    return Announcer(view, frr, bus, Confirmations(directory / "confirmed.json"), directory / "sessions.json")
+    confirmations = Confirmations(directory / "confirmed.json")
+    return Announcer(view, frr, bus, confirmations, directory / "sessions.json", SystemClock())
 
 
 @pytest.fixture(scope="module")

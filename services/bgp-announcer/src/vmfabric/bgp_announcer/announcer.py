@@ -19,10 +19,13 @@ from vmfabric.contract.errors import Code
 from vmfabric.contract.names import VmName
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.reconcile.loop import Again, Dirty
+from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import DesiredView, Revised
 from vmfabric.runtime.message import Publisher
 from vmfabric.runtime.snapshot import Confirmations, load, save
 
+_SETTLE_SECONDS = 12.0
+"""More than twice FRR's route-map delay-timer of 5 s."""
 _FIRST_LOOK = 0.015
 _LONGEST_LOOK = 1.0
 
@@ -43,7 +46,13 @@ class Announcer:
     """The reconciler of one node; `step` and `look_at_sessions` take turns."""
 
     def __init__(
-        self, view: DesiredView, frr: Frr, publisher: Publisher, confirmations: Confirmations, sessions: Path
+        self,
+        view: DesiredView,
+        frr: Frr,
+        publisher: Publisher,
+        confirmations: Confirmations,
+        sessions: Path,
+        clock: Clock,
     ) -> None:
         self._view = view
         self._frr = frr
@@ -54,6 +63,9 @@ class Announcer:
         self._unsettled: set[VmName] = set()
         self._said: dict[VmName, Fact] = {}
         self._looks: dict[VmName, int] = {}
+        self._clock = clock
+        # A predecessor may have changed the configuration just before it ended.
+        self._changed_at = clock.monotonic()
         self._turn = asyncio.Lock()
 
     async def step(self, dirty: Dirty) -> Again:
@@ -98,13 +110,15 @@ class Announcer:
         if node is None:
             return
         should = wanted(node.value, pools.value.prefixes if pools else ())
-        changes = plan(should, await self._frr.running(), node.value.asn)
+        tidy = self._clock.monotonic() - self._changed_at > _SETTLE_SECONDS
+        changes = plan(should, await self._frr.running(), node.value.asn, tidy=tidy)
         if not changes:
             return
+        self._changed_at = self._clock.monotonic()
         log.info("frr.configure", lines=len(changes), first=[str(change) for change in changes[:3]])
         _changes.inc(len(changes))
         await self._frr.configure(changes)
-        left = plan(should, await self._frr.running(), node.value.asn)
+        left = plan(should, await self._frr.running(), node.value.asn, tidy=tidy)
         refused = [str(change) for change in left if change in changes]
         if refused:
             raise FrrError(Code.INTERNAL, f"FRR took these lines without a word and does not show them: {refused}")

@@ -51,6 +51,7 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
         service.bus,
         Confirmations(directory / "confirmed.json"),
         directory / "sessions.json",
+        service.clock,
     )
     loop = Loop(announcer.step, resync=settings.resync_seconds)
 

@@ -25,8 +25,12 @@ class Change:
         return " / ".join((*self.section, re.sub(r"(password) \S+", r"\1 …", self.text)))
 
 
-def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int) -> tuple[Change, ...]:
-    """The lines to enter, in order; nothing when FRR is as it should be. Refused when FRR speaks for another AS."""
+def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool = True) -> tuple[Change, ...]:
+    """The lines to enter, in order; nothing when FRR is as it should be. Refused when FRR speaks for another AS.
+
+    Entries of lists that are not wanted any more go last, and only with `tidy`: FRR applies a changed route-map to its
+    routes some seconds later, and until then a route needs the entry that its old community matches.
+    """
     _check_asn(found, asn)
     have, should = {line.place for line in found}, {line.place for line in wanted}
     is_new = (_router(asn), PEER_GROUP) not in have
@@ -41,8 +45,7 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int) -> tuple[Chang
     old_settings = [line for line in surplus if line not in old_lists and not _is_inside(line, surplus)]
     changes = (*_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
     changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
-    # An entry of a list goes only when nothing uses it any more; a route must not fall between two entries.
-    return changes or tuple(_undo(old_lists, maps=False))
+    return changes or (_undo(old_lists, maps=False) if tidy else ())
 
 
 def _router(asn: int) -> Section:
