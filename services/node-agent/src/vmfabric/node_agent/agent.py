@@ -1,0 +1,170 @@
+"""Brings the kernel in line with the desired state, and says so."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from vmfabric.contract.addresses import parse_host
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.envelope import Trace
+from vmfabric.contract.errors import TryAgain
+from vmfabric.contract.iface import IfaceDrifted
+from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
+from vmfabric.node_agent.domain.plan import Plan, plan
+from vmfabric.node_agent.facts import confirmation, own_addresses
+from vmfabric.node_agent.ports import Kernel
+from vmfabric.reconcile.loop import Again, Dirty
+from vmfabric.runtime.desired import DesiredView, Revised
+from vmfabric.runtime.message import Publisher
+from vmfabric.runtime.snapshot import Confirmations
+
+_AGAIN_SECONDS = 1.0
+_UNSAID = 100
+
+log = structlog.get_logger()
+
+_drifts = Counter("vmfabric_drifts", "Passes that put something back that somebody else had changed")
+_vms = Gauge("vmfabric_vms", "VMs of this node by state", ["state"])
+
+
+class Agent:
+    """The step of the node's reconcile loop. Each pass reads the kernel and looks at every VM."""
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        node: NodeName,
+        view: DesiredView,
+        kernel: Kernel,
+        publisher: Publisher,
+        confirmations: Confirmations,
+    ) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._view = view
+        self._kernel = kernel
+        self._publisher = publisher
+        self._confirmations = confirmations
+        self._seen: Actual | None = None
+        self._converged: dict[VmName, DesiredVm] = {}
+        self._node_converged = False
+        self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
+        self._reported: frozenset[str] = frozenset()
+
+    async def step(self, dirty: Dirty) -> Again:
+        """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
+        self._seen = await self._kernel.read()
+        if not self._view.complete:
+            return Again()
+        for vm in dirty.keys - self._view.vms.keys():
+            self._confirmations.forget(vm)
+        wanted = dict(self._view.vms)
+        before, after, failures = await self._reconcile([it.value for it in wanted.values()])
+        unfinished = _unfinished(after, failures)
+        self._report(after, failures)
+        self._notice_drift(wanted, before, unfinished)
+        self._remember(wanted, unfinished)
+        unsaid = await self._say(wanted)
+        self._confirmations.save()
+        return Again(frozenset(vm for vm in unfinished if vm is not None) | unsaid, _AGAIN_SECONDS)
+
+    def heartbeat(self) -> NodeHeartbeat | None:
+        """That this node is alive; None until the kernel has been read."""
+        if self._seen is None:
+            return None
+        return NodeHeartbeat(
+            cluster=self._cluster,
+            node=self._node,
+            addresses=tuple(map(parse_host, own_addresses(self._seen))),
+            vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
+        )
+
+    async def _reconcile(self, desired: list[DesiredVm]) -> tuple[Plan, Plan, tuple[Failure, ...]]:
+        """The plan, what is left of it after it was carried out and read back, and what the kernel refused."""
+        if self._seen is None:
+            raise RuntimeError("the kernel is read before it is reconciled")
+        before = plan(desired, self._seen)
+        if not before.operations:
+            return before, before, ()
+        for operation in before.operations:
+            log.debug("kernel.write", vm=operation.vm, operation=str(operation))
+        for created in (it for it in before.operations if isinstance(it, CreateLink)):
+            # The guest is not on the new link yet: whoever attaches guests has to be told again.
+            self._confirmations.forget(created.vm)
+        failures = await self._kernel.apply(before.operations)
+        self._seen = await self._kernel.read()
+        return before, plan(desired, self._seen), failures
+
+    def _report(self, after: Plan, failures: Iterable[Failure]) -> None:
+        words = {f"{problem.vm}: {problem.sentence}" for problem in after.problems}
+        words |= {f"{failure.operation.vm or 'node'}: {failure}" for failure in failures}
+        words |= {f"{name}: a link of ours of which nothing is wanted; it is left as it is" for name in after.orphans}
+        for sentence in sorted(words - self._reported):
+            log.warning("node.problem", sentence=sentence)
+        self._reported = frozenset(words)
+
+    def _notice_drift(
+        self, wanted: dict[VmName, Revised[DesiredVm]], before: Plan, unfinished: frozenset[VmName | None]
+    ) -> None:
+        changed = {
+            operation.vm
+            for operation in before.operations
+            if (
+                self._node_converged
+                if operation.vm is None
+                else operation.vm in wanted and self._converged.get(operation.vm) == wanted[operation.vm].value
+            )
+        } - unfinished
+        if not changed:
+            return
+        repaired = tuple(str(operation) for operation in before.operations if operation.vm in changed)
+        vms = tuple(sorted(vm for vm in changed if vm is not None))
+        log.warning("node.drifted", vms=vms, repaired=repaired[:50])
+        _drifts.inc()
+        self._unsaid.append(IfaceDrifted(cluster=self._cluster, node=self._node, vms=vms, repaired=repaired))
+
+    def _remember(self, wanted: dict[VmName, Revised[DesiredVm]], unfinished: frozenset[VmName | None]) -> None:
+        self._node_converged = None not in unfinished
+        # Nothing of a VM works on a node that is not set up.
+        self._converged = (
+            {vm: it.value for vm, it in wanted.items() if vm not in unfinished} if self._node_converged else {}
+        )
+        _vms.labels("converged").set(len(self._converged))
+        _vms.labels("unfinished").set(len(wanted) - len(self._converged))
+
+    async def _say(self, wanted: dict[VmName, Revised[DesiredVm]]) -> frozenset[VmName]:
+        """Publish what is not confirmed yet. Returns the VMs whose fact could not be published."""
+        await self._say_drifts()
+        due = [wanted[vm] for vm in self._converged if not self._confirmations.is_confirmed(wanted[vm])]
+        said = await asyncio.gather(*(self._confirm(desired) for desired in due))
+        return frozenset(desired.value.vm for desired, done in zip(due, said, strict=True) if not done)
+
+    async def _confirm(self, desired: Revised[DesiredVm]) -> bool:
+        try:
+            await self._publisher.publish(confirmation(desired.value), desired.value.trace())
+        except TryAgain as error:
+            log.debug("fact.later", vm=desired.value.vm, reason=error.sentence)
+            return False
+        self._confirmations.confirm(desired)
+        return True
+
+    async def _say_drifts(self) -> None:
+        while self._unsaid:
+            try:
+                await self._publisher.publish(self._unsaid[0], Trace.new())
+            except TryAgain as error:
+                log.debug("fact.later", reason=error.sentence)
+                return
+            self._unsaid.popleft()
+
+
+def _unfinished(after: Plan, failures: Iterable[Failure]) -> frozenset[VmName | None]:
+    operations: list[Operation] = [*after.operations, *(failure.operation for failure in failures)]
+    return frozenset({it.vm for it in operations} | {problem.vm for problem in after.problems})

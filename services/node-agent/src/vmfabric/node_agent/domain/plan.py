@@ -1,0 +1,205 @@
+"""The difference between what should be and what is, as operations in the kernel's order."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vmfabric.contract.addresses import Family, Prefix
+from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.names import VmName
+from vmfabric.node_agent.domain import operations as do
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
+from vmfabric.node_agent.domain.antispoof import GuardState
+from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
+from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, LINK_GROUP, NODE_SYSCTLS, Port, port_of
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why nothing can be done for a VM until somebody acts."""
+
+    vm: VmName
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do, and what cannot be done."""
+
+    operations: tuple[do.Operation, ...]
+    problems: tuple[Problem, ...]
+    orphans: tuple[str, ...]
+    """Links of ours of which nothing is wanted. They are reported and left: absence is a word."""
+
+
+def plan(desired: Sequence[DesiredVm], actual: Actual) -> Plan:
+    """What brings the kernel from `actual` to `desired`. Empty when it is there."""
+    ports = [port_of(vm) for vm in desired]
+    problems = {problem.vm: problem for problem in _problems(ports, actual)}
+    interfaces = {port.interface for port in ports}
+    routes = _Routes.of(actual, interfaces)
+    todo: list[do.Operation] = [*_node(actual)]
+    for port in ports:
+        if port.vm not in problems:
+            todo.extend(_port(port, actual, routes))
+    return Plan(
+        operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
+        problems=tuple(problems.values()),
+        orphans=tuple(sorted(_orphans(actual, interfaces))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """The routes of ours by where they lead, and those that lead to no port by their prefix."""
+
+    by_interface: Mapping[str, frozenset[HostRoute]]
+    astray: Mapping[Prefix, frozenset[HostRoute]]
+
+    @staticmethod
+    def of(actual: Actual, interfaces: set[str]) -> "_Routes":
+        by_interface: defaultdict[str, set[HostRoute]] = defaultdict(set)
+        astray: defaultdict[Prefix, set[HostRoute]] = defaultdict(set)
+        for route in actual.routes:
+            by_interface[route.interface].add(route)
+            if route.interface not in interfaces:
+                astray[route.prefix].add(route)
+        return _Routes(
+            {interface: frozenset(routes) for interface, routes in by_interface.items()},
+            {prefix: frozenset(routes) for prefix, routes in astray.items()},
+        )
+
+    def concerning(self, port: Port) -> frozenset[HostRoute]:
+        here = self.by_interface.get(port.interface, frozenset())
+        return here.union(*(self.astray.get(prefix, frozenset()) for prefix in port.prefixes))
+
+
+def is_ours(link: Link, alias: str) -> bool:
+    """Whether the link is that VM's, or one that we began to make for it."""
+    return link.alias == alias or (link.alias is None and link.group == LINK_GROUP)
+
+
+def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
+    for link in actual.links.values():
+        if link.name not in interfaces and link.alias is not None and link.alias.startswith(ALIAS_PREFIX):
+            yield link.name
+
+
+def _problems(ports: Sequence[Port], actual: Actual) -> Iterator[Problem]:
+    owners = _owners(ports)
+    for port in ports:
+        if port.presence is Presence.ABSENT:
+            continue
+        link = actual.links.get(port.interface)
+        if link is not None and not is_ours(link, port.alias):
+            yield Problem(
+                port.vm,
+                f"interface {port.interface} should be the VM's, but another one has this name "
+                f"(kind {link.kind}, alias {link.alias}); it is left alone: rename or delete it",
+            )
+        for prefix in sorted(port.prefixes, key=str):
+            if owners[prefix] != port.vm:
+                yield Problem(port.vm, f"{prefix} should be the VM's, but is still that of VM {owners[prefix]} here")
+            if Family.of(prefix) is Family.IPV6 and port.mtu < IPV6_SMALLEST_MTU:
+                yield Problem(
+                    port.vm,
+                    f"{prefix} needs an MTU of at least {IPV6_SMALLEST_MTU}, the VM's is {port.mtu}: raise it",
+                )
+
+
+def _owners(ports: Sequence[Port]) -> Mapping[Prefix, VmName]:
+    """Who holds each prefix: the lowest generation. A later one has to wait until that is told to be absent."""
+    owners: dict[Prefix, VmName] = {}
+    for port in sorted(ports, key=lambda port: (port.generation, port.vm)):
+        if port.presence is not Presence.ABSENT:
+            for prefix in port.prefixes:
+                owners.setdefault(prefix, port.vm)
+    return owners
+
+
+def _node(actual: Actual) -> Iterator[do.Operation]:
+    for name, value in NODE_SYSCTLS.items():
+        if actual.sysctls[name] != value:
+            yield do.SetNodeSysctl(name, value)
+    if not actual.ruleset.complete:
+        yield do.LoadTable()
+
+
+def _port(port: Port, actual: Actual, routes: _Routes) -> Iterator[do.Operation]:
+    link = actual.links.get(port.interface)
+    if link is not None and not is_ours(link, port.alias):
+        link = None
+    found = actual.ruleset.guards.get(port.interface)
+    unwanted = link is not None and link.kind != port.kind
+    present = routes.concerning(port)
+    yield from _surplus_routes(port, present)
+    if port.presence is Presence.ABSENT:
+        yield from _removal(port, link, found)
+    elif link is None or unwanted:
+        yield from _removal(port, link, None)
+        yield from _creation(port, found)
+    else:
+        yield from _repair(port, link)
+        if found is None or not found.is_as(port.guard):
+            yield do.LoadGuard(port.vm, port.interface, port.guard, found)
+        if not link.up:
+            yield do.SetUp(port.vm, port.interface)
+    yield from _missing_routes(port, frozenset() if link is None or unwanted else present)
+
+
+def _surplus_routes(port: Port, present: frozenset[HostRoute]) -> Iterator[do.Operation]:
+    for route in sorted(present - _wanted_routes(port), key=str):
+        yield do.RemoveRoute(port.vm, route.interface, route.prefix, route.metric)
+
+
+def _missing_routes(port: Port, present: frozenset[HostRoute]) -> Iterator[do.Operation]:
+    for route in sorted(_wanted_routes(port) - present, key=str):
+        yield do.AddRoute(port.vm, port.interface, route.prefix)
+
+
+def _wanted_routes(port: Port) -> frozenset[HostRoute]:
+    if port.presence is not Presence.ROUTED:
+        return frozenset()
+    return frozenset(HostRoute(prefix, port.interface, ROUTE_METRIC) for prefix in port.prefixes)
+
+
+def _removal(port: Port, link: Link | None, found: GuardState | None) -> Iterator[do.Operation]:
+    if link is not None and link.up:
+        yield do.SetDown(port.vm, port.interface)
+    if found is not None:
+        yield do.RemoveGuard(port.vm, port.interface, found)
+    if link is not None:
+        yield do.DeleteLink(port.vm, port.interface, link.index)
+
+
+def _creation(port: Port, found: GuardState | None) -> Iterator[do.Operation]:
+    yield do.CreateLink(port.vm, port.interface, port.kind, port.guest_interface, port.mac, port.guest_mac, port.mtu)
+    yield do.SetAlias(port.vm, port.interface, port.alias)
+    if port.alternative_name is not None:
+        yield do.AddAlternativeName(port.vm, port.interface, port.alternative_name)
+    for name, value in port.sysctls.items():
+        yield do.SetSysctl(port.vm, port.interface, name, value)
+    for address in sorted(port.addresses, key=str):
+        yield do.AddAddress(port.vm, port.interface, address)
+    # A chain that outlived its device may hang on nothing: it is made anew with the link.
+    yield do.LoadGuard(port.vm, port.interface, port.guard, found)
+    yield do.SetUp(port.vm, port.interface)
+
+
+def _repair(port: Port, link: Link) -> Iterator[do.Operation]:
+    if link.alias != port.alias:
+        yield do.SetAlias(port.vm, port.interface, port.alias)
+    if port.alternative_name is not None and port.alternative_name not in link.alternative_names:
+        yield do.AddAlternativeName(port.vm, port.interface, port.alternative_name)
+    if link.mac != port.mac:
+        yield do.SetMac(port.vm, port.interface, port.mac)
+    if link.mtu != port.mtu:
+        yield do.SetMtu(port.vm, port.interface, port.mtu)
+    for name, value in port.sysctls.items():
+        if link.sysctls.get(name) != value:
+            yield do.SetSysctl(port.vm, port.interface, name, value)
+    for address in sorted(link.addresses - port.addresses, key=str):
+        yield do.RemoveAddress(port.vm, port.interface, address)
+    for address in sorted(port.addresses - link.addresses, key=str):
+        yield do.AddAddress(port.vm, port.interface, address)

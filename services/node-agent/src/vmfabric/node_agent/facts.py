@@ -1,0 +1,46 @@
+"""What the node says of its VMs."""
+
+from collections.abc import Iterable
+
+from vmfabric.contract.addresses import Family, host_prefix
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, IfaceRemoved
+from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
+from vmfabric.node_agent.domain.port import port_of
+
+
+def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
+    """The fact that says that the kernel is as desired."""
+    if desired.presence is Presence.ABSENT:
+        return IfaceRemoved(cluster=desired.cluster, vm=desired.vm, node=desired.node, generation=desired.generation)
+    port = port_of(desired)
+    return IfaceReady(
+        cluster=desired.cluster,
+        vm=desired.vm,
+        node=desired.node,
+        generation=desired.generation,
+        interface=port.interface,
+        guest_interface=port.guest_interface,
+        guest=GuestNetwork(
+            mac=desired.mac,
+            mtu=desired.mtu,
+            addresses=tuple(
+                GuestAddress(prefix=host_prefix(address), gateway=desired.gateway.of(Family.of(address)))
+                for address in desired.addresses
+            ),
+        ),
+    )
+
+
+def own_addresses(actual: Actual) -> Iterable[str]:
+    """The node's own addresses as text, in order: those of our ports, loopback and link-local ones left out."""
+    return sorted(
+        {
+            str(address.ip)
+            for link in actual.links.values()
+            if not (link.alias or "").startswith(ALIAS_PREFIX)
+            for address in link.addresses
+            if not (address.ip.is_link_local or address.ip.is_loopback)
+        }
+    )

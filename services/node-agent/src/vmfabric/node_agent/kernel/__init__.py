@@ -1,0 +1,1 @@
+"""The kernel of the namespace that this process runs in."""

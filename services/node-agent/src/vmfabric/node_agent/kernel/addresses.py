@@ -1,0 +1,46 @@
+"""Addresses of links."""
+
+import socket
+from collections import defaultdict
+from ipaddress import ip_interface
+
+from vmfabric.node_agent.domain.actual import InterfaceAddress
+from vmfabric.node_agent.kernel.netlink import Netlink
+
+_IFA_F_NODAD = 0x02
+_SCOPE_UNIVERSE = 0
+_SCOPE_LINK = 253
+
+
+def read(netlink: Netlink) -> dict[int, frozenset[InterfaceAddress]]:
+    """The addresses of every link, by its index."""
+    found: defaultdict[int, set[InterfaceAddress]] = defaultdict(set)
+    for message in netlink.get_addr():
+        # IFA_ADDRESS is the other end where there is one.
+        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        found[message["index"]].add(ip_interface(f"{address}/{message['prefixlen']}"))
+    return {index: frozenset(addresses) for index, addresses in found.items()}
+
+
+def add(netlink: Netlink, interface: str, address: InterfaceAddress) -> None:
+    """Valid at once, without duplicate address detection (RFC 4862, 5.4): the guest is the only neighbour."""
+    ipv4 = address.version == 4
+    netlink.addr(
+        "add",
+        index=socket.if_nametoindex(interface),
+        address=str(address.ip),
+        prefixlen=address.network.prefixlen,
+        # Of the link, so that the node never takes it as the source of what it sends elsewhere.
+        scope=_SCOPE_LINK if ipv4 or address.ip.is_link_local else _SCOPE_UNIVERSE,
+        **({} if ipv4 else {"flags": _IFA_F_NODAD}),
+    )
+
+
+def remove(netlink: Netlink, interface: str, address: InterfaceAddress) -> None:
+    """Take it away."""
+    netlink.addr(
+        "del",
+        index=socket.if_nametoindex(interface),
+        address=str(address.ip),
+        prefixlen=address.network.prefixlen,
+    )

@@ -1,0 +1,68 @@
+"""The one place where the node-agent is put together."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from vmfabric.contract.names import VmName
+from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.kernel.node import NodeKernel
+from vmfabric.node_agent.kernel.watch import Watch
+from vmfabric.node_agent.settings import NodeAgentSettings
+from vmfabric.reconcile.loop import Loop
+from vmfabric.runtime.bus import Bus
+from vmfabric.runtime.mirror import Mirror
+from vmfabric.runtime.service import Service, run
+from vmfabric.runtime.snapshot import Confirmations
+
+_THROTTLE_SECONDS = 0.02
+
+
+def main() -> None:
+    """Run until SIGTERM. It works on the network namespace that it is started in."""
+    settings = NodeAgentSettings()
+
+    async def compose(service: Service) -> None:
+        service.tasks.create_task(_serve(service, settings))
+
+    run("node-agent", settings, compose)
+
+
+async def _serve(service: Service, settings: NodeAgentSettings) -> None:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        kernel = await stack.enter_async_context(NodeKernel())
+
+        def changed(vm: VmName | None) -> None:
+            if vm is None:
+                loop.mark_all()
+            else:
+                loop.mark(vm)
+
+        mirror = Mirror(
+            service.bus,
+            cluster=settings.cluster,
+            node=settings.node,
+            snapshot=settings.state_dir / "node-agent.desired.json",
+            on_change=changed,
+        )
+        agent = Agent(
+            cluster=settings.cluster,
+            node=settings.node,
+            view=mirror,
+            kernel=kernel,
+            publisher=service.bus,
+            confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
+        )
+        loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)
+        service.bus.on_reconnect(loop.mark_all)
+        stack.enter_context(Watch(loop.mark_all))
+        tasks.create_task(mirror.run())
+        tasks.create_task(loop.run())
+        tasks.create_task(_beat(service.bus, agent, settings.heartbeat_seconds))
+
+
+async def _beat(bus: Bus, agent: Agent, seconds: float) -> None:
+    while True:
+        heartbeat = agent.heartbeat()
+        if heartbeat is not None:
+            await bus.publish_passing(heartbeat)
+        await asyncio.sleep(seconds)

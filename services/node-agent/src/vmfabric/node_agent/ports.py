@@ -1,0 +1,23 @@
+"""What the agent needs from outside."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.operations import Failure, Operation
+
+
+class KernelUnreadableError(Exception):
+    """A part of the kernel could not be read. Nothing is known then, and nothing is done."""
+
+
+class Kernel(Protocol):
+    """The kernel of one node."""
+
+    async def read(self) -> Actual:
+        """All that concerns us. KernelUnreadableError when a part of it cannot be read."""
+        ...
+
+    async def apply(self, operations: Sequence[Operation]) -> tuple[Failure, ...]:
+        """Do them in this order. One that is refused stops its VM and no other."""
+        ...
