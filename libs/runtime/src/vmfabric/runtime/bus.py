@@ -157,5 +157,16 @@ class Bus:
 
 
 async def open_client(url: str) -> Client:
-    """A bare connection for tools; an error when there is no server within two seconds."""
-    return await nats.connect(url, connect_timeout=2, allow_reconnect=False)
+    """A bare connection for tools. NoServersError when there is no server: two attempts, two seconds each at most."""
+    return await nats.connect(
+        url,
+        connect_timeout=2,
+        allow_reconnect=False,
+        max_reconnect_attempts=1,
+        reconnect_time_wait=0,
+        error_cb=_told_by_exception,
+    )
+
+
+async def _told_by_exception(_error: Exception) -> None:
+    """The caller gets the exception; without this the client prints a traceback for each attempt too."""
