@@ -18,6 +18,7 @@ from vmfabric.cli.apply import apply_one
 from vmfabric.cli.demo_report import VmTimes
 from vmfabric.cli.documents import read
 from vmfabric.cli.facts import line
+from vmfabric.cli.lab import TopologyFile
 from vmfabric.cli.screen import console, duration, step
 from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.errors import VmfabricError
@@ -48,12 +49,13 @@ _SHOW_ALL = 3
 def demo(
     vms: Annotated[int, typer.Option("--vms", "-n", min=1, max=60, help="How many VMs to ask for.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab and the VMs there.")] = False,
+    topology: TopologyFile = None,
 ) -> None:
     """Show it all: a data centre, VMs that come and answer a ping from its core, and go again."""
     state = State.of_environment()
     started = time.monotonic()
     try:
-        lab = labs.up(load(None), state, step)
+        lab = labs.up(load(topology), state, step)
         asyncio.run(_Demo(lab, vms, keep=keep).run())
     except (LabError, VmfabricError, TimeoutError) as error:
         _tell_failure(state, error, keep=keep)
