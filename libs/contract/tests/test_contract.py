@@ -50,6 +50,15 @@ def test_a_field_of_tomorrow_is_ignored_in_facts_and_refused_in_requests(stem: s
         EVENTS[stem].model_validate_json(body)
 
 
+def test_every_field_that_may_be_none_may_be_left_out() -> None:
+    """None is not written into messages, so whoever reads must not miss it."""
+    document = asyncapi.document()
+    for name, schema in document["components"]["schemas"].items():
+        for field, kind in schema.get("properties", {}).items():
+            nullable = any(option.get("type") == "null" for option in kind.get("anyOf", ()))
+            assert not (nullable and field in schema.get("required", ())), f"{name}.{field}"
+
+
 def test_no_stream_keeps_a_subject_of_the_administration() -> None:
     kept = [subject.split(".") for stream in STREAMS for subject in stream.subjects]
 

@@ -95,7 +95,14 @@ class Bus:
 
 def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
     confirmations = Confirmations(directory / "confirmed.json")
-    return Announcer(view, frr, bus, confirmations, directory / "sessions.json", SystemClock())
+    return Announcer(
+        view,
+        frr,
+        publisher=bus,
+        confirmations=confirmations,
+        sessions=directory / "sessions.json",
+        clock=SystemClock(),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,7 @@ class NodeStatus(Part):
 
     spec: NodeSpec
     state: NodeState
-    heard_at: datetime | None
+    heard_at: datetime | None = None
     used: Used
     vms: int
 
@@ -167,7 +167,7 @@ class VmState(Part):
     size: VmSize
     mac: Mac
     addresses: tuple[AllocatedAddress, ...]
-    waiting_for: str | None
+    waiting_for: str | None = None
     """The fact that comes next; None when the VM is ready."""
     since: datetime
     """When it came into this phase."""
@@ -244,8 +244,8 @@ class Explanation(Part):
     address: HostAddress
     verdict: str
     """One sentence."""
-    network: ResourceName | None
-    pool: ResourceName | None
-    record: AddressRecord | None
+    network: ResourceName | None = None
+    pool: ResourceName | None = None
+    record: AddressRecord | None = None
     history: tuple[HistoryEntry, ...]
     """Newest first, at most 100."""

@@ -69,6 +69,10 @@ class Confirmations:
         """Whether the fact for this very value has been published."""
         return self._vms.get(desired.value.vm) == _confirmed(desired)
 
+    def last(self, vm: VmName) -> Confirmed | None:
+        """What the last fact about this VM was published for."""
+        return self._vms.get(vm)
+
     def confirm(self, desired: Revised[DesiredVm]) -> None:
         """The fact for this value is published."""
         self._vms[desired.value.vm] = _confirmed(desired)

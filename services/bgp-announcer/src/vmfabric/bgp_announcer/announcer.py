@@ -13,7 +13,7 @@ from vmfabric.bgp_announcer.domain.plan import plan
 from vmfabric.bgp_announcer.domain.routes import answer, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrError
 from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.desired import DesiredVm
+from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import VmName
@@ -22,7 +22,7 @@ from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import DesiredView, Revised
 from vmfabric.runtime.message import Publisher
-from vmfabric.runtime.snapshot import Confirmations, load, save
+from vmfabric.runtime.snapshot import Confirmations, Confirmed, load, save
 
 _SETTLE_SECONDS = 12.0
 """More than twice FRR's route-map delay-timer of 5 s."""
@@ -49,6 +49,7 @@ class Announcer:
         self,
         view: DesiredView,
         frr: Frr,
+        *,
         publisher: Publisher,
         confirmations: Confirmations,
         sessions: Path,
@@ -139,7 +140,8 @@ class Announcer:
         vm = revised.value.vm
         if self._confirmations.is_confirmed(revised) and self._said.get(vm) == fact:
             return
-        await self._publisher.publish(fact, revised.value.trace())
+        if _is_news(revised.value, self._confirmations.last(vm)):
+            await self._publisher.publish(fact, revised.value.trace())
         self._confirmations.confirm(revised)
         self._said[vm] = fact
         log.info(type(fact).subject_template.stem, vm=vm, cluster=fact.cluster, node=fact.node,
@@ -167,3 +169,12 @@ class Announcer:
         self._looks = {vm: self._looks.get(vm, 0) + 1 for vm in waiting}
         least = min(self._looks.values(), default=1)
         return min(_FIRST_LOOK * 1.5 ** (least - 1), _LONGEST_LOOK)
+
+
+def _is_news(desired: DesiredVm, last: Confirmed | None) -> bool:
+    """A VM that is now absent was withdrawn when it lost its routes."""
+    return not (
+        desired.presence is Presence.ABSENT
+        and last is not None
+        and (last.generation, last.presence) == (desired.generation, Presence.WIRED)
+    )

@@ -48,10 +48,10 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
     announcer = Announcer(
         mirror,
         VtyshFrr(vtysh),
-        service.bus,
-        Confirmations(directory / "confirmed.json"),
-        directory / "sessions.json",
-        service.clock,
+        publisher=service.bus,
+        confirmations=Confirmations(directory / "confirmed.json"),
+        sessions=directory / "sessions.json",
+        clock=service.clock,
     )
     loop = Loop(announcer.step, resync=settings.resync_seconds)
 

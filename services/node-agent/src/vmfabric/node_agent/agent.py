@@ -17,7 +17,7 @@ from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
-from vmfabric.node_agent.facts import confirmation, own_addresses
+from vmfabric.node_agent.facts import confirmation, is_news, own_addresses
 from vmfabric.node_agent.ports import Kernel
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.desired import DesiredView, Revised
@@ -147,11 +147,12 @@ class Agent:
         return frozenset(desired.value.vm for desired, done in zip(due, said, strict=True) if not done)
 
     async def _confirm(self, desired: Revised[DesiredVm]) -> bool:
-        try:
-            await self._publisher.publish(confirmation(desired.value), desired.value.trace())
-        except TryAgain as error:
-            log.debug("fact.later", vm=desired.value.vm, reason=error.sentence)
-            return False
+        if is_news(desired.value, self._confirmations.last(desired.value.vm)):
+            try:
+                await self._publisher.publish(confirmation(desired.value), desired.value.trace())
+            except TryAgain as error:
+                log.debug("fact.later", vm=desired.value.vm, reason=error.sentence)
+                return False
         self._confirmations.confirm(desired)
         return True
 

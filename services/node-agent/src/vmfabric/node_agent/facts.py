@@ -8,6 +8,7 @@ from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, Ifac
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import port_of
+from vmfabric.runtime.snapshot import Confirmed
 
 
 def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
@@ -30,6 +31,15 @@ def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
                 for address in desired.addresses
             ),
         ),
+    )
+
+
+def is_news(desired: DesiredVm, last: Confirmed | None) -> bool:
+    """Whether the fact says more than the last one: a VM that only lost its routes has been ready before."""
+    return not (
+        desired.presence is Presence.WIRED
+        and last is not None
+        and (last.generation, last.presence) == (desired.generation, Presence.ROUTED)
     )
 
 

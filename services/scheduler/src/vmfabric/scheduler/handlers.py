@@ -1,5 +1,6 @@
 """Which event goes to which function, and what each does."""
 
+import json
 from collections.abc import Sequence
 
 import structlog
@@ -204,7 +205,12 @@ def _no_cluster(cluster: ClusterName) -> str:
 
 def _differences(wanted: VmRequested, found: VmRequested) -> str:
     fields = [name for name in type(wanted).model_fields if getattr(wanted, name) != getattr(found, name)]
-    return ", ".join(f"{name} (asked {getattr(wanted, name)}, has {getattr(found, name)})" for name in fields)
+    asked, has = wanted.model_dump(mode="json"), found.model_dump(mode="json")
+    return ", ".join(f"{name} (asked {_words(asked[name])}, has {_words(has[name])})" for name in fields)
+
+
+def _words(value: object) -> str:
+    return "the default" if value is None else json.dumps(value)
 
 
 def _unplaced(request: VmRequested, decision: Decision) -> VmFailed:

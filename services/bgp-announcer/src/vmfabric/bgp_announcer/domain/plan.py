@@ -26,10 +26,10 @@ class Change:
 
 
 def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool = True) -> tuple[Change, ...]:
-    """The lines to enter, in order; nothing when FRR is as it should be. Refused when FRR speaks for another AS.
+    """The lines to enter, in order; nothing when all is as it should be. Refused when FRR speaks for another AS.
 
-    Entries of lists that are not wanted any more go last, and only with `tidy`: FRR applies a changed route-map to its
-    routes some seconds later, and until then a route needs the entry that its old community matches.
+    Entries of lists that are not wanted any more go last, and only with `tidy`: FRR applies a changed route-map
+    some seconds later, and until then a route needs the entry that its old community matches.
     """
     _check_asn(found, asn)
     have, should = {line.place for line in found}, {line.place for line in wanted}

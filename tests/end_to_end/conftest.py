@@ -1,0 +1,123 @@
+"""A running lab with the cluster of the examples applied, and the words of these tests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmfabric.cli.documents import read
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.admin import Applied, Nodes, NodeState, VmPhase, Vms, VmState
+from vmfabric.contract.errors import Refused, TryAgain
+from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
+from vmfabric.lab import traces
+from vmfabric.lab.client import LabClient
+from vmfabric.lab.frr import sessions_down
+from vmfabric.lab.hosts import answers_ping
+from vmfabric.lab.lab import Lab
+
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
+CLUSTER = "msk"
+Address = IPv4Address | IPv6Address
+
+
+class Cluster:
+    """The example's cluster, seen from outside."""
+
+    def __init__(self, lab: Lab, outside: LabClient) -> None:
+        self.lab = lab
+        self.outside = outside
+
+    async def apply(self, **changes: Any) -> None:
+        """Apply the example, with other values in its cluster."""
+        for document in read(EXAMPLE.read_text(), origin="example"):
+            spec = {**document.spec, **(changes if document.kind == "cluster" else {})}
+            await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
+
+    async def settled(self) -> None:
+        """Every node is heard and has its sessions."""
+        async with asyncio.timeout(30):
+            while True:
+                nodes = (await self.outside.ask("node.list", {}, Nodes)).nodes
+                if all(node.state is NodeState.JOINED for node in nodes) and not self._sessions_down():
+                    return
+                await asyncio.sleep(0.1)
+
+    def _sessions_down(self) -> Sequence[str]:
+        topology = self.lab.topology
+        found: list[str] = []
+        for node in topology.nodes:
+            try:
+                found += sessions_down(topology, node)
+            except (KeyError, json.JSONDecodeError):  # not configured yet
+                found.append(node.name)
+        return found
+
+    async def request(self, vm: str, **changes: Any) -> None:
+        """Ask for a small VM."""
+        body = {"cluster": CLUSTER, "vm": vm, "cpu": 1, "memory_mb": 64, "disk_gb": 1, **changes}
+        await self.outside.publish("vm.requested", body)
+
+    async def ready(self, vm: str, seconds: float = 30) -> VmReady:
+        """Its vm.ready, unless it fails."""
+        return await self.outside.wait_for(VmReady, vm=vm, unless=VmFailed, seconds=seconds)
+
+    async def all_ready(self, names: Sequence[str]) -> Sequence[VmState]:
+        """Their states when all are ready; asked for, since a fact may have been published while nobody heard."""
+        async with asyncio.timeout(90):
+            while True:
+                try:
+                    states = {state.vm: state for state in (await self.outside.ask("vm.list", {}, Vms)).vms}
+                except (TryAgain, Refused):  # the scheduler or its database is starting
+                    states = {}
+                if all(name in states and states[name].phase is VmPhase.READY for name in names):
+                    return [states[name] for name in names]
+                await asyncio.sleep(0.2)
+
+    async def failed(self, vm: str) -> VmFailed:
+        """Its vm.failed."""
+        return await self.outside.wait_for(VmFailed, vm=vm, seconds=45)
+
+    async def delete(self, *vms: str) -> None:
+        """Remove these and wait until they are gone."""
+        for vm in vms:
+            await self.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": vm})
+        for vm in vms:
+            await self.outside.wait_for(VmDeleted, vm=vm, seconds=60)
+
+    async def answers(self, address: Address, seconds: float = 10) -> bool:
+        """Whether a ping from the core is answered within so many seconds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < deadline:
+            if await asyncio.to_thread(answers_ping, self.lab, "core", address):
+                return True
+        return False
+
+    async def reachable(self, ready: VmReady) -> None:
+        """Every address of the VM answers."""
+        for allocated in ready.addresses:
+            assert await self.answers(allocated.address), f"{ready.vm} does not answer on {allocated.address}"
+
+
+def address_of(ready: VmReady, family: Family) -> Address:
+    return next(allocated.address for allocated in ready.addresses if allocated.family is family)
+
+
+@pytest.fixture
+async def cluster(lab: Lab, outside: LabClient) -> AsyncIterator[Cluster]:
+    """The cluster without any VM; afterwards the test's VMs go, and nothing of them may be left."""
+    cluster = Cluster(lab, outside)
+    await cluster.apply()
+    await cluster.settled()
+    before = await traces.settled(lab, outside)
+    yield cluster
+    await cluster.settled()
+    left = [state.vm for state in (await outside.ask("vm.list", {}, Vms)).vms]
+    outside.heard.clear()
+    await cluster.delete(*left)
+    remains = await traces.left_over(lab, outside, before)
+    assert not remains, f"left behind: {remains}"

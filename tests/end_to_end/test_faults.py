@@ -1,0 +1,97 @@
+"""Processes die, links are cut, and what should be is in the end."""
+
+import asyncio
+
+import pytest
+
+from vmfabric.contract.vm import VmReady
+from vmfabric.lab import faults, frr
+from vmfabric.lab.hosts import run_on
+
+from .conftest import Cluster
+
+pytestmark = pytest.mark.lab
+
+SERVICES = [
+    ("scheduler", "control"),
+    ("ipam", "control"),
+    ("node-agent", "n1"),
+    ("bgp-announcer", "n1"),
+    ("postgres", "control"),
+]
+
+
+@pytest.mark.parametrize(("service", "host"), SERVICES, ids=[service for service, _ in SERVICES])
+async def test_a_service_killed_in_the_middle_changes_nothing_in_the_end(
+    cluster: Cluster, service: str, host: str
+) -> None:
+    names = [f"vm{number}" for number in range(20)]
+    for name in names:
+        await cluster.request(name)
+    await cluster.outside.wait_for(VmReady, seconds=20)
+    faults.kill_service(cluster.lab, service, host)
+    done = len(cluster.outside.events(VmReady))
+    await asyncio.to_thread(faults.start_service, cluster.lab, service, host)
+    assert done < len(names), "the kill came before all was done"
+    states = await cluster.all_ready(names)
+    for state in states:
+        for allocated in state.addresses:
+            assert await cluster.answers(allocated.address)
+
+
+async def test_bgpd_killed_comes_back_with_its_routes(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    faults.kill_frr(cluster.lab, "n1", "bgpd")
+    assert frr.pid(cluster.lab.topology, cluster.lab.router("n1"), "bgpd") is None
+    await asyncio.to_thread(faults.start_frr, cluster.lab, "n1")
+    async with asyncio.timeout(30):
+        while not await cluster.answers(ready.addresses[0].address, seconds=1):
+            pass
+    await cluster.reachable(ready)
+
+
+async def test_vms_answer_while_the_control_plane_and_the_node_services_are_away(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    away = [("scheduler", "control"), ("ipam", "control"), ("node-agent", "n1"), ("bgp-announcer", "n1")]
+    faults.cut_management(cluster.lab, "n1")
+    for service, host in away:
+        faults.kill_service(cluster.lab, service, host)
+    try:
+        lost = await asyncio.to_thread(
+            run_on,
+            cluster.lab,
+            "core",
+            "ping",
+            "-q",
+            "-n",
+            "-i",
+            "0.05",
+            "-c",
+            "100",
+            str(ready.addresses[0].address),
+        )
+        assert " 0% packet loss" in lost
+    finally:
+        for service, host in away:
+            await asyncio.to_thread(faults.start_service, cluster.lab, service, host)
+        faults.restore_management(cluster.lab, "n1")
+    await cluster.reachable(ready)
+
+
+async def test_an_agent_that_starts_without_the_bus_restores_what_it_had(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    faults.cut_management(cluster.lab, "n1")
+    faults.kill_service(cluster.lab, "node-agent", "n1")
+    try:
+        run_on(cluster.lab, "n1", "ip", "route", "flush", "proto", "86")
+        assert not await cluster.answers(ready.addresses[0].address, seconds=1)
+        await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n1")
+        assert await cluster.answers(ready.addresses[0].address, seconds=10)
+    finally:
+        faults.restore_management(cluster.lab, "n1")
