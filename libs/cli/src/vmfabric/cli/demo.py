@@ -18,6 +18,7 @@ from vmfabric.cli.apply import apply_one
 from vmfabric.cli.demo_report import VmTimes
 from vmfabric.cli.documents import read
 from vmfabric.cli.facts import line
+from vmfabric.cli.lab import TopologyFile
 from vmfabric.cli.screen import console, duration, step
 from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.errors import VmfabricError
@@ -28,7 +29,7 @@ from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
 from vmfabric.lab import diagnosis, traces
 from vmfabric.lab import lab as labs
 from vmfabric.lab.client import Heard, LabClient, connect
-from vmfabric.lab.errors import LabError
+from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.hosts import answers_ping
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import State
@@ -37,7 +38,7 @@ from vmfabric.lab.topology import load
 _CLUSTER = "msk"
 _EXAMPLE = Path("deploy/examples/ip-fabric.yaml")
 _SIZE = {"cpu": 1, "memory_mb": 1024, "disk_gb": 10}
-_READY_SECONDS = 30.0
+_READY_SECONDS = 60.0
 _PING_SECONDS = 10.0
 _PINGS = 4
 """At the same time."""
@@ -46,15 +47,18 @@ _SHOW_ALL = 3
 
 
 def demo(
-    vms: Annotated[int, typer.Option("--vms", "-n", min=1, max=60, help="How many VMs to ask for.")] = 1,
+    vms: Annotated[int, typer.Option("--vms", "-n", min=1, max=200, help="How many VMs to ask for.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab and the VMs there.")] = False,
+    topology: TopologyFile = None,
 ) -> None:
     """Show it all: a data centre, VMs that come and answer a ping from its core, and go again."""
     state = State.of_environment()
     started = time.monotonic()
     try:
-        lab = labs.up(load(None), state, step)
+        lab = labs.up(load(topology), state, step)
         asyncio.run(_Demo(lab, vms, keep=keep).run())
+    except LabIsUpError:
+        raise
     except (LabError, VmfabricError, TimeoutError) as error:
         _tell_failure(state, error, keep=keep)
         raise typer.Exit(1) from error
@@ -75,8 +79,8 @@ def _tell_failure(state: State, error: Exception, *, keep: bool) -> None:
         return
     directory = Path(tempfile.mkdtemp(prefix="vmfabric-demo-"))
     diagnosis.write(Lab.find(state), directory)
-    console.print(f"  what every host, router, process and the bus said is in [bold]{directory}[/]")
-    if not keep and "is up already" not in str(error):
+    console.print(f"  what every host, router, process and the bus said is in [bold]{directory}[/]", soft_wrap=True)
+    if not keep:
         labs.down(state)
 
 
@@ -155,9 +159,7 @@ class _Demo:
         left = await traces.left_over(self.lab, outside, before)
         if left:
             raise LabError("the deleted VMs have left something behind:\n  " + "\n  ".join(left))
-        console.print(
-            "[green]✓[/] nothing is left: no link, address, route, rule, line of FRR, key, allocation, guest"
-        )
+        console.print("[green]✓[/] nothing of them is left: links, routes, rules, FRR, keys, addresses, guests")
 
     @contextmanager
     def _live(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ def check() -> None:
     there = [source for source in _SOURCES if (root / source).exists()]
     _run("ruff check", ["ruff", "check", "--quiet", *there])
     _run("ruff format", ["ruff", "format", "--check", "--quiet", *there])
-    _run("types", ["mypy", *there])
+    _check_types(root)
     _run("imports", ["lint-imports"])
     with step("contract document"):
         if (root / _CONTRACT).read_text() != asyncapi.text():
@@ -51,10 +51,26 @@ def run_tests(
     os.execv(command[0], command)  # noqa: S606  # its terminal and its exit status are ours
 
 
-def _run(what: str, command: Sequence[str]) -> None:
+def _check_types(root: Path) -> None:
+    services = sorted(service for service in root.glob("services/*") if service.is_dir())
+    tests = [service / "tests" for service in services if (service / "tests").is_dir()]
+    sources = [str(service / "src") for service in services]
+    # Tests in a directory that cannot be a package's have no names of their own: two conftest.py would be one module.
+    unnamed = [directory for directory in tests if not directory.parent.name.isidentifier()]
+    named = [str(directory) for directory in tests if directory not in unnamed]
+    _run("types", ["mypy", "libs", "tests", "conftest.py", *sources, *named])
+    for directory in unnamed:
+        where = directory.parent
+        options = ("--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache"))
+        _run(f"types of the tests of {where.name}", ["mypy", *options, "tests"], directory=where)
+
+
+def _run(what: str, command: Sequence[str], *, directory: Path | None = None) -> None:
     program = Path(sys.executable).with_name(command[0])
     with step(what):
-        done = subprocess.run([program, *command[1:]], cwd=_root(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, *command[1:]], cwd=directory or _root(), capture_output=True, text=True, check=False
+        )
         if done.returncode:
             errors.print(done.stdout + done.stderr, markup=False, soft_wrap=True)
             raise LabError(f"`{' '.join(command)}` found something to mend")

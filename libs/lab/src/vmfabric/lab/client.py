@@ -137,6 +137,8 @@ class LabClient:
             self._news.notify_all()
 
     def _complaint(self, kind: type[Event], fields: Mapping[str, object], seconds: float) -> str:
+        if not self.heard:
+            return f"no {_words(kind, fields)} within {seconds:.0f} s, nor any other event"
         last = "\n".join(
             f"  {heard.subject} {heard.body.decode(errors='replace')[:200]}" for heard in self.heard[-_LAST:]
         )

@@ -3,3 +3,7 @@
 
 class LabError(Exception):
     """What was wanted, what was found, what to do."""
+
+
+class LabIsUpError(LabError):
+    """A lab is to be made where one is up already; it is untouched."""

@@ -43,6 +43,8 @@ class Hypervisor:
         self._records = records
         self._bus = bus
         self._relays: dict[Guest, Relay] = {}
+        self._told: set[Guest] = set()
+        """Guests of which this process has said that they run."""
 
     async def restore(self) -> None:
         """Run every guest that ran before this process was started."""
@@ -90,8 +92,10 @@ class Hypervisor:
             log.info("guest.not_started", vm=given.vm, reason="its interface is gone again: the event is old")
             return
         guests.configure(guest, given)
-        await self._bus.publish(GuestRunning(cluster=given.cluster, vm=given.vm, node=self._node), trace)
-        log.info("guest.running", vm=given.vm, namespace=guest.namespace)
+        if guest not in self._told:
+            await self._bus.publish(GuestRunning(cluster=given.cluster, vm=given.vm, node=self._node), trace)
+            self._told.add(guest)
+            log.info("guest.running", vm=given.vm, namespace=guest.namespace)
 
     def _plug_in(self, guest: Guest, given: IfaceReady) -> None:
         if given.guest_interface is not None:
@@ -123,6 +127,7 @@ class Hypervisor:
         if relay is not None:
             relay.close()
         guests.remove(guest)
+        self._told.discard(guest)
         self._records.remove(guest)
 
     def _guest(self, cluster: str, vm: str) -> Guest:

@@ -13,7 +13,7 @@ import nats.errors
 
 from vmfabric.contract.errors import VmfabricError
 from vmfabric.lab import control_plane, frr, guests, namespaces, network, processes, services
-from vmfabric.lab.errors import LabError
+from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.processes import Program
 from vmfabric.lab.state import Record, State
 from vmfabric.lab.topology import Router, Topology
@@ -108,7 +108,7 @@ def up(topology: Topology, state: State, step: Step = silently, *, with_services
     with state.locked():
         if (record := state.record()) is not None:
             if record.ready and namespaces.processes(record.topology.namespaces()):
-                raise LabError(f"the lab in {state.directory} is up already; `./vmfabric lab down` takes it down")
+                raise LabIsUpError(f"the lab in {state.directory} is up already; `./vmfabric lab down` takes it down")
             with step("removing what an earlier run has left"):
                 _remove(state, record.topology)
                 state.directory.mkdir(mode=0o755)

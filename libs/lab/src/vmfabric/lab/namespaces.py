@@ -13,7 +13,7 @@ from vmfabric.lab.programs import run
 DIRECTORY = Path("/run/netns")
 """Where ip-netns(8) keeps the names."""
 
-_TERM_SECONDS = 3.0
+_TERM_SECONDS = 1.0
 _KILL_SECONDS = 5.0
 
 
