@@ -29,12 +29,12 @@ async def test_a_strangers_link_route_and_rules_are_left_alone(cluster: Cluster)
     )
     on_n1("nft", "-f", "-", stdin="table netdev theirs { set s { type ipv4_addr; elements = { 192.0.2.1 }; }\n}")
     try:
-        kept = [on_n1("ip", "-d", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
+        kept = [on_n1("ip", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
         rules = [on_n1("nft", "--stateless", "list", "table", family, "theirs") for family in ("inet", "netdev")]
         await cluster.request("vm1", node="n1")
         await cluster.reachable(await cluster.ready("vm1"))
         await cluster.delete("vm1")
-        assert kept == [on_n1("ip", "-d", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
+        assert kept == [on_n1("ip", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
         assert rules == [
             on_n1("nft", "--stateless", "list", "table", family, "theirs") for family in ("inet", "netdev")
         ]
