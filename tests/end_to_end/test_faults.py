@@ -27,7 +27,7 @@ def start_those_that_ended(lab: Lab) -> None:
     """As a supervisor does: a writer ends when it loses its session with Postgres."""
     for service in ("scheduler", "ipam"):
         deadline = time.monotonic() + 10
-        while processes.is_running(lab.state, lab.program(service, "control")):
+        while processes.pid(lab.state, lab.program(service, "control")) is not None:
             assert time.monotonic() < deadline, f"{service} lost its writer lock and goes on"
             time.sleep(0.05)
         faults.start_service(lab, service)

@@ -218,6 +218,4 @@ def test_three_hundred_vms_at_once(node: Any, capsys: pytest.CaptureFixture[str]
     node.until(lambda: set(node.links()) == {"lo"}, seconds=60)
     removed = time.monotonic() - start
     with capsys.disabled():
-        print(
-            f"\n300 VMs: wired {wired:.2f} s and removed {removed:.2f} s after the start of the process"
-        )  # the number is the point
+        print(f"\n300 VMs: wired {wired:.2f} s and removed {removed:.2f} s after the start of the process")
