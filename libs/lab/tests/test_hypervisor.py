@@ -10,10 +10,13 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.contract.model import Event
 from vmfabric.lab import faults, guests, namespaces
+from vmfabric.lab import lab as labs
 from vmfabric.lab.client import LabClient, connect
 from vmfabric.lab.hosts import answers_ping, run_on
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.programs import run
+from vmfabric.lab.state import State
+from vmfabric.lab.topology import Topology
 
 pytestmark = pytest.mark.lab
 
@@ -123,3 +126,19 @@ async def test_a_late_event_of_an_interface_that_is_gone_starts_no_guest(
     assert not outside.events(GuestRunning, vm="late")
     assert "late_net0" not in run("ip", "-n", data_centre.namespace("n1"), "-brief", "link")
     await say(outside, unwire(data_centre, "next"))
+
+
+async def test_down_takes_guests_along_though_their_hypervisor_was_killed(topology: Topology, state: State) -> None:
+    lab = await asyncio.to_thread(labs.up, topology, state, with_services=False)
+    await asyncio.to_thread(faults.start_service, lab, "hypervisor", "n1")
+    async with connect(lab.nats_url) as outside:
+        await say(outside, wire(lab, "orphan", tap=True))
+        await outside.wait_for(GuestRunning, vm="orphan")
+    namespace = lab.namespace("orphan")
+    busy = await asyncio.create_subprocess_exec(*namespaces.inside(namespace, "sleep", "600"))
+    faults.kill_service(lab, "hypervisor", "n1")
+
+    await asyncio.to_thread(labs.down, state)
+    assert not namespaces.exists(namespace)
+    async with asyncio.timeout(5):
+        assert await busy.wait() != 0, "what ran in the guest has ended with it"

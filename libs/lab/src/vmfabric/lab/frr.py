@@ -157,18 +157,17 @@ def kill(topology: Topology, router: Router, daemon: str) -> None:
         raise LabError(f"{daemon} does not run on {router.name}")
     os.kill(process, signal.SIGKILL)
     _wait(lambda: pid(topology, router, daemon) is None, f"{daemon} on {router.name} is still there after SIGKILL")
-    _remove_scratch(daemon, process)
+    _remove_scratch(process)
 
 
 def remove(topology: Topology, ended: set[int]) -> None:
     """Remove the path spaces of all routers. Their daemons, which had these ids, have ended with their namespaces."""
     for process in ended:
-        for directory in list(_SCRATCH.glob(f"*.{process}")):  # of one that was killed while it was starting
-            shutil.rmtree(directory)
+        _remove_scratch(process)
     for router in topology.routers:
         configuration, running = _directories(topology.namespace(router.name))
-        for pid_file in running.glob("*.pid"):  # of those that were killed: the others have removed theirs
-            _remove_scratch(pid_file.stem, int(pid_file.read_text()))
+        for pid_file in running.glob("*.pid"):  # of those that were killed before
+            _remove_scratch(int(pid_file.read_text()))
         for directory in (configuration, running):
             if directory.exists():
                 shutil.rmtree(directory)
@@ -194,12 +193,14 @@ def _directories(instance: str) -> tuple[Path, Path]:
     return _CONFIGURATIONS / instance, _RUNNING / instance
 
 
-def _remove_scratch(daemon: str, process: int) -> None:
+def _remove_scratch(process: int) -> None:
     # A daemon makes a directory at its start and removes it at its end, but not when it is killed. The directory has
-    # the number of the process that went to the background; the log buffer in it has that of the daemon.
-    if processes.started_at(process) is None:
-        for buffer in list(_SCRATCH.glob(f"{daemon}.*/logbuf.{process}")):
-            shutil.rmtree(buffer.parent)
+    # the number of the process that went to the background; the log buffers in it have those of the daemon's threads.
+    named = list(_SCRATCH.glob(f"*.{process}"))
+    for directory in [*named, *(buffer.parent for buffer in _SCRATCH.glob(f"*/logbuf.{process}"))]:
+        writers = [int(buffer.suffix[1:]) for buffer in directory.glob("logbuf.*")]
+        if all(processes.started_at(writer) is None for writer in writers) and directory.exists():
+            shutil.rmtree(directory)
 
 
 def _write(path: Path, text: str) -> None:

@@ -77,16 +77,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _end_processes(names: list[str]) -> set[int]:
     ended: set[int] = set()
     for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
-        found = processes(names)
-        ended |= found
-        for pid in found:
-            with suppress(ProcessLookupError):  # ended by itself since it was listed
-                os.kill(pid, number)
         deadline = time.monotonic() + seconds
-        while remaining := processes(names):
+        told: set[int] = set()
+        while found := processes(names):
+            for pid in found - told:  # those too that one of them has started meanwhile
+                with suppress(ProcessLookupError):  # ended by itself since it was listed
+                    os.kill(pid, number)
+            told |= found
+            ended |= found
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
         else:
             return ended
-    raise LabError(f"processes {sorted(remaining)} in {', '.join(names)} could not be ended")
+    raise LabError(f"processes {sorted(found)} in {', '.join(names)} could not be ended")
