@@ -127,6 +127,41 @@ def test_a_strangers_link_is_not_deleted_with_an_absent_vm() -> None:
     assert found.problems == ()
 
 
+def test_a_chain_that_outlived_its_link_does_not_stay_on_a_strangers_link_of_the_same_name() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.delete_link("vm1_net0")
+    kernel.links["vm1_net0"] = a_strangers_link("vm1_net0")
+    assert words([a_vm(1)], kernel) == ["remove anti-spoofing of vm1_net0"]
+    carry_out([a_vm(1)], kernel)
+    assert kernel.guards == {}
+    assert words([a_vm(1)], kernel) == []
+
+
+def test_a_link_that_somebody_renamed_gets_its_name_back_and_keeps_its_guest() -> None:
+    kernel = a_kernel_with(a_vm(1), a_vm(2))
+    index = kernel.links["vm1_net0"].index
+    kernel.rename_link("vm1_net0", "mine")
+    converge([a_vm(1), a_vm(2)], kernel)
+    assert kernel.links["vm1_net0"].index == index
+    assert "mine" not in kernel.links
+
+
+def test_an_absent_vm_leaves_no_link_that_somebody_renamed() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.rename_link("vm1_net0", "mine")
+    carry_out([a_vm(1, presence=Presence.ABSENT)], kernel)
+    assert (kernel.links, kernel.routes, kernel.guards) == ({}, set(), {})
+
+
+def test_a_renamed_link_whose_name_is_taken_goes_with_its_vm_and_the_strangers_stays() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.rename_link("vm1_net0", "mine")
+    kernel.links["vm1_net0"] = a_strangers_link("vm1_net0")
+    assert [problem.vm for problem in plan([a_vm(1)], kernel.actual()).problems] == ["vm1"]
+    carry_out([a_vm(1, presence=Presence.ABSENT)], kernel)
+    assert kernel.links == {"vm1_net0": a_strangers_link("vm1_net0")}
+
+
 def test_an_address_that_another_vm_still_has_is_not_wired_twice() -> None:
     kernel = a_kernel_with(a_vm(1))
     later = a_vm(2, addresses=("10.0.0.1",))
