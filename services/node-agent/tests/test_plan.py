@@ -13,7 +13,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import HostRoute, Link
-from vmfabric.node_agent.domain.antispoof import ChainState, GuardState
+from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, ChainState
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel
@@ -241,7 +241,8 @@ def test_anti_spoofing_that_lets_more_through_is_put_back() -> None:
         replace(right, chain=ChainState.WRONG),
         replace(right, chain=ChainState.ABSENT),
         replace(right, macs=right.macs | {"02:aa:aa:aa:aa:aa"}),
-        GuardState(ChainState.RIGHT, frozenset(), frozenset(), frozenset()),
+        replace(right, targets=frozenset()),
+        replace(NOT_GUARDED, chain=ChainState.RIGHT),
     ):
         kernel.guards["vm1_net0"] = wrong
         assert words([a_vm(1)], kernel) == ["load anti-spoofing of vm1_net0"]

@@ -10,7 +10,7 @@ from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
-from vmfabric.node_agent.domain.antispoof import ChainState, GuardState, Ruleset
+from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
 from vmfabric.node_agent.domain.port import LINK_GROUP, NODE_SYSCTLS, SYSCTLS
 
 
@@ -70,7 +70,7 @@ class SimulatedKernel:
                 self._link(interface)
                 if not self.table:
                     raise RefusedError("the table does not exist")
-                self.guards[interface] = GuardState(ChainState.RIGHT, frozenset({guard.mac}), guard.ipv4, guard.ipv6)
+                self.guards[interface] = guard.loaded()
             case do.RemoveGuard(interface=interface):
                 if self.guards.pop(interface, None) is None:
                     raise RefusedError(f"there is no chain for {interface}")
