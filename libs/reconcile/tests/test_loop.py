@@ -53,3 +53,32 @@ async def test_a_step_is_run_again_for_what_it_asked() -> None:
 async def test_everything_is_looked_at_every_resync() -> None:
     steps = Steps()
     assert all(dirty.all for dirty in await run(Loop(steps.step, resync=0.02), steps, 3))
+
+
+async def test_something_that_is_never_done_does_not_make_the_steps_come_ever_closer() -> None:
+    seen: list[Dirty] = []
+
+    async def step(dirty: Dirty) -> Again:
+        seen.append(dirty)
+        return Again(frozenset({"stuck"}), after=0.05)
+
+    task = asyncio.create_task(Loop(step, resync=0.03).run())
+    await asyncio.sleep(1.0)
+    task.cancel()
+    await asyncio.wait({task})
+    # 33 looks at everything and 20 at what is stuck, if no look is given twice.
+    assert len(seen) <= 60
+
+
+async def test_what_was_done_meanwhile_is_not_looked_at_again() -> None:
+    steps = Steps()
+    steps.again = [Again(frozenset("a"), after=0.05)]
+    loop = Loop(steps.step, resync=60)
+    task = asyncio.create_task(loop.run())
+    await asyncio.wait_for(steps.seen.get(), 5)
+    loop.mark("a")
+    await asyncio.wait_for(steps.seen.get(), 5)
+    await asyncio.sleep(0.15)
+    task.cancel()
+    await asyncio.wait({task})
+    assert steps.seen.empty()

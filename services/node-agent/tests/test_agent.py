@@ -1,5 +1,6 @@
 """What the agent says, and when."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vmfabric.contract.model import Event
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.operations import Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel
@@ -78,6 +80,19 @@ class Node:
         return self.published.take()
 
 
+class KilledError(Exception):
+    """As by a signal: nothing that comes after it happens."""
+
+
+def _applied_and_killed(kernel: SimulatedKernel) -> Callable[[Sequence[Operation]], Awaitable[None]]:
+    async def apply(operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            kernel.carry_out(operation)
+        raise KilledError
+
+    return apply
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
@@ -139,6 +154,32 @@ async def test_a_link_that_was_made_anew_is_said_to_be_ready_again(node: Node) -
     assert "create TAP vm1_net0" in drifted.repaired
     assert isinstance(ready, IfaceReady)
     assert ready.vm == "vm1"
+
+
+async def test_a_link_made_anew_is_said_to_be_ready_even_if_the_agent_is_killed_right_after(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    node.kernel.delete_link("vm1_net0")
+    with monkeypatch.context() as patch:
+        patch.setattr(node.kernel, "apply", _applied_and_killed(node.kernel))
+        with pytest.raises(KilledError):
+            await node.step()
+    assert "vm1_net0" in node.kernel.links
+    node.start()
+    assert [type(event) for event in await node.step()] == [IfaceReady]
+
+
+async def test_drift_of_many_vms_fits_into_messages(node: Node) -> None:
+    vms = [a_vm(number, name=f"a-customer-with-quite-a-long-name-{number}") for number in range(1, 1501)]
+    node.view.want(*vms)
+    await node.step()
+    for interface in list(node.kernel.links):
+        node.kernel.delete_link(interface)
+    drifts = [event for event in await node.step() if isinstance(event, IfaceDrifted)]
+    assert {vm for event in drifts for vm in event.vms} == {vm.vm for vm in vms}
+    assert max(len(event.model_dump_json()) for event in drifts) < 512 * 1024
 
 
 async def test_what_somebody_changed_is_put_back_and_said(node: Node) -> None:

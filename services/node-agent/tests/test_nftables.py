@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmfabric.node_agent.domain.antispoof import ChainState, Guard, GuardState, Ruleset
+from vmfabric.node_agent.domain.antispoof import SHARED_CHAINS, ChainState, GuardState, Rule, Ruleset
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadGuard, LoadTable, RemoveGuard
 from vmfabric.node_agent.domain.port import port_of
 from vmfabric.node_agent.kernel import nftables
@@ -19,10 +19,6 @@ GOLDEN = Path(__file__).with_name("golden")
 NAMESPACE = "vmf-na-nft"
 
 
-def as_loaded(guard: Guard) -> GuardState:
-    return GuardState(ChainState.RIGHT, frozenset({guard.mac}), guard.ipv4, guard.ipv6)
-
-
 def a_load(number: int, *, name: str | None = None, found: GuardState | None = None) -> LoadGuard:
     port = port_of(a_vm(number, name=name))
     return LoadGuard(port.vm, port.interface, port.guard, found)
@@ -30,10 +26,10 @@ def a_load(number: int, *, name: str | None = None, found: GuardState | None = N
 
 def a_removal(number: int) -> RemoveGuard:
     load = a_load(number)
-    return RemoveGuard(load.vm, load.interface, as_loaded(load.guard))
+    return RemoveGuard(load.vm, load.interface, load.guard.loaded())
 
 
-OTHER_ADDRESS = replace(as_loaded(a_load(1).guard), ipv4=frozenset({IPv4Address("10.0.0.77")}))
+OTHER_ADDRESS = replace(a_load(1).guard.loaded(), ipv4=frozenset({IPv4Address("10.0.0.77")}))
 
 BEFORE: tuple[GuardOperation, ...] = (LoadTable(), a_load(1), a_load(2))
 """What stands in the kernel before the cases that change something."""
@@ -42,8 +38,8 @@ CASES: dict[str, tuple[GuardOperation, ...]] = {
     "table_and_two_ports": BEFORE,
     "name_that_begins_with_a_digit_or_is_long": (LoadTable(), a_load(3, name="1"), a_load(4, name="a" * 40)),
     "table_again": (LoadTable(),),
-    "port_again": (a_load(1, found=as_loaded(a_load(1).guard)),),
-    "port_without_its_chain": (a_load(1, found=replace(as_loaded(a_load(1).guard), chain=ChainState.ABSENT)),),
+    "port_again": (a_load(1, found=a_load(1).guard.loaded()),),
+    "port_without_its_chain": (a_load(1, found=replace(a_load(1).guard.loaded(), chain=ChainState.ABSENT)),),
     "two_ports_removed": (a_removal(1), a_removal(2)),
 }
 
@@ -131,6 +127,19 @@ def test_a_shared_chain_that_somebody_changed_is_seen(command: str) -> None:
     assert ruleset().complete
     inside("nft", *command.split())
     assert not ruleset().complete
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("namespace")
+def test_rules_that_an_older_agent_loaded_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = SHARED_CHAINS["guest_ipv4"]
+    with monkeypatch.context() as older:
+        older.setitem(SHARED_CHAINS, "guest_ipv4", (Rule(rules[0].name, "accept"), *rules[1:]))
+        inside("nft", "-f", "-", text=render(BEFORE))
+        assert ruleset().complete
+    assert not ruleset().complete
+    inside("nft", "-f", "-", text=render([LoadTable()]))
+    assert ruleset().complete
 
 
 @pytest.mark.lab

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.lab
 
 DRIFTS: dict[str, list[str]] = {
     "link deleted": ["ip link del vm1_net0"],
+    "link renamed": ["ip link set vm1_net0 name mine"],
+    "link down and renamed": ["ip link set vm1_net0 down", "ip link set vm1_net0 name mine"],
     "link down": ["ip link set vm1_net0 down"],
     "MAC changed": ["ip link set vm1_net0 address 02:aa:aa:aa:aa:aa"],
     "MTU changed": ["ip link set vm1_net0 mtu 1300"],
@@ -143,6 +145,30 @@ def test_a_link_that_took_the_name_is_reported_and_left(node: Any) -> None:
     after = picture(node)
     assert (after["link"], after["kind"], after["up"]) == (before["link"], before["kind"], before["up"])
     assert {interface for _, interface in node.routes()} == {"vm2_net0"}
+
+
+def test_a_link_that_took_the_name_of_a_wired_vm_is_not_filtered_by_us(node: Any) -> None:
+    node.want(a_vm(1))
+    node.start()
+    node.until_wired(a_vm(1))
+    node.kill()
+    node.run("ip", "link", "del", "vm1_net0")
+    node.run("ip", "link", "add", "vm1_net0", "type", "veth", "peer", "name", "other")
+    node.start()
+    node.until(lambda: "interface vm1_net0 should be the VM's" in node.log.read_text())
+    assert "vm1_net0" not in node.run("nft", "list", "table", "netdev", "vmfabric")
+
+
+def test_an_absent_vm_leaves_no_link_under_another_name(node: Any) -> None:
+    node.want(a_vm(1))
+    node.start()
+    node.until_wired(a_vm(1))
+    node.kill()
+    node.run("ip", "link", "set", "vm1_net0", "name", "mine")
+    node.want(a_vm(1, presence=Presence.ABSENT))
+    node.start()
+    node.until(lambda: not {"vm1_net0", "mine"} & set(node.links()))
+    node.until(lambda: "vm1_net0" not in node.run("nft", "list", "table", "netdev", "vmfabric"))
 
 
 def test_strangers_are_left_alone(node: Any) -> None:

@@ -13,7 +13,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import HostRoute, Link
-from vmfabric.node_agent.domain.antispoof import ChainState, GuardState
+from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, ChainState
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel
@@ -127,6 +127,41 @@ def test_a_strangers_link_is_not_deleted_with_an_absent_vm() -> None:
     assert found.problems == ()
 
 
+def test_a_chain_that_outlived_its_link_does_not_stay_on_a_strangers_link_of_the_same_name() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.delete_link("vm1_net0")
+    kernel.links["vm1_net0"] = a_strangers_link("vm1_net0")
+    assert words([a_vm(1)], kernel) == ["remove anti-spoofing of vm1_net0"]
+    carry_out([a_vm(1)], kernel)
+    assert kernel.guards == {}
+    assert words([a_vm(1)], kernel) == []
+
+
+def test_a_link_that_somebody_renamed_gets_its_name_back_and_keeps_its_guest() -> None:
+    kernel = a_kernel_with(a_vm(1), a_vm(2))
+    index = kernel.links["vm1_net0"].index
+    kernel.rename_link("vm1_net0", "mine")
+    converge([a_vm(1), a_vm(2)], kernel)
+    assert kernel.links["vm1_net0"].index == index
+    assert "mine" not in kernel.links
+
+
+def test_an_absent_vm_leaves_no_link_that_somebody_renamed() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.rename_link("vm1_net0", "mine")
+    carry_out([a_vm(1, presence=Presence.ABSENT)], kernel)
+    assert (kernel.links, kernel.routes, kernel.guards) == ({}, set(), {})
+
+
+def test_a_renamed_link_whose_name_is_taken_goes_with_its_vm_and_the_strangers_stays() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.rename_link("vm1_net0", "mine")
+    kernel.links["vm1_net0"] = a_strangers_link("vm1_net0")
+    assert [problem.vm for problem in plan([a_vm(1)], kernel.actual()).problems] == ["vm1"]
+    carry_out([a_vm(1, presence=Presence.ABSENT)], kernel)
+    assert kernel.links == {"vm1_net0": a_strangers_link("vm1_net0")}
+
+
 def test_an_address_that_another_vm_still_has_is_not_wired_twice() -> None:
     kernel = a_kernel_with(a_vm(1))
     later = a_vm(2, addresses=("10.0.0.1",))
@@ -206,7 +241,8 @@ def test_anti_spoofing_that_lets_more_through_is_put_back() -> None:
         replace(right, chain=ChainState.WRONG),
         replace(right, chain=ChainState.ABSENT),
         replace(right, macs=right.macs | {"02:aa:aa:aa:aa:aa"}),
-        GuardState(ChainState.RIGHT, frozenset(), frozenset(), frozenset()),
+        replace(right, targets=frozenset()),
+        replace(NOT_GUARDED, chain=ChainState.RIGHT),
     ):
         kernel.guards["vm1_net0"] = wrong
         assert words([a_vm(1)], kernel) == ["load anti-spoofing of vm1_net0"]

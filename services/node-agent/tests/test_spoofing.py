@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_Redirect, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_Redirect, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
@@ -55,6 +55,14 @@ DISHONEST: dict[str, tuple[bytes, str]] = {
     "neighbour discovery from another's address": (
         frame(IPv6(src="2001:db8::2", dst="fe80::1") / ICMPv6ND_NS(tgt="fe80::1")),
         "dropped_ipv6",
+    ),
+    "neighbour advertisement for another's address": (
+        frame(IPv6(src="2001:db8::1", dst="fe80::1") / ICMPv6ND_NA(tgt="2001:db8::2", R=0, S=0)),
+        "dropped_neighbour",
+    ),
+    "probe for another's address": (
+        frame(IPv6(src="::", dst="ff02::1:ff00:2") / ICMPv6ND_NS(tgt="2001:db8::2"), destination="33:33:ff:00:00:02"),
+        "dropped_neighbour",
     ),
     "router advertisement": (
         frame(IPv6(src="fe80::2", dst="ff02::1") / ICMPv6ND_RA(), destination="33:33:00:00:00:01"),
@@ -128,6 +136,26 @@ def test_an_honest_frame_gets_through(node: Any, guests: tuple[str, str], inside
         sender.send(HONEST[case])
         assert arrives(receiver, 3.0)
     assert not any(count for name, count in node.counters().items() if name in {"dropped_mac", "dropped_ipv4"})
+
+
+def test_neighbour_discovery_for_what_is_its_own_is_not_dropped(
+    node: Any, guests: tuple[str, str], inside: Inside
+) -> None:
+    first, _ = guests
+    before = node.counters()
+    with inside(first, a_port("vm1_eth0")) as sender:
+        for honest in (
+            IPv6(src="2001:db8::1", dst="fe80::1") / ICMPv6ND_NA(tgt="2001:db8::1", R=0, S=0),
+            IPv6(src="fe80::5", dst="fe80::1") / ICMPv6ND_NA(tgt="fe80::5", R=0, S=0),
+            IPv6(src="2001:db8::1", dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt="fe80::1"),
+            IPv6(src="::", dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt="2001:db8::1"),
+            IPv6(src="::", dst="ff02::1:ff00:5") / ICMPv6ND_NS(tgt="fe80::5"),
+        ):
+            sender.send(frame(honest))
+        # Frames keep their order: when the last one is counted, all have been judged.
+        sender.send(frame(ipv4(), source=OTHER))
+        node.until(lambda: node.counters()["dropped_mac"] == before["dropped_mac"] + 1)
+    assert node.counters() == {**before, "dropped_mac": before["dropped_mac"] + 1}
 
 
 def test_what_is_not_the_guests_own_does_not_get_through(

@@ -47,6 +47,9 @@ class _Marks:
 class Loop:
     """Runs the step whenever something is marked, at most every `throttle` seconds, and over everything every
     `resync` seconds. A step that raises is tried again with backoff, with all that it was given.
+
+    A key waits for one moment only: the last step that looked at it says when. So something that is never done costs
+    one look per `Again.after`, however often it was looked at for another reason meanwhile.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Loop:
         self._backoff_limit = backoff_limit
         self._failures = 0
         self._marks = _Marks(all=True)
+        self._later: dict[str, float] = {}
         self._wake = asyncio.Event()
 
     def mark(self, *keys: str) -> None:
@@ -85,10 +89,11 @@ class Loop:
             if loop.time() >= resync_at:
                 self._marks.all = True
                 resync_at = loop.time() + self._resync
+            self._marks.keys.update(key for key, due in self._later.items() if loop.time() >= due)
             if self._marks:
                 await asyncio.sleep(await self._once())
             else:
-                await self._woken(resync_at - loop.time())
+                await self._woken(min([resync_at, *self._later.values()]) - loop.time())
 
     async def _once(self) -> float:
         """One step; returns how long to rest."""
@@ -104,9 +109,15 @@ class Loop:
             log.exception("reconcile.failed", keys=sorted(dirty.keys)[:20], all=dirty.all, again_in_s=rest)
             return rest
         self._failures = 0
-        if again.keys:
-            asyncio.get_running_loop().call_later(again.after, self.mark, *again.keys)
+        self._look_again(dirty, again)
         return self._throttle
+
+    def _look_again(self, dirty: Dirty, again: Again) -> None:
+        if dirty.all:
+            self._later.clear()
+        for key in dirty.keys:
+            self._later.pop(key, None)
+        self._later.update(dict.fromkeys(again.keys, asyncio.get_running_loop().time() + again.after))
 
     async def _woken(self, seconds: float) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -26,6 +26,8 @@ from vmfabric.runtime.snapshot import Confirmations
 
 _AGAIN_SECONDS = 1.0
 _UNSAID = 100
+_VMS_IN_AN_EVENT = 100
+"""NATS takes messages of up to 1 MiB; the repair of a VM that is made anew takes some 800 bytes."""
 
 log = structlog.get_logger()
 
@@ -99,6 +101,8 @@ class Agent:
         for created in (it for it in before.operations if isinstance(it, CreateLink)):
             # The guest is not on the new link yet: whoever attaches guests has to be told again.
             self._confirmations.forget(created.vm)
+        # Before the link is there: a process that dies after making it would not know that it has something to say.
+        self._confirmations.save()
         failures = await self._kernel.apply(before.operations)
         self._seen = await self._kernel.read()
         return before, plan(desired, self._seen), failures
@@ -119,13 +123,16 @@ class Agent:
             if self._was_converged(vm, wanted) or vm in self._drifting:
                 self._drifting[vm].append(str(operation))
         # What needs more than one pass is told when it is whole again.
-        whole = self._drifting.keys() - unfinished
+        whole = sorted(self._drifting.keys() - unfinished, key=lambda vm: vm or "")
+        if whole:
+            _drifts.inc()
+        for start in range(0, len(whole), _VMS_IN_AN_EVENT):
+            self._tell_drift(whole[start : start + _VMS_IN_AN_EVENT])
+
+    def _tell_drift(self, whole: Sequence[VmName | None]) -> None:
         repaired = tuple(words for vm in whole for words in self._drifting.pop(vm))
-        if not repaired:
-            return
-        vms = tuple(sorted(vm for vm in whole if vm is not None))
+        vms = tuple(vm for vm in whole if vm is not None)
         log.warning("node.drifted", vms=vms, repaired=repaired[:50])
-        _drifts.inc()
         self._unsaid.append(IfaceDrifted(cluster=self._cluster, node=self._node, vms=vms, repaired=repaired))
 
     def _was_converged(self, vm: VmName | None, wanted: dict[VmName, Revised[DesiredVm]]) -> bool:

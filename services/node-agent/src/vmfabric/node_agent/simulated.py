@@ -10,7 +10,7 @@ from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
-from vmfabric.node_agent.domain.antispoof import ChainState, GuardState, Ruleset
+from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
 from vmfabric.node_agent.domain.port import LINK_GROUP, NODE_SYSCTLS, SYSCTLS
 
 
@@ -70,7 +70,7 @@ class SimulatedKernel:
                 self._link(interface)
                 if not self.table:
                     raise RefusedError("the table does not exist")
-                self.guards[interface] = GuardState(ChainState.RIGHT, frozenset({guard.mac}), guard.ipv4, guard.ipv6)
+                self.guards[interface] = guard.loaded()
             case do.RemoveGuard(interface=interface):
                 if self.guards.pop(interface, None) is None:
                     raise RefusedError(f"there is no chain for {interface}")
@@ -82,12 +82,12 @@ class SimulatedKernel:
                 self._add_route(operation)
             case do.CreateLink():
                 self._create(operation)
-            case do.DeleteLink(interface=interface, index=index):
-                if self._link(interface).index != index:
-                    raise RefusedError(f"there is no link {index}")
-                self.delete_link(interface)
-            case do.SetDown(interface=interface):
-                self.set_down(interface)
+            case do.DeleteLink(index=index):
+                self.delete_link(self._name(index))
+            case do.SetDown(index=index):
+                self.set_down(self._name(index))
+            case do.RenameLink(interface=interface, index=index):
+                self.rename_link(self._name(index), interface)
             case do.SetUp(interface=interface):
                 self.links[interface] = replace(self._link(interface), up=True)
             case do.SetAlias(interface=interface, alias=alias):
@@ -117,6 +117,14 @@ class SimulatedKernel:
         self._link(interface)
         self.set_down(interface)
         del self.links[interface]
+
+    def rename_link(self, old: str, new: str) -> None:
+        """With its routes, if it is up."""
+        if new in self.links:
+            raise RefusedError(f"{new} exists")
+        self.links[new] = replace(self._link(old), name=new)
+        del self.links[old]
+        self.routes = {replace(it, interface=new) if it.interface == old else it for it in self.routes}
 
     def set_down(self, interface: str) -> None:
         """With its routes and IPv6 addresses."""
@@ -149,6 +157,12 @@ class SimulatedKernel:
         if any(route.prefix == wanted.prefix and route.metric == ROUTE_METRIC for route in self.routes):
             raise RefusedError(f"a route to {wanted.prefix} exists")
         self.routes.add(HostRoute(wanted.prefix, wanted.interface, ROUTE_METRIC))
+
+    def _name(self, index: int) -> str:
+        for link in self.links.values():
+            if link.index == index:
+                return link.name
+        raise RefusedError(f"there is no link {index}")
 
     def _link(self, interface: str) -> Link:
         link = self.links.get(interface)

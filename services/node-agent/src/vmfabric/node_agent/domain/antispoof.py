@@ -5,10 +5,11 @@ ports are elements of sets. So a frame costs the same with one VM and with a tho
 
 A guest may send from its own MAC address only; IPv4 from its own addresses; IPv6 from its own addresses, and from
 link-local ones for neighbour discovery (RFC 4861), duplicate address detection (RFC 4862), multicast listener reports
-(RFC 3810) and echo; ARP with its own MAC and IPv4 address, or as a probe (RFC 5227). It may not be a router, nor a
-DHCP server.
+(RFC 3810) and echo; as a neighbour it may claim its own addresses only; ARP with its own MAC and IPv4 address, or as
+a probe (RFC 5227). It may not be a router, nor a DHCP server.
 """
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -26,12 +27,29 @@ class SetName(StrEnum):
     MACS = "guest_macs"
     IPV4 = "guest_ipv4"
     IPV6 = "guest_ipv6"
+    TARGETS = "guest_targets"
+    """The IPv6 addresses once more, as what neighbour discovery speaks of."""
 
 
-SET_TYPES: dict[SetName, tuple[str, str]] = {
-    SetName.MACS: ("ifname", "ether_addr"),
-    SetName.IPV4: ("ifname", "ipv4_addr"),
-    SetName.IPV6: ("ifname", "ipv6_addr"),
+@dataclass(frozen=True, slots=True)
+class SetKey:
+    """What the elements of a set are."""
+
+    declared: str
+    """As it is written."""
+    read: tuple[str, str]
+    """The types that nft shows."""
+
+
+_TARGET = "@th,64,128"
+"""The target of neighbour discovery, behind 8 octets of ICMPv6 (RFC 4861, 4.3 and 4.4). nft has a name for it since
+1.0.8 only, and compares this one with bare numbers."""
+
+SET_KEYS: dict[SetName, SetKey] = {
+    SetName.MACS: SetKey("type ifname . ether_addr", ("ifname", "ether_addr")),
+    SetName.IPV4: SetKey("type ifname . ipv4_addr", ("ifname", "ipv4_addr")),
+    SetName.IPV6: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
+    SetName.TARGETS: SetKey(f"typeof iifname . {_TARGET}", ("ifname", "integer")),
 }
 
 
@@ -42,6 +60,7 @@ class CounterName(StrEnum):
     ARP = "dropped_arp"
     IPV4 = "dropped_ipv4"
     IPV6 = "dropped_ipv6"
+    NEIGHBOUR = "dropped_neighbour"
     DHCP = "dropped_dhcp_server"
     ROUTER = "dropped_router"
     REDIRECT = "dropped_redirect"
@@ -52,14 +71,25 @@ class CounterName(StrEnum):
 class Rule:
     """One rule of a shared chain."""
 
-    comment: str
-    """Its mark in the kernel: which rules are there is read back by these."""
+    name: str
     text: str
+
+    @property
+    def comment(self) -> str:
+        """Its mark in the kernel: which rules are there is read back by these. Another text has another mark, so an
+        agent finds what an older one loaded.
+        """
+        return f"{self.name} {hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
 
 def _drop(counter: CounterName) -> str:
     return f'counter name "{counter}" drop'
 
+
+# Link-local addresses are the guest's to choose (RFC 7217): the link has two ends, so there is nobody else to be.
+_NOT_ITS_OWN = (
+    f"iifname . {_TARGET} != @{SetName.TARGETS} @th,64,64 != 0xfe80000000000000 {_drop(CounterName.NEIGHBOUR)}"
+)
 
 SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
     "guest_arp": (
@@ -80,6 +110,8 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("router", f"icmpv6 type nd-router-advert {_drop(CounterName.ROUTER)}"),
         Rule("redirect", f"icmpv6 type nd-redirect {_drop(CounterName.REDIRECT)}"),
         Rule("dhcp-server", f"udp sport 547 {_drop(CounterName.DHCP)}"),
+        Rule("claim", f"icmpv6 type nd-neighbor-advert {_NOT_ITS_OWN}"),
+        Rule("duplicate-probe", f"ip6 saddr :: icmpv6 type nd-neighbor-solicit {_NOT_ITS_OWN}"),
         Rule(
             "unspecified",
             "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld-listener-report, "
@@ -128,6 +160,10 @@ class Guard:
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
 
+    def loaded(self) -> "GuardState":
+        """What the table holds when it is loaded."""
+        return GuardState(ChainState.RIGHT, frozenset({self.mac}), self.ipv4, self.ipv6, targets=self.ipv6)
+
 
 class ChainState(StrEnum):
     """A port's own chain, as it was read."""
@@ -145,10 +181,15 @@ class GuardState:
     macs: frozenset[str]
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
+    targets: frozenset[IPv6Address]
 
     def is_as(self, guard: Guard) -> bool:
         """Whether it lets through what it should and nothing else."""
-        return self == GuardState(ChainState.RIGHT, frozenset({guard.mac}), guard.ipv4, guard.ipv6)
+        return self == guard.loaded()
+
+
+NOT_GUARDED = GuardState(ChainState.ABSENT, frozenset(), frozenset(), frozenset(), frozenset())
+"""A port of which the table holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class SetDown(_OfPort):
 
     stage: ClassVar[Stage] = Stage.SET_DOWN
 
+    index: int
+
     def __str__(self) -> str:
         return f"set {self.interface} down"
 
@@ -122,6 +124,18 @@ class CreateLink(_OfPort):
 
     def __str__(self) -> str:
         return f"create {'TAP' if self.kind is LinkKind.TAP else 'veth'} {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RenameLink(_OfPort):
+    """Give a link of ours its name back. It must be down."""
+
+    stage: ClassVar[Stage] = Stage.CREATE_LINK
+
+    index: int
+
+    def __str__(self) -> str:
+        return f"name link {self.index} {self.interface} again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +267,7 @@ Operation = (
     | SetDown
     | DeleteLink
     | CreateLink
+    | RenameLink
     | SetAlias
     | AddAlternativeName
     | SetMac

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.dataplane import ROUTE_METRIC
@@ -39,10 +39,14 @@ def plan(desired: Sequence[DesiredVm], actual: Actual) -> Plan:
     problems = {problem.vm: problem for problem in _problems(ports, actual)}
     interfaces = {port.interface for port in ports}
     routes = _Routes.of(actual, interfaces)
+    marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
     todo: list[do.Operation] = [*_node(actual)]
     for port in ports:
         if port.vm not in problems:
-            todo.extend(_port(port, actual, routes))
+            todo.extend(_port(port, actual, routes, marked.get(port.alias)))
+        elif _is_taken(port, actual):
+            # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
+            todo.extend(_removal(port, None, actual.ruleset.guards.get(port.interface)))
     return Plan(
         operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
         problems=tuple(problems.values()),
@@ -80,6 +84,11 @@ def is_ours(link: Link, alias: str) -> bool:
     return link.alias == alias or (link.alias is None and link.group == LINK_GROUP)
 
 
+def _is_taken(port: Port, actual: Actual) -> bool:
+    link = actual.links.get(port.interface)
+    return link is not None and not is_ours(link, port.alias)
+
+
 def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
     for link in actual.links.values():
         if link.name not in interfaces and link.alias is not None and link.alias.startswith(ALIAS_PREFIX):
@@ -91,8 +100,8 @@ def _problems(ports: Sequence[Port], actual: Actual) -> Iterator[Problem]:
     for port in ports:
         if port.presence is Presence.ABSENT:
             continue
-        link = actual.links.get(port.interface)
-        if link is not None and not is_ours(link, port.alias):
+        if _is_taken(port, actual):
+            link = actual.links[port.interface]
             yield Problem(
                 port.vm,
                 f"interface {port.interface} should be the VM's, but another one has this name "
@@ -126,10 +135,10 @@ def _node(actual: Actual) -> Iterator[do.Operation]:
         yield do.LoadTable()
 
 
-def _port(port: Port, actual: Actual, routes: _Routes) -> Iterator[do.Operation]:
-    link = actual.links.get(port.interface)
-    if link is not None and not is_ours(link, port.alias):
-        link = None
+def _port(port: Port, actual: Actual, routes: _Routes, marked: Link | None) -> Iterator[do.Operation]:
+    """`marked` is a link with the port's alias: ours, whatever somebody has named it."""
+    named = None if _is_taken(port, actual) else actual.links.get(port.interface)
+    link = named or marked
     found = actual.ruleset.guards.get(port.interface)
     unwanted = link is not None and link.kind != port.kind
     present = routes.concerning(port)
@@ -140,12 +149,26 @@ def _port(port: Port, actual: Actual, routes: _Routes) -> Iterator[do.Operation]
         yield from _removal(port, link, None)
         yield from _creation(port, found)
     else:
+        if named is None:
+            yield from _renaming(port, link)
+            link = _once_renamed(link)
         yield from _repair(port, link)
-        if found is None or not found.is_as(port.guard):
+        if named is None or found is None or not found.is_as(port.guard):
             yield do.LoadGuard(port.vm, port.interface, port.guard, found)
         if not link.up:
             yield do.SetUp(port.vm, port.interface)
-    yield from _missing_routes(port, frozenset() if link is None or unwanted else present)
+    yield from _missing_routes(port, present if named is not None and not unwanted else frozenset())
+
+
+def _renaming(port: Port, link: Link) -> Iterator[do.Operation]:
+    if link.up:
+        yield do.SetDown(port.vm, port.interface, link.index)
+    yield do.RenameLink(port.vm, port.interface, link.index)
+
+
+def _once_renamed(link: Link) -> Link:
+    """Going down has taken its IPv6 addresses and its routes."""
+    return replace(link, up=False, addresses=frozenset(it for it in link.addresses if it.version == 4))
 
 
 def _surplus_routes(port: Port, present: frozenset[HostRoute]) -> Iterator[do.Operation]:
@@ -166,7 +189,7 @@ def _wanted_routes(port: Port) -> frozenset[HostRoute]:
 
 def _removal(port: Port, link: Link | None, found: GuardState | None) -> Iterator[do.Operation]:
     if link is not None and link.up:
-        yield do.SetDown(port.vm, port.interface)
+        yield do.SetDown(port.vm, port.interface, link.index)
     if found is not None:
         yield do.RemoveGuard(port.vm, port.interface, found)
     if link is not None:

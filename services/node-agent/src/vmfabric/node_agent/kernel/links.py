@@ -67,6 +67,16 @@ def change(netlink: Netlink, interface: str, **values: str | int) -> None:
     netlink.link("set", index=socket.if_nametoindex(interface), **values)
 
 
+def set_down(netlink: Netlink, index: int) -> None:
+    """Its routes and IPv6 addresses go."""
+    netlink.link("set", index=index, state="down")
+
+
+def rename(netlink: Netlink, index: int, name: str) -> None:
+    """An error while it is up, on older kernels, and when the name is taken."""
+    netlink.link("set", index=index, ifname=name)
+
+
 def add_alternative_name(netlink: Netlink, interface: str, name: str) -> None:
     """Another name that `ip link show` finds it by."""
     netlink.link("property_add", index=socket.if_nametoindex(interface), altname=name)

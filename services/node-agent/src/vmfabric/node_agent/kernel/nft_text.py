@@ -8,8 +8,9 @@ from typing import assert_never
 
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.antispoof import (
+    NOT_GUARDED,
     PORT_RULE,
-    SET_TYPES,
+    SET_KEYS,
     SHARED_CHAINS,
     TABLE,
     ChainState,
@@ -45,8 +46,8 @@ def _lines(operation: GuardOperation) -> Iterator[str]:
 
 def _table() -> Iterator[str]:
     yield f"add table {_OURS}"
-    for name, (interface, address) in SET_TYPES.items():
-        yield f"add set {_OURS} {name} {{ type {interface} . {address}; }}"
+    for name, key in SET_KEYS.items():
+        yield f"add set {_OURS} {name} {{ {key.declared}; }}"
     for counter in CounterName:
         yield f"add counter {_OURS} {counter}"
     for chain in SHARED_CHAINS:
@@ -59,10 +60,7 @@ def _table() -> Iterator[str]:
 
 def _port(guard: Guard, found: GuardState | None) -> Iterator[str]:
     chain = chain_name(guard.interface)
-    known = found or GuardState(ChainState.ABSENT, frozenset(), frozenset(), frozenset())
-    yield from _elements("add", SetName.MACS, guard.interface, {guard.mac} - known.macs)
-    yield from _elements("add", SetName.IPV4, guard.interface, guard.ipv4 - known.ipv4)
-    yield from _elements("add", SetName.IPV6, guard.interface, guard.ipv6 - known.ipv6)
+    yield from _surplus("add", guard.interface, guard.loaded(), found or NOT_GUARDED)
     hook = f'type filter hook ingress device "{guard.interface}" priority 0; policy drop;'
     yield f"add chain {_OURS} {chain} {{ {hook} }}"
     yield _rule(chain, PORT_RULE)
@@ -74,13 +72,19 @@ def _removed(interface: InterfaceName, found: GuardState | None, *, keep: Guard 
     if found.chain is not ChainState.ABSENT:
         yield f"flush chain {_OURS} {chain_name(interface)}"
         yield f"delete chain {_OURS} {chain_name(interface)}"
-    yield from _elements("delete", SetName.MACS, interface, found.macs - ({keep.mac} if keep else set()))
-    yield from _elements("delete", SetName.IPV4, interface, found.ipv4 - (keep.ipv4 if keep else set()))
-    yield from _elements("delete", SetName.IPV6, interface, found.ipv6 - (keep.ipv6 if keep else set()))
+    yield from _surplus("delete", interface, found, keep.loaded() if keep else NOT_GUARDED)
 
 
-def _elements(verb: str, name: SetName, interface: InterfaceName, addresses: Iterable[object]) -> Iterator[str]:
-    words = ", ".join(f'"{interface}" . {address}' for address in sorted(map(str, addresses)))
+def _surplus(verb: str, interface: InterfaceName, more: GuardState, less: GuardState) -> Iterator[str]:
+    """What the one has and the other has not."""
+    yield from _elements(verb, SetName.MACS, interface, more.macs - less.macs)
+    yield from _elements(verb, SetName.IPV4, interface, map(str, more.ipv4 - less.ipv4))
+    yield from _elements(verb, SetName.IPV6, interface, map(str, more.ipv6 - less.ipv6))
+    yield from _elements(verb, SetName.TARGETS, interface, (f"{int(it):#034x}" for it in more.targets - less.targets))
+
+
+def _elements(verb: str, name: SetName, interface: InterfaceName, addresses: Iterable[str]) -> Iterator[str]:
+    words = ", ".join(f'"{interface}" . {address}' for address in sorted(addresses))
     if words:
         yield f"{verb} element {_OURS} {name} {{ {words} }}"
 

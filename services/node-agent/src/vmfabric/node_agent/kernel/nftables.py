@@ -9,7 +9,7 @@ from typing import Any
 
 from vmfabric.node_agent.domain.antispoof import (
     PORT_RULE,
-    SET_TYPES,
+    SET_KEYS,
     SHARED_CHAINS,
     TABLE,
     ChainState,
@@ -79,14 +79,14 @@ def _ruleset(entries: Sequence[tuple[str, Any]]) -> Ruleset:
         if kind == "rule":
             rules[body["chain"]].append(body.get("comment"))
     complete = (
-        all(name in sets and sets[name]["type"] == list(types) for name, types in SET_TYPES.items())
+        all(name in sets and sets[name]["type"] == list(key.read) for name, key in SET_KEYS.items())
         and counters >= set(CounterName)
         and all(
             name in chains and rules[name] == [rule.comment for rule in wanted]
             for name, wanted in SHARED_CHAINS.items()
         )
     )
-    elements = {name: _elements(sets.get(name)) for name in SET_TYPES}
+    elements = {name: _elements(sets.get(name)) for name in SET_KEYS}
     bound = {interface for interface in map(interface_of_chain, chains) if interface is not None}
     interfaces = bound.union(*elements.values())
     return Ruleset(
@@ -97,6 +97,7 @@ def _ruleset(entries: Sequence[tuple[str, Any]]) -> Ruleset:
                 macs=frozenset(elements[SetName.MACS].get(interface, ())),
                 ipv4=frozenset(IPv4Address(text) for text in elements[SetName.IPV4].get(interface, ())),
                 ipv6=frozenset(IPv6Address(text) for text in elements[SetName.IPV6].get(interface, ())),
+                targets=frozenset(_target(number) for number in elements[SetName.TARGETS].get(interface, ())),
             )
             for interface in interfaces
         },
@@ -110,6 +111,11 @@ def _chain_state(interface: str, chain: Any, comments: Sequence[str | None]) -> 
     # nft 1.0.6 does not print the device; the name of the chain stands for it.
     right = hooked and chain.get("dev", interface) == interface and list(comments) == [PORT_RULE.comment]
     return ChainState.RIGHT if right else ChainState.WRONG
+
+
+def _target(number: str | int) -> IPv6Address:
+    # nft prints a number that is too long for JSON as text.
+    return IPv6Address(int(number, 16) if isinstance(number, str) else number)
 
 
 def _elements(body: Any) -> dict[str, set[str]]:

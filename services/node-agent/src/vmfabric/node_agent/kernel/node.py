@@ -131,8 +131,10 @@ class NodeKernel:
                 sysctls.write(name, value)
             case do.RemoveRoute(interface=interface, prefix=prefix, metric=metric):
                 routes.remove(netlink, interface, prefix, metric)
-            case do.SetDown(interface=interface):
-                links.change(netlink, interface, state="down")
+            case do.SetDown(index=index):
+                links.set_down(netlink, index)
+            case do.RenameLink(interface=interface, index=index):
+                links.rename(netlink, index, interface)
             case do.DeleteLink(index=index):
                 links.delete(dump, netlink, [index])
             case do.CreateLink():
