@@ -167,8 +167,8 @@ async def start(nats_url: str, database_url: str) -> AsyncIterator[Start]:
     yield once
     for task in running:
         task.cancel()
-    if running:
-        await asyncio.wait(running)
+    ends = await asyncio.gather(*running, return_exceptions=True)
+    assert [end for end in ends if not isinstance(end, asyncio.CancelledError)] == []
 
 
 @pytest.fixture

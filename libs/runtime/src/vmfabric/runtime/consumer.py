@@ -136,7 +136,7 @@ class Consumer:
         try:
             with self._seconds[name].time():
                 async with asyncio.timeout(_HANDLER_SECONDS):
-                    await route.handler(Message(event, trace, message.metadata.timestamp.astimezone(UTC)))
+                    await route.handler(_typed(message, event, trace))
         except Refused as error:
             await self._dead(message, error.sentence)
         except self._transient as error:
@@ -220,6 +220,11 @@ def _subjects(route: AnyRoute) -> list[str]:
 
 def _lane(event: Event) -> tuple[str, ...]:
     return (getattr(event, "cluster", ""), getattr(event, "vm", ""))
+
+
+def _typed(message: Msg, event: Event, trace: Trace) -> Message[Event]:
+    metadata = message.metadata
+    return Message(event, trace, metadata.timestamp.astimezone(UTC), metadata.sequence.stream)
 
 
 def _invalid(message: Msg, reason: str) -> Invalid:

@@ -20,6 +20,8 @@ class Message(Generic[E_co]):
     trace: Trace
     at: datetime
     """When the bus took it."""
+    sequence: int = 0
+    """The number that its stream gave it; a stream that lost its data begins again."""
 
 
 Handler = Callable[[Message[E]], Awaitable[None]]

@@ -18,6 +18,7 @@ from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.inbound import UnreadableError, parse
 from vmfabric.runtime.service import Service, run
 from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
@@ -44,11 +45,14 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     await migrate(settings.database_url, schema=SOURCE, directory=MIGRATIONS)
     pool = await connect(settings.database_url, schema=SOURCE, size=settings.connections)
     relay = Relay(pool, service.bus)
-    store = PostgresStore(pool, relay.wake)
+    store = PostgresStore(pool)
+    desk = Desk(store, committed=relay.wake)
     patience = Patience(phase=settings.phase_seconds, first=settings.ask_again_seconds)
-    handlers = Handlers(store, service.clock, patience)
-    nodes = Nodes(store, service.clock, lost_after=settings.node_lost_seconds)
-    republish = Republish(store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]))
+    handlers = Handlers(desk, service.clock, patience)
+    nodes = Nodes(store, service.clock, committed=relay.wake, lost_after=settings.node_lost_seconds)
+    republish = Republish(
+        store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]), committed=relay.wake
+    )
     service.bus.on_reconnect(republish.wake)
 
     requests = Consumer(
@@ -60,8 +64,9 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         transient=TRANSIENT,
     )
     facts = Consumer(service.bus, stream=FACT_STREAM, durable=SOURCE, routes=handlers.facts(), transient=TRANSIENT)
-    endpoints = Administration(store).endpoints()
+    endpoints = Administration(store, committed=relay.wake).endpoints()
     service.tasks.create_task(relay.run())
+    service.tasks.create_task(desk.run())
     await service.bus.connected()
     await _hear(service, nodes)
     for task in (

@@ -1,19 +1,23 @@
-"""A store without Postgres, for the simulation: what is not committed is gone, and rows are locked until the end."""
+"""A store without Postgres, for simulations: what is not committed is gone, and rows are locked until the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
-from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.record import VmRecord
+from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
+
+
+class ConstraintError(Exception):
+    """What a constraint of the database would say."""
 
 
 @dataclass
@@ -21,184 +25,155 @@ class Tables:
     """What is committed; it outlives the process."""
 
     clusters: dict[ClusterName, ClusterSpec] = field(default_factory=dict)
-    nodes: dict[tuple[ClusterName, NodeName], NodeRow] = field(default_factory=dict)
-    vms: dict[tuple[ClusterName, VmName], VmRecord] = field(default_factory=dict)
-    last_requests: dict[tuple[ClusterName, VmName], datetime] = field(default_factory=dict)
+    nodes: dict[NodeKey, NodeRow] = field(default_factory=dict)
+    vms: dict[VmKey, VmRecord] = field(default_factory=dict)
+    last_requests: dict[VmKey, Stamp] = field(default_factory=dict)
     generation: int = 0
     outbox: list[Outgoing] = field(default_factory=list)
+    """Oldest first; whoever publishes takes out what the bus has kept."""
+
+
+async def _no_time() -> None:
+    """The database answers at once."""
 
 
 class MemoryStore:
-    """Transactions on tables in memory."""
+    """Transactions on tables in memory.
 
-    def __init__(self, tables: Tables, *, round_trip: Callable[[], Awaitable[None]]) -> None:
+    `round_trip` is awaited before each answer of the database and once more after a commit: it may take time, or
+    raise what a database that is away would raise. A process that crashes is a task that is cancelled.
+    """
+
+    def __init__(self, tables: Tables, *, round_trip: Callable[[], Awaitable[None]] = _no_time) -> None:
         self._tables = tables
         self._round_trip = round_trip
-        self._locks: dict[object, asyncio.Lock] = {}
-        self.on_commit: Callable[[], None] = lambda: None
+        self._locks: dict[tuple[str, VmKey | NodeKey], asyncio.Lock] = {}
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
-        """Commits at the end of the block."""
+    async def rows(self) -> AsyncIterator["MemoryRows"]:
+        """Commits at the end of the block, rolls back when it raises."""
         async with AsyncExitStack() as held:
-            tx = MemoryTransaction(self._tables, self._round_trip, self._locks, held)
-            yield tx
+            rows = MemoryRows(self._tables, self._round_trip, self._locks, held)
+            yield rows
+            rows.commit()
             await self._round_trip()
-            tx.commit()
-        self.on_commit()
 
 
-class MemoryTransaction:
-    """Reads see the transaction's own writes."""
+class MemoryRows:
+    """The same answers as the statements give; see `ports.Rows`."""
 
     def __init__(
         self,
         tables: Tables,
         round_trip: Callable[[], Awaitable[None]],
-        locks: dict[object, asyncio.Lock],
+        locks: dict[tuple[str, VmKey | NodeKey], asyncio.Lock],
         held: AsyncExitStack,
     ) -> None:
         self._tables = tables
         self._round_trip = round_trip
         self._locks = locks
         self._held = held
-        self._mine: set[object] = set()
-        self._writes: list[Callable[[Tables], None]] = []
+        self._mine: set[tuple[str, VmKey | NodeKey]] = set()
+        self._written: Changes | None = None
 
     def commit(self) -> None:
-        """Everything at once."""
-        for write in self._writes:
-            write(self._tables)
-
-    async def cluster(self, name: ClusterName) -> ClusterSpec | None:
-        await self._round_trip()
-        return self._tables.clusters.get(name)
+        """Everything at once, or nothing. ConstraintError when it cannot be."""
+        if self._written is None:
+            return
+        _check(self._tables, self._written)
+        _apply(self._tables, self._written)
 
     async def clusters(self) -> Sequence[ClusterSpec]:
         await self._round_trip()
         return [self._tables.clusters[name] for name in sorted(self._tables.clusters)]
 
-    async def save_cluster(self, spec: ClusterSpec) -> None:
+    async def nodes(self, cluster: ClusterName | None = None, *, lock: bool = False) -> Sequence[NodeRow]:
         await self._round_trip()
-        self._writes.append(lambda tables: tables.clusters.update({spec.name: spec}))
+        keys = [key for key in sorted(self._tables.nodes) if cluster in {None, key.cluster}]
+        if lock:
+            await self._lock([("node", key) for key in keys])
+        return [self._tables.nodes[key] for key in keys]
 
-    async def node(self, cluster: ClusterName, name: NodeName) -> NodeRow | None:
+    async def lock_vms(self, keys: Collection[VmKey]) -> Mapping[VmKey, VmRecord]:
         await self._round_trip()
-        return self._tables.nodes.get((cluster, name))
+        # As in Postgres, a row that is not there cannot be locked; one that goes while we wait is not found.
+        await self._lock([("vm", key) for key in sorted(keys) if key in self._tables.vms])
+        return {key: self._tables.vms[key] for key in keys if key in self._tables.vms}
 
-    async def nodes(self, cluster: ClusterName | None = None, *, claim: bool = False) -> Sequence[NodeRow]:
-        if claim:
-            await self._lock(("claim", cluster))
+    async def vm(self, key: VmKey) -> VmRecord | None:
         await self._round_trip()
-        return [self._tables.nodes[key] for key in sorted(self._tables.nodes) if cluster in {None, key[0]}]
-
-    async def save_node(self, spec: NodeSpec) -> None:
-        await self._round_trip()
-
-        def write(tables: Tables) -> None:
-            key = (spec.cluster, spec.name)
-            found = tables.nodes.get(key) or NodeRow(spec, NodeState.APPLIED, None, (), Usage())
-            tables.nodes[key] = replace(found, spec=spec)
-
-        self._writes.append(write)
-
-    async def save_node_state(
-        self,
-        cluster: ClusterName,
-        name: NodeName,
-        state: NodeState,
-        heard_at: datetime | None,
-        addresses: Sequence[HostAddress],
-    ) -> None:
-        await self._round_trip()
-
-        def write(tables: Tables) -> None:
-            found = tables.nodes[cluster, name]
-            tables.nodes[cluster, name] = replace(found, state=state, heard_at=heard_at, addresses=tuple(addresses))
-
-        self._writes.append(write)
-
-    async def vm(self, cluster: ClusterName, name: VmName) -> VmRecord | None:
-        await self._lock(("vm", cluster, name))
-        await self._round_trip()
-        return self._tables.vms.get((cluster, name))
+        return self._tables.vms.get(key)
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
         await self._round_trip()
-        keys = [key for key in sorted(self._tables.vms) if key > after and cluster in {None, key[0]}]
+        keys = [key for key in sorted(self._tables.vms) if key > after and cluster in {None, key.cluster}]
         return [self._tables.vms[key] for key in keys[:limit]]
 
-    async def add_vm(self, record: VmRecord) -> None:
+    async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:
         await self._round_trip()
+        due = [
+            (moment, key)
+            for key, record in self._tables.vms.items()
+            if (moment := record.waiting.due) is not None and moment <= now
+        ]
+        return [key for _moment, key in sorted(due)[:limit]]
 
-        def write(tables: Tables) -> None:
-            if (record.cluster, record.vm) in tables.vms:
-                raise ValueError(f"{record.cluster}/{record.vm} is there already")
-            tables.vms[record.cluster, record.vm] = record
-            _use(tables, record, 1)
-
-        self._writes.append(write)
-
-    async def save_vm(self, record: VmRecord) -> None:
+    async def last_requests(self, keys: Collection[VmKey]) -> Mapping[VmKey, Stamp]:
         await self._round_trip()
-        self._writes.append(lambda tables: tables.vms.update({(record.cluster, record.vm): record}))
+        return {key: self._tables.last_requests[key] for key in keys if key in self._tables.last_requests}
 
-    async def remove_vm(self, record: VmRecord) -> None:
+    async def new_generations(self, count: int) -> Sequence[int]:
+        # As a sequence of Postgres: numbers are used up even when the transaction is rolled back.
         await self._round_trip()
+        first = self._tables.generation + 1
+        self._tables.generation += count
+        return range(first, first + count)
 
-        def write(tables: Tables) -> None:
-            del tables.vms[record.cluster, record.vm]
-            _use(tables, record, -1)
-
-        self._writes.append(write)
-
-    async def due_vms(self, now: datetime, limit: int) -> Sequence[tuple[ClusterName, VmName]]:
+    async def waiting_subjects(self) -> Collection[str]:
         await self._round_trip()
-        return [key for key, record in sorted(self._tables.vms.items()) if record.waiting.is_due(now)][:limit]
+        return frozenset(message.subject for message in self._tables.outbox)
 
-    async def last_request(self, cluster: ClusterName, name: VmName) -> datetime | None:
+    async def write(self, changes: Changes) -> None:
         await self._round_trip()
-        return self._tables.last_requests.get((cluster, name))
+        self._written = changes
 
-    async def keep_last_request(self, cluster: ClusterName, name: VmName, at: datetime) -> None:
-        await self._round_trip()
-        self._writes.append(lambda tables: tables.last_requests.update({(cluster, name): at}))
-
-    async def forget_requests(self, before: datetime) -> None:
-        await self._round_trip()
-
-        def write(tables: Tables) -> None:
-            tables.last_requests = {key: at for key, at in tables.last_requests.items() if at >= before}
-
-        self._writes.append(write)
-
-    async def next_generation(self) -> int:
-        # As a sequence of Postgres: a number is used up even when the transaction is rolled back.
-        await self._round_trip()
-        self._tables.generation += 1
-        return self._tables.generation
-
-    async def send(self, messages: Sequence[Outgoing]) -> None:
-        await self._round_trip()
-        self._writes.append(lambda tables: tables.outbox.extend(messages))
-
-    async def is_sending(self) -> bool:
-        await self._round_trip()
-        return bool(self._tables.outbox)
-
-    async def _lock(self, key: object) -> None:
-        if key not in self._mine:
-            self._mine.add(key)
-            await self._held.enter_async_context(self._locks.setdefault(key, asyncio.Lock()))
+    async def _lock(self, keys: Sequence[tuple[str, VmKey | NodeKey]]) -> None:
+        for key in keys:
+            if key not in self._mine:
+                await self._held.enter_async_context(self._locks.setdefault(key, asyncio.Lock()))
+                self._mine.add(key)
 
 
-def _use(tables: Tables, record: VmRecord, sign: int) -> None:
-    key = (record.cluster, record.node)
-    row, size = tables.nodes[key], record.request
-    used = Usage(
-        row.used.cpu + sign * size.cpu,
-        row.used.memory_mb + sign * size.memory_mb,
-        row.used.disk_gb + sign * size.disk_gb,
-        row.used.vms + sign,
-    )
-    tables.nodes[key] = replace(row, used=used)
+def _check(tables: Tables, changes: Changes) -> None:
+    for record in changes.new_vms.values():
+        if record.key in tables.vms:
+            raise ConstraintError(f"{record.key} is there already")
+        if NodeKey(record.cluster, record.node) not in tables.nodes:
+            raise ConstraintError(f"{record.key} is on {record.node}, which is not there")
+    for key, used in changes.used.items():
+        if min(_sums(tables.nodes[key].used + used)) < 0:
+            raise ConstraintError(f"{key} would carry less than nothing")
+
+
+def _apply(tables: Tables, changes: Changes) -> None:
+    tables.clusters |= changes.clusters
+    for key, spec in changes.nodes.items():
+        found = tables.nodes.get(key) or NodeRow(spec, Heard(NodeState.APPLIED, None, ()), Usage())
+        tables.nodes[key] = replace(found, spec=spec)
+    for key, heard in changes.heard.items():
+        tables.nodes[key] = replace(tables.nodes[key], heard=heard)
+    for gone in changes.gone:
+        del tables.vms[gone]
+    tables.vms |= changes.new_vms
+    tables.vms |= changes.vms
+    for key, used in changes.used.items():
+        tables.nodes[key] = replace(tables.nodes[key], used=tables.nodes[key].used + used)
+    tables.last_requests |= changes.last_requests
+    if changes.forget_before is not None:
+        kept = {key: stamp for key, stamp in tables.last_requests.items() if stamp.at >= changes.forget_before}
+        tables.last_requests = kept
+    tables.outbox += changes.messages
+
+
+def _sums(used: Usage) -> tuple[int, ...]:
+    return (used.cpu, used.memory_mb, used.disk_gb, used.vms)

@@ -1,18 +1,16 @@
-"""What the handlers need from the outside."""
+"""What the scheduler needs from the outside."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.record import VmRecord
+from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,103 +18,62 @@ class NodeRow:
     """A node as it is kept."""
 
     spec: NodeSpec
-    state: NodeState
-    heard_at: datetime | None
-    addresses: tuple[HostAddress, ...]
-    """Of its last heartbeat."""
+    heard: Heard
     used: Usage
 
+    @property
+    def key(self) -> NodeKey:
+        """Cluster and name."""
+        return NodeKey(self.spec.cluster, self.spec.name)
 
-class Transaction(Protocol):
-    """All of it or nothing of it; what is sent is published after the commit."""
 
-    async def cluster(self, name: ClusterName) -> ClusterSpec | None:
-        """One cluster."""
-        ...
+class Rows(Protocol):
+    """An open transaction of the database."""
 
     async def clusters(self) -> Sequence[ClusterSpec]:
         """All, by name."""
         ...
 
-    async def save_cluster(self, spec: ClusterSpec) -> None:
-        """Make it so."""
+    async def nodes(self, cluster: ClusterName | None = None, *, lock: bool = False) -> Sequence[NodeRow]:
+        """Of a cluster or of all, by name. With `lock` nobody else changes them until the end."""
         ...
 
-    async def node(self, cluster: ClusterName, name: NodeName) -> NodeRow | None:
-        """One node."""
+    async def lock_vms(self, keys: Collection[VmKey]) -> Mapping[VmKey, VmRecord]:
+        """Those that are there; nobody else changes them until the end."""
         ...
 
-    async def nodes(self, cluster: ClusterName | None = None, *, claim: bool = False) -> Sequence[NodeRow]:
-        """Of a cluster or of all, by name. With `claim` nobody else may claim room on them until the commit."""
-        ...
-
-    async def save_node(self, spec: NodeSpec) -> None:
-        """Make it so; state and use stay."""
-        ...
-
-    async def save_node_state(
-        self,
-        cluster: ClusterName,
-        name: NodeName,
-        state: NodeState,
-        heard_at: datetime | None,
-        addresses: Sequence[HostAddress],
-    ) -> None:
-        """What was heard of it."""
-        ...
-
-    async def vm(self, cluster: ClusterName, name: VmName) -> VmRecord | None:
-        """One VM; nobody else may change it until the commit."""
+    async def vm(self, key: VmKey) -> VmRecord | None:
+        """One VM as it is now."""
         ...
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
         """The next ones by (cluster, name) behind `after`."""
         ...
 
-    async def add_vm(self, record: VmRecord) -> None:
-        """A new one, which takes its size of its node."""
+    async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:
+        """Those that must be asked for again, or whose deadline is over; the longest due first."""
         ...
 
-    async def save_vm(self, record: VmRecord) -> None:
-        """One that is there already."""
+    async def last_requests(self, keys: Collection[VmKey]) -> Mapping[VmKey, Stamp]:
+        """The last request that was served for VMs that are not there."""
         ...
 
-    async def remove_vm(self, record: VmRecord) -> None:
-        """It gives its size back to its node."""
+    async def new_generations(self, count: int) -> Sequence[int]:
+        """Higher than all before, ascending. Those that are not used are lost."""
         ...
 
-    async def due_vms(self, now: datetime, limit: int) -> Sequence[tuple[ClusterName, VmName]]:
-        """Those that must be asked for again, or whose deadline is over."""
+    async def waiting_subjects(self) -> Collection[str]:
+        """Of the messages that are committed and not published yet."""
         ...
 
-    async def last_request(self, cluster: ClusterName, name: VmName) -> datetime | None:
-        """When the bus took the last request that was served for a VM that is not there."""
-        ...
-
-    async def keep_last_request(self, cluster: ClusterName, name: VmName, at: datetime) -> None:
-        """Remember it, so that a late repetition is known as one."""
-        ...
-
-    async def forget_requests(self, before: datetime) -> None:
-        """No stream keeps a request that old."""
-        ...
-
-    async def next_generation(self) -> int:
-        """Higher than all before."""
-        ...
-
-    async def send(self, messages: Sequence[Outgoing]) -> None:
-        """Publish these after the commit, in this order."""
-        ...
-
-    async def is_sending(self) -> bool:
-        """Whether messages wait to be published."""
+    async def write(self, changes: Changes) -> None:
+        """Once, at the end of the transaction."""
         ...
 
 
 class Store(Protocol):
     """Where transactions come from."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def rows(self) -> AbstractAsyncContextManager[Rows]:
         """Commits at the end of the block, rolls back when it raises."""
         ...

@@ -1,16 +1,19 @@
-"""Desired state again from Postgres: the bucket may have lost what it had."""
+"""Desired state again from Postgres: the bucket may have lost what it had, or have back what it had lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import structlog
 
-from vmfabric.contract.desired import DesiredNode, DesiredVm
+from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm
 from vmfabric.contract.errors import TryAgain
 from vmfabric.database.pool import TRANSIENT
-from vmfabric.runtime.desired import put
+from vmfabric.runtime.desired import KEY_SUBJECT, put
 from vmfabric.scheduler.domain.cluster import desired_node
-from vmfabric.scheduler.ports import Store, Transaction
+from vmfabric.scheduler.domain.record import VmKey
+from vmfabric.scheduler.ports import Rows, Store
+from vmfabric.scheduler.transaction import transaction
 
 _PAGE = 500
 _CHECK_SECONDS = 60.0
@@ -22,12 +25,39 @@ log = structlog.get_logger()
 ReadBucket = Callable[[], Awaitable[Mapping[str, bytes]]]
 
 
-class Republish:
-    """Puts every key that the bucket lacks or has otherwise; at start, after a reconnect, and every minute."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The bucket beside the database, and what was on its way from one to the other meanwhile."""
 
-    def __init__(self, store: Store, read_bucket: ReadBucket) -> None:
+    vms: Mapping[str, DesiredVm]
+    on_the_way: Collection[str]
+    bucket: Mapping[str, bytes]
+
+    def lacks(self, value: DesiredVm | DesiredNode) -> bool:
+        """Whether the bucket has not got this value, and will not get it by itself."""
+        key = value.key()
+        return KEY_SUBJECT + key not in self.on_the_way and self.bucket.get(key) != value.to_bytes()
+
+    def strays(self) -> list[str]:
+        """Keys of VMs that are not in the database."""
+        return sorted(
+            key
+            for key in self.bucket.keys() - self.vms.keys()
+            if key.startswith(f"{VM_KEY.stem}.") and KEY_SUBJECT + key not in self.on_the_way
+        )
+
+
+class Republish:
+    """Puts every key that the bucket lacks or has otherwise; at start, after a reconnect, and every minute.
+
+    A VM of the bucket that Postgres does not know is reported and left: a database that was set back to an older state
+    must not take VMs down.
+    """
+
+    def __init__(self, store: Store, read_bucket: ReadBucket, *, committed: Callable[[], None]) -> None:
         self._store = store
         self._read_bucket = read_bucket
+        self._committed = committed
         self._now = asyncio.Event()
 
     def wake(self) -> None:
@@ -52,30 +82,49 @@ class Republish:
 
     async def once(self) -> int:
         """How many keys were put."""
-        async with self._store.transaction() as tx:
-            waiting = await tx.is_sending()
-        if waiting:
-            # What is in the outbox is newer than the bucket; comparing now would put it twice.
-            return 0
-        found = await self._read_bucket()
-        async with self._store.transaction() as tx:
-            values = [*await _nodes(tx), *await _vms(tx)]
-            missing = [value for value in values if found.get(value.key()) != value.to_bytes()]
-            await tx.send([put(value) for value in missing])
-        if missing:
-            log.info("republish.put", keys=len(missing), of=len(values))
-        return len(missing)
+        found = await self._look()
+        put_nodes = await self._put_nodes(found)
+        put_vms = [await self._put_vm(value) for value in found.vms.values() if found.lacks(value)]
+        if put_nodes or any(put_vms):
+            log.info("republish.put", nodes=put_nodes, vms=sum(put_vms))
+        if strays := found.strays():
+            log.warning("republish.strays", count=len(strays), first=strays[:10])
+        return put_nodes + sum(put_vms)
+
+    async def _look(self) -> Found:
+        # In this order: what is in the database is in the outbox too, or has reached the bucket before we read it.
+        async with transaction(self._store) as tx:
+            vms = await _wanted_vms(tx.rows)
+        async with transaction(self._store) as tx:
+            on_the_way = await tx.rows.waiting_subjects()
+        return Found(vms, on_the_way, await self._read_bucket())
+
+    async def _put_nodes(self, found: Found) -> int:
+        async with transaction(self._store) as tx:
+            rows = await tx.rows.nodes(lock=True)
+            # Behind the nodes: a cluster that has nodes changes only with them locked.
+            clusters = {spec.name: spec for spec in await tx.rows.clusters()}
+            lacking = [
+                value for row in rows if found.lacks(value := desired_node(clusters[row.spec.cluster], row.spec))
+            ]
+            tx.send(map(put, lacking))
+        self._committed()
+        return len(lacking)
+
+    async def _put_vm(self, value: DesiredVm) -> bool:
+        async with transaction(self._store) as tx:
+            record = await tx.vm(VmKey(value.cluster, value.vm))
+            # Locked now: a change that was made meanwhile has its own message, and none can come in between.
+            is_so = record is not None and record.desired == value
+            tx.send([put(value)] if is_so else [])
+        self._committed()
+        return is_so
 
 
-async def _nodes(tx: Transaction) -> list[DesiredNode]:
-    clusters = {spec.name: spec for spec in await tx.clusters()}
-    return [desired_node(clusters[row.spec.cluster], row.spec) for row in await tx.nodes()]
-
-
-async def _vms(tx: Transaction) -> list[DesiredVm]:
-    found: list[DesiredVm] = []
+async def _wanted_vms(rows: Rows) -> dict[str, DesiredVm]:
+    found: dict[str, DesiredVm] = {}
     after = ("", "")
-    while records := await tx.vms(None, after, _PAGE):
-        found += [record.desired for record in records if record.desired is not None]
-        after = (records[-1].cluster, records[-1].vm)
+    while records := await rows.vms(None, after, _PAGE):
+        found |= {record.desired.key(): record.desired for record in records if record.desired is not None}
+        after = records[-1].key
     return found

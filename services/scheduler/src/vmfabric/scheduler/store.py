@@ -1,108 +1,106 @@
 """The scheduler's tables in Postgres."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
-from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.names import ClusterName
 from vmfabric.database import outbox
 from vmfabric.database.pool import Connection
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.record import VmRecord
+from vmfabric.scheduler.domain.changes import Changes, Heard
+from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
 
-_NODE = "spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms"
+_NODES = """
+SELECT spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms
+FROM node WHERE $1::text IS NULL OR cluster = $1 ORDER BY cluster, name
+"""
+_NODES_LOCKED = f"{_NODES} FOR NO KEY UPDATE"
+
+_LOCK_VMS = """
+SELECT vm.record::text FROM vm JOIN unnest($1::text[], $2::text[]) AS asked (cluster, name) USING (cluster, name)
+ORDER BY cluster, name FOR UPDATE OF vm
+"""
+_LAST_REQUESTS = """
+SELECT cluster, name, at, sequence
+FROM last_request JOIN unnest($1::text[], $2::text[]) AS asked (cluster, name) USING (cluster, name)
+"""
+_ADD_VMS = """
+INSERT INTO vm (cluster, name, node, generation, phase, due, record)
+SELECT cluster, name, node, generation, phase, due, record::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[])
+    AS now (cluster, name, node, generation, phase, due, record)
+"""
+_SAVE_VMS = """
+UPDATE vm
+SET node = now.node, generation = now.generation, phase = now.phase, due = now.due, record = now.record::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[])
+    AS now (cluster, name, node, generation, phase, due, record)
+WHERE vm.cluster = now.cluster AND vm.name = now.name
+"""
+_REMOVE_VMS = """
+DELETE FROM vm USING unnest($1::text[], $2::text[]) AS gone (cluster, name)
+WHERE vm.cluster = gone.cluster AND vm.name = gone.name
+"""
+_USE = """
+UPDATE node SET used_cpu = used_cpu + $3, used_memory_mb = used_memory_mb + $4, used_disk_gb = used_disk_gb + $5,
+    vms = vms + $6 WHERE cluster = $1 AND name = $2
+"""
+_KEEP_LAST_REQUESTS = """
+INSERT INTO last_request (cluster, name, at, sequence)
+SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
+ON CONFLICT (cluster, name) DO UPDATE SET at = excluded.at, sequence = excluded.sequence
+"""
+_HEARD = "UPDATE node SET state = $3, heard_at = $4, addresses = $5 WHERE cluster = $1 AND name = $2"
+_PUT_CLUSTER = """
+INSERT INTO cluster (name, spec) VALUES ($1, $2::text::jsonb)
+ON CONFLICT (name) DO UPDATE SET spec = excluded.spec
+"""
+_PUT_NODE = """
+INSERT INTO node (cluster, name, spec) VALUES ($1, $2, $3::text::jsonb)
+ON CONFLICT (cluster, name) DO UPDATE SET spec = excluded.spec
+"""
 
 
 class PostgresStore:
-    """Transactions on a pool; `on_commit` is told after each."""
+    """Transactions on a pool."""
 
-    def __init__(self, pool: asyncpg.Pool, on_commit: Callable[[], None]) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._on_commit = on_commit
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["PostgresTransaction"]:
+    async def rows(self) -> AsyncIterator["PostgresRows"]:
         """Commits at the end of the block, rolls back when it raises."""
         async with self._pool.acquire() as connection, connection.transaction():
-            yield PostgresTransaction(connection)
-        self._on_commit()
+            yield PostgresRows(connection)
 
 
-class PostgresTransaction:
-    """The statements; see `ports.Transaction`."""
+class PostgresRows:
+    """The statements; see `ports.Rows`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-
-    async def cluster(self, name: ClusterName) -> ClusterSpec | None:
-        text = await self._connection.fetchval("SELECT spec::text FROM cluster WHERE name = $1", name)
-        return ClusterSpec.model_validate_json(text) if text else None
 
     async def clusters(self) -> Sequence[ClusterSpec]:
         rows = await self._connection.fetch("SELECT spec::text FROM cluster ORDER BY name")
         return [ClusterSpec.model_validate_json(row[0]) for row in rows]
 
-    async def save_cluster(self, spec: ClusterSpec) -> None:
-        await self._connection.execute(
-            "INSERT INTO cluster (name, spec) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET spec = $2",
-            spec.name,
-            spec.model_dump(mode="json"),
-        )
-
-    async def node(self, cluster: ClusterName, name: NodeName) -> NodeRow | None:
-        row = await self._connection.fetchrow(
-            f"SELECT {_NODE} FROM node WHERE cluster = $1 AND name = $2",  # noqa: S608
-            cluster,
-            name,
-        )
-        return _node(row) if row else None
-
-    async def nodes(self, cluster: ClusterName | None = None, *, claim: bool = False) -> Sequence[NodeRow]:
-        lock = " FOR NO KEY UPDATE" if claim else ""
-        rows = await self._connection.fetch(
-            f"SELECT {_NODE} FROM node WHERE $1::text IS NULL OR cluster = $1 ORDER BY cluster, name{lock}",  # noqa: S608
-            cluster,
-        )
+    async def nodes(self, cluster: ClusterName | None = None, *, lock: bool = False) -> Sequence[NodeRow]:
+        rows = await self._connection.fetch(_NODES_LOCKED if lock else _NODES, cluster)
         return [_node(row) for row in rows]
 
-    async def save_node(self, spec: NodeSpec) -> None:
-        await self._connection.execute(
-            "INSERT INTO node (cluster, name, spec) VALUES ($1, $2, $3) "
-            "ON CONFLICT (cluster, name) DO UPDATE SET spec = $3",
-            spec.cluster,
-            spec.name,
-            spec.model_dump(mode="json"),
-        )
+    async def lock_vms(self, keys: Collection[VmKey]) -> Mapping[VmKey, VmRecord]:
+        rows = await self._connection.fetch(_LOCK_VMS, *_columns(keys, 2))
+        records = [VmRecord.model_validate_json(row[0]) for row in rows]
+        return {record.key: record for record in records}
 
-    async def save_node_state(
-        self,
-        cluster: ClusterName,
-        name: NodeName,
-        state: NodeState,
-        heard_at: datetime | None,
-        addresses: Sequence[HostAddress],
-    ) -> None:
-        await self._connection.execute(
-            "UPDATE node SET state = $3, heard_at = $4, addresses = $5 WHERE cluster = $1 AND name = $2",
-            cluster,
-            name,
-            state,
-            heard_at,
-            list(addresses),
-        )
-
-    async def vm(self, cluster: ClusterName, name: VmName) -> VmRecord | None:
-        text = await self._connection.fetchval(
-            "SELECT record::text FROM vm WHERE cluster = $1 AND name = $2 FOR UPDATE", cluster, name
-        )
+    async def vm(self, key: VmKey) -> VmRecord | None:
+        text = await self._connection.fetchval("SELECT record::text FROM vm WHERE cluster = $1 AND name = $2", *key)
         return VmRecord.model_validate_json(text) if text else None
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
@@ -115,81 +113,61 @@ class PostgresTransaction:
         )
         return [VmRecord.model_validate_json(row[0]) for row in rows]
 
-    async def add_vm(self, record: VmRecord) -> None:
-        await self._connection.execute(
-            "INSERT INTO vm (cluster, name, node, generation, phase, due, record) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            *(record.cluster, record.vm, record.node, record.generation),
-            *_changing(record),
-        )
-        await self._use(record, 1)
-
-    async def save_vm(self, record: VmRecord) -> None:
-        await self._connection.execute(
-            "UPDATE vm SET phase = $3, due = $4, record = $5 WHERE cluster = $1 AND name = $2",
-            record.cluster,
-            record.vm,
-            *_changing(record),
-        )
-
-    async def remove_vm(self, record: VmRecord) -> None:
-        await self._connection.execute("DELETE FROM vm WHERE cluster = $1 AND name = $2", record.cluster, record.vm)
-        await self._use(record, -1)
-
-    async def due_vms(self, now: datetime, limit: int) -> Sequence[tuple[ClusterName, VmName]]:
+    async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:
         rows = await self._connection.fetch(
             "SELECT cluster, name FROM vm WHERE due <= $1 ORDER BY due LIMIT $2", now, limit
         )
-        return [(row["cluster"], row["name"]) for row in rows]
+        return [VmKey(*row) for row in rows]
 
-    async def last_request(self, cluster: ClusterName, name: VmName) -> datetime | None:
-        at: datetime | None = await self._connection.fetchval(
-            "SELECT at FROM last_request WHERE cluster = $1 AND vm = $2", cluster, name
-        )
-        return at
+    async def last_requests(self, keys: Collection[VmKey]) -> Mapping[VmKey, Stamp]:
+        rows = await self._connection.fetch(_LAST_REQUESTS, *_columns(keys, 2))
+        return {VmKey(row["cluster"], row["name"]): Stamp(row["at"], row["sequence"]) for row in rows}
 
-    async def keep_last_request(self, cluster: ClusterName, name: VmName, at: datetime) -> None:
-        await self._connection.execute(
-            "INSERT INTO last_request (cluster, vm, at) VALUES ($1, $2, $3) "
-            "ON CONFLICT (cluster, vm) DO UPDATE SET at = greatest(last_request.at, $3)",
-            cluster,
-            name,
-            at,
-        )
+    async def new_generations(self, count: int) -> Sequence[int]:
+        rows = await self._connection.fetch("SELECT nextval('generation') FROM generate_series(1, $1)", count)
+        return sorted(row[0] for row in rows)
 
-    async def forget_requests(self, before: datetime) -> None:
-        await self._connection.execute("DELETE FROM last_request WHERE at < $1", before)
+    async def waiting_subjects(self) -> Collection[str]:
+        rows = await self._connection.fetch("SELECT DISTINCT subject FROM outbox")
+        return frozenset(row[0] for row in rows)
 
-    async def next_generation(self) -> int:
-        generation: int = await self._connection.fetchval("SELECT nextval('generation')")
-        return generation
+    async def write(self, changes: Changes) -> None:
+        for cluster in changes.clusters.values():
+            await self._connection.execute(_PUT_CLUSTER, cluster.name, cluster.model_dump_json())
+        for key, node in changes.nodes.items():
+            await self._connection.execute(_PUT_NODE, *key, node.model_dump_json())
+        for key, heard in sorted(changes.heard.items()):
+            await self._connection.execute(_HEARD, *key, heard.state, heard.at, list(heard.addresses))
+        await self._many(_REMOVE_VMS, changes.gone, 2)
+        await self._many(_ADD_VMS, map(_columns_of, changes.new_vms.values()), 7)
+        await self._many(_SAVE_VMS, map(_columns_of, changes.vms.values()), 7)
+        for key, used in sorted(changes.used.items()):
+            await self._connection.execute(_USE, *key, used.cpu, used.memory_mb, used.disk_gb, used.vms)
+        await self._many(_KEEP_LAST_REQUESTS, ((*key, *stamp) for key, stamp in changes.last_requests.items()), 4)
+        if changes.forget_before is not None:
+            await self._connection.execute("DELETE FROM last_request WHERE at < $1", changes.forget_before)
+        await outbox.add(self._connection, changes.messages)
 
-    async def send(self, messages: Sequence[Outgoing]) -> None:
-        await outbox.add(self._connection, messages)
-
-    async def is_sending(self) -> bool:
-        waiting: bool = await self._connection.fetchval("SELECT EXISTS (SELECT FROM outbox)")
-        return waiting
-
-    async def _use(self, record: VmRecord, sign: int) -> None:
-        size = record.request
-        await self._connection.execute(
-            "UPDATE node SET used_cpu = used_cpu + $3, used_memory_mb = used_memory_mb + $4, "
-            "used_disk_gb = used_disk_gb + $5, vms = vms + $6 WHERE cluster = $1 AND name = $2",
-            *(record.cluster, record.node),
-            *(sign * size.cpu, sign * size.memory_mb, sign * size.disk_gb, sign),
-        )
+    async def _many(self, statement: str, rows: Iterable[tuple[object, ...]], width: int) -> None:
+        columns = _columns(rows, width)
+        if columns[0]:
+            await self._connection.execute(statement, *columns)
 
 
-def _changing(record: VmRecord) -> tuple[str, datetime | None, dict[str, Any]]:
-    return record.phase, record.waiting.due, record.model_dump(mode="json")
+def _columns(rows: Iterable[tuple[object, ...]], width: int) -> list[list[object]]:
+    listed = list(rows)
+    return [[row[index] for row in listed] for index in range(width)]
+
+
+def _columns_of(record: VmRecord) -> tuple[object, ...]:
+    waiting = record.waiting.due
+    return (*record.key, record.node, record.generation, record.phase, waiting, record.model_dump_json())
 
 
 def _node(row: asyncpg.Record) -> NodeRow:
+    addresses = tuple(address.ip if hasattr(address, "ip") else address for address in row["addresses"])
     return NodeRow(
         spec=NodeSpec.model_validate_json(row["spec"]),
-        state=NodeState(row["state"]),
-        heard_at=row["heard_at"],
-        addresses=tuple(address.ip if hasattr(address, "ip") else address for address in row["addresses"]),
+        heard=Heard(NodeState(row["state"]), row["heard_at"], addresses),
         used=Usage(row["used_cpu"], row["used_memory_mb"], row["used_disk_gb"], row["vms"]),
     )

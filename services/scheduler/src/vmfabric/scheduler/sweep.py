@@ -11,9 +11,11 @@ from vmfabric.runtime.clock import Clock
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.transaction import transaction
 
 _BATCH = 500
 _REMEMBER = timedelta(days=8)
+"""Longer than the stream keeps requests, so that none can come again unrecognised."""
 _RETRIED: tuple[type[BaseException], ...] = (TryAgain, TimeoutError, *TRANSIENT)
 
 log = structlog.get_logger()
@@ -37,19 +39,20 @@ class Sweep:
         while True:
             try:
                 await self.once()
-            except _RETRIED as error:
-                log.warning("sweep.waits", error=repr(error))
+            except* _RETRIED as errors:
+                log.warning("sweep.waits", error=repr(errors.exceptions[0]))
             await asyncio.sleep(self._interval)
 
     async def once(self) -> None:
         """One round."""
         now = self._clock.now()
         await self._nodes.review()
-        async with self._store.transaction() as tx:
-            due = await tx.due_vms(now, _BATCH)
-        for cluster, vm in due:
-            await self._handlers.look_after(cluster, vm)
+        async with transaction(self._store) as tx:
+            due = await tx.rows.due_vms(now, _BATCH)
+        async with asyncio.TaskGroup() as group:
+            for key in due:
+                group.create_task(self._handlers.look_after(key))
         if now >= self._forget_at:
             self._forget_at = now + timedelta(hours=1)
-            async with self._store.transaction() as tx:
-                await tx.forget_requests(now - _REMEMBER)
+            async with transaction(self._store) as tx:
+                tx.changes.forget_before = now - _REMEMBER

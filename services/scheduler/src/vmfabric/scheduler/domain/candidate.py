@@ -17,6 +17,22 @@ class Usage:
     disk_gb: int = 0
     vms: int = 0
 
+    @staticmethod
+    def of(size: VmSize) -> "Usage":
+        """What one VM takes."""
+        return Usage(size.cpu, size.memory_mb, size.disk_gb, 1)
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.cpu + other.cpu,
+            self.memory_mb + other.memory_mb,
+            self.disk_gb + other.disk_gb,
+            self.vms + other.vms,
+        )
+
+    def __neg__(self) -> "Usage":
+        return Usage(-self.cpu, -self.memory_mb, -self.disk_gb, -self.vms)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

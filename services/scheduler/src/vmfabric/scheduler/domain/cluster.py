@@ -35,6 +35,7 @@ def check_cluster(
     """Refused when the cluster cannot be so. `nodes` are the addresses that each node uses itself."""
     for node, addresses in nodes.items():
         _check_gateway(wanted, node, addresses)
+        _check_reflectors(wanted, addresses)
     if found is None or not vms:
         return
     fixed = [name for name in changed_fields(wanted, found) if name in _FIXED_WITH_VMS]
@@ -66,9 +67,7 @@ def check_node(
                 Code.CONFLICT,
                 f"node {other.name} has the address {wanted.address} already; it is the BGP router id too",
             )
-    for reflector in cluster.bgp.reflectors:
-        if reflector.address == wanted.address:
-            raise Refused(Code.CONFLICT, f"{wanted.address} is the address of a reflector of cluster {cluster.name}")
+    _check_reflectors(cluster, (wanted.address, *heard))
     if found is not None and found.address != wanted.address and vms:
         raise Refused(
             Code.IN_USE,
@@ -83,6 +82,16 @@ def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[Hos
                 Code.CONFLICT,
                 f"the gateway {gateway} of cluster {cluster.name} is an address that node {node} uses itself; "
                 "choose one that no node has, such as 169.254.0.1",
+            )
+
+
+def _check_reflectors(cluster: ClusterSpec, addresses: Iterable[HostAddress]) -> None:
+    used = frozenset(addresses)
+    for reflector in cluster.bgp.reflectors:
+        if reflector.address in used:
+            raise Refused(
+                Code.CONFLICT,
+                f"{reflector.address} is a reflector of cluster {cluster.name}, and an address of one of its nodes",
             )
 
 

@@ -26,7 +26,7 @@ from vmfabric.contract.model import Event
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.vm import StepTimes, VmDeleted, VmDeleting, VmFailed, VmPlaced, VmReady
 from vmfabric.scheduler.domain.deadlines import Patience
-from vmfabric.scheduler.domain.record import Failure, VmRecord
+from vmfabric.scheduler.domain.record import Failure, Stamp, VmRecord
 
 VmFact = IpAllocated | IpRefused | IpReleased | IfaceReady | IfaceRemoved | RouteAnnounced | RouteWithdrawn
 
@@ -65,7 +65,7 @@ def advance(record: VmRecord, fact: VmFact, cluster: ClusterSpec, now: datetime,
             return _allocated(record, fact, cluster, now, patience)
         case VmPhase.ALLOCATING, IpRefused():
             failure = Failure(step="allocate", code=fact.code, message=fact.message)
-            return _ended(record.model_copy(update={"failure": failure}))
+            return _go_back(record.model_copy(update={"failure": failure}), now, patience)
         case VmPhase.WIRING, IfaceReady() if record.steps.wired is None:
             return _up(record, {"wired": now}, now, patience)
         case VmPhase.WIRING, RouteAnnounced() if record.steps.announced is None:
@@ -80,10 +80,10 @@ def advance(record: VmRecord, fact: VmFact, cluster: ClusterSpec, now: datetime,
             return None
 
 
-def delete(record: VmRecord, asked_at: datetime, now: datetime, patience: Patience) -> Turn:
+def delete(record: VmRecord, asked: Stamp, now: datetime, patience: Patience) -> Turn:
     """Somebody asked for its removal."""
-    asked = record.model_copy(update={"delete_requested": True, "requested_at": asked_at})
-    return Turn(asked) if record.going_back else _go_back(asked, now, patience)
+    wanted = record.model_copy(update={"delete_requested": True, "last_request": asked})
+    return Turn(wanted) if record.going_back else _go_back(wanted, now, patience)
 
 
 def overdue(record: VmRecord, now: datetime, patience: Patience) -> Turn | None:
@@ -98,9 +98,10 @@ def overdue(record: VmRecord, now: datetime, patience: Patience) -> Turn | None:
         case VmPhase.ALLOCATING:
             return Turn(asked, events=(_placed(asked),))
         case VmPhase.RELEASING:
-            return Turn(asked, events=(_deleting(asked),))
+            # Desired again too: ipam may have missed that the node let go, which the node says for each new revision.
+            return Turn(asked, events=(_deleting(asked),), puts=_desired(asked))
         case _:
-            return Turn(asked, puts=(asked.desired,) if asked.desired else ())
+            return Turn(asked, puts=_desired(asked))
 
 
 def waits_for(record: VmRecord) -> str | None:
@@ -203,7 +204,7 @@ def _report_held(record: VmRecord) -> Turn:
         message=f"still waiting for {waits_for(record)}; until then its addresses stay its own",
         held=tuple(addresses),
     )
-    return Turn(record.model_copy(update={"waiting": quiet}), events=(said,))
+    return Turn(record.model_copy(update={"waiting": quiet, "reported": True}), events=(said,))
 
 
 def _ended(record: VmRecord) -> Turn:
@@ -225,12 +226,19 @@ def _ended(record: VmRecord) -> Turn:
 
 
 def _enter(record: VmRecord, phase: VmPhase, now: datetime, patience: Patience) -> VmRecord:
-    return record.model_copy(update={"phase": phase, "waiting": patience.begin(now)})
+    waiting = patience.begin(now)
+    if record.reported:
+        waiting = waiting.model_copy(update={"deadline": None})
+    return record.model_copy(update={"phase": phase, "waiting": waiting})
 
 
 def _wanting(record: VmRecord, presence: Presence) -> Turn:
     desired = record.wanted(presence)
     return Turn(record.model_copy(update={"desired": desired}), puts=(desired,))
+
+
+def _desired(record: VmRecord) -> tuple[DesiredVm, ...]:
+    return () if record.desired is None else (record.desired,)
 
 
 def _step(record: VmRecord) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +13,25 @@ from vmfabric.contract.errors import Code
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.vm import VmRequested
+
+
+class VmKey(NamedTuple):
+    """A VM, as everybody names it."""
+
+    cluster: ClusterName
+    vm: VmName
+
+
+class Stamp(NamedTuple):
+    """Where a request stands in the order of the bus: a later one is greater, one delivered again is equal.
+
+    The time comes first, since it outlives the stream; the number tells apart what came within a microsecond.
+    """
+
+    at: datetime
+    """The bus's time stamp."""
+    sequence: int
+    """The number that the stream gave it."""
 
 
 class Failure(BaseModel):
@@ -64,8 +84,8 @@ class VmRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     request: VmRequested
-    requested_at: datetime
-    """When the bus took the last request that was served for this VM."""
+    last_request: Stamp
+    """The last request that was served for this VM."""
     created_at: datetime
     """When the bus took the request that made it."""
     trace_id: str
@@ -80,6 +100,13 @@ class VmRecord(BaseModel):
     """What the bucket says of it; None until it has addresses."""
     failure: Failure | None = None
     delete_requested: bool = False
+    reported: bool = False
+    """Whether it has been said that its node does not let it go."""
+
+    @property
+    def key(self) -> VmKey:
+        """Cluster and name."""
+        return VmKey(self.request.cluster, self.request.vm)
 
     @property
     def cluster(self) -> ClusterName:

@@ -31,12 +31,14 @@ CREATE TABLE vm (
 CREATE INDEX vm_due ON vm (due) WHERE due IS NOT NULL;
 CREATE INDEX vm_node ON vm (cluster, node);
 
--- The last request that was served for a VM that is not there: a late repetition of it is older or the same.
+-- Where the last request that was served for a VM that is not there stands in the order of the bus: a late
+-- repetition of it stands at the same place, or before.
 CREATE TABLE last_request (
     cluster text NOT NULL,
-    vm text NOT NULL,
+    name text NOT NULL,
     at timestamptz NOT NULL,
-    PRIMARY KEY (cluster, vm)
+    sequence bigint NOT NULL,
+    PRIMARY KEY (cluster, name)
 );
 CREATE INDEX last_request_at ON last_request (at);
 

@@ -1,0 +1,103 @@
+"""What a request for a VM gets: a VM, the answer of the one that is there, or a refusal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.errors import Code
+from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.vm import VmFailed, VmRequested
+from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.candidate import Candidate, Wish
+from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.domain.lifecycle import Turn
+from vmfabric.scheduler.domain.placement import Decision, choose
+from vmfabric.scheduler.domain.record import Stamp, Steps, VmRecord, guest_mac
+
+_REASONS_IN_SENTENCE = 5
+
+
+def is_repetition(asked: Stamp, last: Stamp | None) -> bool:
+    """Whether this request was served already, or came before one that was."""
+    return last is not None and asked <= last
+
+
+def decide(request: VmRequested, cluster: ClusterSpec, candidates: Sequence[Candidate]) -> Decision:
+    """The node for a new VM, or why none will do."""
+    return choose(Wish(request.size, request.node), candidates, cluster.placement)
+
+
+def create(
+    request: VmRequested,
+    asked: Stamp,
+    *,
+    node: NodeName,
+    generation: int,
+    trace_id: str,
+    now: datetime,
+    patience: Patience,
+) -> Turn:
+    """A VM begins on its node."""
+    record = VmRecord(
+        request=request,
+        last_request=asked,
+        created_at=asked.at,
+        trace_id=trace_id,
+        node=node,
+        generation=generation,
+        mac=guest_mac(request.cluster, request.vm),
+        phase=VmPhase.ALLOCATING,
+        waiting=patience.begin(now),
+        steps=Steps(placed=now),
+    )
+    return lifecycle.place(record)
+
+
+def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
+    """A request for a VM that is there: the same one gets the same answer, another one is a conflict."""
+    served = record.model_copy(update={"last_request": asked})
+    if record.going_back:
+        sentence = f"{record.vm} is being removed; ask again after vm.deleted or vm.failed"
+        return Turn(served, events=(refusal(record.cluster, record.vm, Code.CONFLICT, sentence),))
+    if request != record.request:
+        sentence = f"{record.vm} exists with another {_differences(request, record.request)}; it is untouched"
+        return Turn(served, events=(refusal(record.cluster, record.vm, Code.CONFLICT, sentence),))
+    return Turn(served, events=(lifecycle.ready(record),) if record.phase is VmPhase.READY else ())
+
+
+def refusal(cluster: ClusterName, vm: VmName, code: Code, sentence: str) -> VmFailed:
+    """The request itself cannot be carried out; nothing was changed."""
+    return VmFailed(cluster=cluster, vm=vm, step="request", code=code, message=sentence)
+
+
+def no_cluster(cluster: ClusterName, vm: VmName) -> VmFailed:
+    """Nobody applied it."""
+    sentence = f"there is no cluster {cluster}; cluster.list shows those that are, cluster.apply makes one"
+    return refusal(cluster, vm, Code.UNKNOWN_CLUSTER, sentence)
+
+
+def no_node(request: VmRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
+    """Placement found none; each with its reason, the first of them in the sentence too."""
+    reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(refusals.items())[:_REASONS_IN_SENTENCE])
+    found = f"{len(refusals)} nodes, none fits ({reasons})" if reasons else "it has no node; apply one"
+    return VmFailed(
+        cluster=request.cluster,
+        vm=request.vm,
+        step="place",
+        code=Code.NO_NODE_FITS,
+        message=f"{request.vm} wants {request.cpu} cpu, {request.memory_mb} MB, {request.disk_gb} GB; "
+        f"in cluster {request.cluster}: {found}",
+        refusals=dict(refusals),
+    )
+
+
+def _differences(wanted: VmRequested, found: VmRequested) -> str:
+    fields = [name for name in type(wanted).model_fields if getattr(wanted, name) != getattr(found, name)]
+    asked, has = wanted.model_dump(mode="json"), found.model_dump(mode="json")
+    return ", ".join(f"{name} (asked {_words(asked[name])}, has {_words(has[name])})" for name in fields)
+
+
+def _words(value: object) -> str:
+    return "the default" if value is None else json.dumps(value)

@@ -1,0 +1,138 @@
+"""A unit of work: reads once, sees what it changed itself, writes everything together at its end."""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.scheduler.domain.candidate import Candidate, Usage
+from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.ports import NodeRow, Rows, Store
+
+
+@asynccontextmanager
+async def transaction(store: Store) -> AsyncIterator["Transaction"]:
+    """All of it or nothing of it; what is sent is published after the commit."""
+    async with store.rows() as rows:
+        tx = Transaction(rows)
+        yield tx
+        await rows.write(tx.changes)
+
+
+class Transaction:
+    """What was read stays locked until the end, VMs and the nodes of a cluster that room is claimed on."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        """For reading what need not stay as it is."""
+        self.changes = Changes()
+        self._clusters: Mapping[ClusterName, ClusterSpec] | None = None
+        self._nodes: dict[ClusterName, dict[NodeName, NodeRow]] = {}
+        self._vms: dict[VmKey, VmRecord | None] = {}
+        self._was_there: set[VmKey] = set()
+        self._last_requests: dict[VmKey, Stamp | None] = {}
+        self._generations: list[int] = []
+
+    async def hold(self, keys: Collection[VmKey]) -> None:
+        """Lock these VMs, and read them together."""
+        missing = [key for key in keys if key not in self._vms]
+        if not missing:
+            return
+        found = await self.rows.lock_vms(missing)
+        self._vms |= {key: found.get(key) for key in missing}
+        self._was_there |= found.keys()
+
+    async def vm(self, key: VmKey) -> VmRecord | None:
+        """One VM."""
+        await self.hold([key])
+        return self._vms[key]
+
+    async def cluster(self, name: ClusterName) -> ClusterSpec | None:
+        """One cluster."""
+        if self._clusters is None:
+            self._clusters = {spec.name: spec for spec in await self.rows.clusters()}
+        return self._clusters.get(name)
+
+    async def nodes(self, cluster: ClusterName) -> Sequence[NodeRow]:
+        """The nodes of a cluster, by name; nobody else claims room on them until the end."""
+        if cluster not in self._nodes:
+            rows = await self.rows.nodes(cluster, lock=True)
+            used = self.changes.used
+            self._nodes[cluster] = {
+                row.spec.name: replace(row, used=row.used + used.get(row.key, Usage())) for row in rows
+            }
+        return list(self._nodes[cluster].values())
+
+    async def candidates(self, cluster: ClusterName) -> Sequence[Candidate]:
+        """The same, as placement sees them."""
+        return [
+            Candidate(row.spec.name, row.heard.state, row.spec.capacity, row.used)
+            for row in await self.nodes(cluster)
+        ]
+
+    async def last_request(self, key: VmKey) -> Stamp | None:
+        """The last request that was served for a VM that is not there."""
+        if key not in self._last_requests:
+            absent = [key, *(each for each, record in self._vms.items() if record is None)]
+            found = await self.rows.last_requests(absent)
+            self._last_requests = {each: found.get(each) for each in absent} | self._last_requests
+        return self._last_requests[key]
+
+    async def new_generation(self) -> int:
+        """Higher than all before."""
+        if not self._generations:
+            # As many as this transaction may create, in one question.
+            absent = sum(record is None for record in self._vms.values())
+            self._generations = list(reversed(await self.rows.new_generations(max(absent, 1))))
+        return self._generations.pop()
+
+    def put_vm(self, record: VmRecord) -> None:
+        """It is so now. A new one takes its size of its node."""
+        key = record.key
+        before = self._vms[key]
+        if before is None:
+            self._use(record, Usage.of(record.request))
+        self._vms[key] = record
+        self.changes.gone.discard(key)
+        (self.changes.vms if key in self._was_there else self.changes.new_vms)[key] = record
+
+    def remove_vm(self, record: VmRecord) -> None:
+        """It gives its size back to its node."""
+        key = record.key
+        self._vms[key] = None
+        self.changes.vms.pop(key, None)
+        self.changes.new_vms.pop(key, None)
+        if key in self._was_there:
+            self.changes.gone.add(key)
+        self._use(record, -Usage.of(record.request))
+
+    def keep_last_request(self, key: VmKey, asked: Stamp) -> None:
+        """Remember it, so that a late repetition is known as one."""
+        self._last_requests[key] = asked
+        self.changes.last_requests[key] = asked
+
+    def put_cluster(self, spec: ClusterSpec) -> None:
+        """Make it so."""
+        self.changes.clusters[spec.name] = spec
+
+    def put_node(self, spec: NodeSpec) -> None:
+        """Make it so."""
+        self.changes.nodes[NodeKey(spec.cluster, spec.name)] = spec
+
+    def put_heard(self, key: NodeKey, heard: Heard) -> None:
+        """What was heard of it."""
+        self.changes.heard[key] = heard
+
+    def send(self, messages: Iterable[Outgoing]) -> None:
+        """Publish these after the commit, in this order."""
+        self.changes.messages.extend(messages)
+
+    def _use(self, record: VmRecord, size: Usage) -> None:
+        key = NodeKey(record.cluster, record.node)
+        self.changes.used[key] = self.changes.used.get(key, Usage()) + size
+        row = self._nodes.get(key.cluster, {}).get(key.node)
+        if row is not None:
+            self._nodes[key.cluster][key.node] = replace(row, used=row.used + size)
