@@ -8,7 +8,6 @@ The bus and the database are the caller's, and empty. ipam runs as a process of 
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -51,8 +50,8 @@ class Row:
 async def run(nats_url: str, database_url: str) -> list[Row]:
     """Measure a /16 while it is empty and when it is 90 % full, then a /64. Starts ipam and ends it."""
     settings = {"VMFABRIC_NATS_URL": nats_url, "VMFABRIC_DATABASE_URL": database_url, "VMFABRIC_LOG_LEVEL": "warning"}
-    ipam = subprocess.Popen(  # noqa: ASYNC220  # it is started before anything is measured
-        [sys.executable, "-m", "vmfabric.ipam"], env={**os.environ, **settings}
+    ipam = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vmfabric.ipam"), env={**os.environ, **settings}
     )
     client = await nats.connect(nats_url)
     try:
@@ -65,7 +64,7 @@ async def run(nats_url: str, database_url: str) -> list[Row]:
     finally:
         await client.close()
         ipam.terminate()
-        ipam.wait(_START_SECONDS)
+        await ipam.wait()
     return rows
 
 

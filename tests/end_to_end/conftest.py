@@ -17,11 +17,13 @@ from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
 from vmfabric.lab import traces
 from vmfabric.lab.client import LabClient
 from vmfabric.lab.frr import sessions_down
-from vmfabric.lab.hosts import answers_ping
+from vmfabric.lab.hosts import answers_ping, bgp_routes
 from vmfabric.lab.lab import Lab
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
 CLUSTER = "msk"
+EXTRA_POOLS = {"tiny": ("203.0.113.0/24", "203.0.113.0/31"), "zone": ("192.0.2.0/24", "192.0.2.0/30")}
+"""Two more pools, of IPv4 only; their names come behind that of the example's, so nobody gets them unasked."""
 Address = IPv4Address | IPv6Address
 
 
@@ -37,6 +39,10 @@ class Cluster:
         for document in read(EXAMPLE.read_text(), origin="example"):
             spec = {**document.spec, **(changes if document.kind == "cluster" else {})}
             await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
+        for name, (prefix, block) in EXTRA_POOLS.items():
+            await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": prefix}}, Applied)
+            pool = {"name": name, "cluster": CLUSTER, "blocks": [block], "quarantine_seconds": 0}
+            await self.outside.ask("pool.apply", {"spec": pool}, Applied)
 
     async def settled(self) -> None:
         """Every node is heard and has its sessions."""
@@ -88,6 +94,12 @@ class Cluster:
             await self.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": vm})
         for vm in vms:
             await self.outside.wait_for(VmDeleted, vm=vm, seconds=60)
+
+    async def no_routes(self, seconds: float = 5) -> None:
+        """Nothing of any VM is left in the core's kernel: a withdrawal needs a moment from the node to the core."""
+        async with asyncio.timeout(seconds):
+            while bgp_routes(self.lab, "core"):
+                await asyncio.sleep(0.02)
 
     async def answers(self, address: Address, seconds: float = 10) -> bool:
         """Whether a ping from the core is answered within so many seconds."""

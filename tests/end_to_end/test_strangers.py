@@ -22,16 +22,19 @@ async def test_a_strangers_link_route_and_rules_are_left_alone(cluster: Cluster)
     on_n1("ip", "link", "set", "theirs0", "up")
     on_n1("ip", "route", "add", "198.51.100.200/32", "dev", "theirs0")
     on_n1(
-        "nft", "-f", "-", stdin="table inet theirs { chain c { type filter hook input priority 0; counter accept; } }"
+        "nft",
+        "-f",
+        "-",
+        stdin="table inet theirs { chain c { type filter hook input priority 0; counter accept; }\n}",
     )
-    on_n1("nft", "-f", "-", stdin="table netdev theirs { set s { type ipv4_addr; elements = { 192.0.2.1 } } }")
+    on_n1("nft", "-f", "-", stdin="table netdev theirs { set s { type ipv4_addr; elements = { 192.0.2.1 }; }\n}")
     try:
-        kept = [on_n1("ip", "-d", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
+        kept = [on_n1("ip", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
         rules = [on_n1("nft", "--stateless", "list", "table", family, "theirs") for family in ("inet", "netdev")]
         await cluster.request("vm1", node="n1")
         await cluster.reachable(await cluster.ready("vm1"))
         await cluster.delete("vm1")
-        assert kept == [on_n1("ip", "-d", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
+        assert kept == [on_n1("ip", "link", "show", "theirs0"), on_n1("ip", "route", "show", "dev", "theirs0")]
         assert rules == [
             on_n1("nft", "--stateless", "list", "table", family, "theirs") for family in ("inet", "netdev")
         ]
@@ -57,7 +60,7 @@ async def test_a_guest_cannot_send_with_the_address_or_mac_of_another(cluster: C
         shown = run_on(cluster.lab, "core", "nft", "list", "chain", "inet", "seen", "input")
         return int(shown.split("packets ")[1].split()[0])
 
-    table = f"table inet seen {{ chain input {{ type filter hook input priority 0; ip saddr {stolen} counter; }} }}"
+    table = f"table inet seen {{ chain input {{ type filter hook input priority 0; ip saddr {stolen} counter; }}\n}}"
     run_on(cluster.lab, "core", "nft", "-f", "-", stdin=table)
     try:
         own = str(address_of(first, Family.IPV4))

@@ -11,7 +11,7 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.database.lock import WriterLockLostError, writer_lock
 from vmfabric.database.migrations import migrate
-from vmfabric.database.outbox import Relay, add
+from vmfabric.database.outbox import Relay, Stored, add
 from vmfabric.database.pool import connect
 
 OUTBOX = """
@@ -121,3 +121,47 @@ async def test_the_work_ends_when_the_lock_is_lost(database_url: str) -> None:
             await killer.close()
             await asyncio.Event().wait()
     assert caught.group_contains(WriterLockLostError)
+
+
+async def commit(pool: asyncpg.Pool, messages: Sequence[Outgoing]) -> list[Stored]:
+    rows = await pool.fetch(
+        "INSERT INTO outbox (subject, headers, body) SELECT * FROM unnest($1::text[], $2::jsonb[], $3::bytea[])"
+        " RETURNING id",
+        [message.subject for message in messages],
+        [message.headers for message in messages],
+        [message.body for message in messages],
+    )
+    return [Stored(row["id"], message) for row, message in zip(rows, messages, strict=True)]
+
+
+async def test_what_is_offered_is_published_once_and_in_order_between_what_is_read(pool: asyncpg.Pool) -> None:
+    stream = Stream()
+    relay = Relay(pool, stream)
+    running = asyncio.create_task(relay.run())
+    sent = [a_message(number) for number in range(900)]
+    for start in range(0, 900, 30):
+        stored = await commit(pool, sent[start : start + 30])
+        if start % 90:
+            relay.offer(stored)
+        else:
+            relay.wake()
+    async with asyncio.timeout(10):
+        while await pool.fetchval("SELECT count(*) FROM outbox"):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert stream.kept == sent
+
+
+async def test_what_is_offered_while_the_bus_is_away_is_published_when_it_is_back(pool: asyncpg.Pool) -> None:
+    stream = Stream()
+    relay = Relay(pool, stream)
+    running = asyncio.create_task(relay.run())
+    stream.away = 2
+    sent = [a_message(number) for number in range(3)]
+    for message in sent:
+        relay.offer(await commit(pool, [message]))
+    async with asyncio.timeout(10):
+        while await pool.fetchval("SELECT count(*) FROM outbox"):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert stream.kept == sent

@@ -20,7 +20,7 @@ from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.history import Entry, What
 from vmfabric.ipam.domain.lease import Said, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Notice
-from vmfabric.ipam.memory import InMemoryStore
+from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.ipam.writer import Writer
 
 VMS = ("vm1", "vm2", "vm3")
@@ -94,7 +94,7 @@ class LeasesInDisorder(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.writer = Writer(self.store, self.clock, committed=lambda: None)
+        self.writer = Writer(self.store, self.clock)
         applying = Applying(self.writer, self.store)
         network = NetworkSpec(name="net", prefix=BLOCK)
         pool = PoolSpec(
@@ -174,7 +174,7 @@ class LeasesInDisorder(RuleBasedStateMachine):
     def something_goes_on(self, what: str) -> None:
         match what:
             case "killed":
-                self.writer = Writer(self.store, self.clock, committed=lambda: None)
+                self.writer = Writer(self.store, self.clock)
             case "fails before" | "fails after":
                 self.store.fails = what
             case _:

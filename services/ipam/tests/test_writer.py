@@ -1,11 +1,10 @@
 """The writer's promises, kept over both stores."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -28,17 +27,19 @@ from vmfabric.contract.model import Event
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import AddressWish
 from vmfabric.database.migrations import migrate
+from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import connect
 from vmfabric.ipam import main
 from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.lease import Said, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Notice
-from vmfabric.ipam.memory import InMemoryStore, TwiceError
+from vmfabric.ipam.memory_store import InMemoryStore, TwiceError
 from vmfabric.ipam.ports import Records, Store
 from vmfabric.ipam.records import PostgresRecords
-from vmfabric.ipam.store import SCHEMA, PostgresStore
-from vmfabric.ipam.writer import Writer
+from vmfabric.ipam.republish import Republish
+from vmfabric.ipam.store import PostgresStore
+from vmfabric.ipam.writer import SOURCE, Writer
 
 QUARANTINE = 300
 
@@ -73,7 +74,7 @@ class World:
         raise NotImplementedError
 
     def restart(self) -> None:
-        self.writer = Writer(self.store, self.clock, committed=lambda: None)
+        self.writer = Writer(self.store, self.clock)
         self.applying = Applying(self.writer, self.store)
         self.admin = Administration(self.writer, self.applying, self.records)
 
@@ -128,16 +129,21 @@ class InMemoryWorld(World):
         return taken
 
     async def spoil(self) -> None:
-        stranger = Writer(self.memory, self.clock, committed=lambda: None)
+        stranger = Writer(self.memory, self.clock)
         async with running(stranger):
             await stranger.hear(Notice(Said.PLACED, VmKey("msk", "stranger"), "n1", 1, Trace.new()))
         await self.outbox()
 
 
+class NoBus:
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        raise AssertionError(f"nothing runs that would publish {messages}")
+
+
 class PostgresWorld(World):
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool_of_connections = pool
-        super().__init__(PostgresStore(pool), PostgresRecords(pool))
+        super().__init__(PostgresStore(pool, Relay(pool, NoBus())), PostgresRecords(pool))
 
     async def outbox(self) -> Sequence[Outgoing]:
         rows = await self.pool_of_connections.fetch(
@@ -146,7 +152,9 @@ class PostgresWorld(World):
         return [Outgoing(row["subject"], row["body"], row["headers"]) for row in rows]
 
     async def spoil(self) -> None:
-        stranger = Writer(PostgresStore(self.pool_of_connections), self.clock, committed=lambda: None)
+        stranger = Writer(
+            PostgresStore(self.pool_of_connections, Relay(self.pool_of_connections, NoBus())), self.clock
+        )
         async with running(stranger):
             await stranger.hear(Notice(Said.PLACED, VmKey("msk", "stranger"), "n1", 1, Trace.new()))
         await self.outbox()
@@ -404,13 +412,24 @@ class Promises:
         desired = [DesiredPools.from_bytes(each.body) for each in await world.outbox()]
         assert [(each.cluster, len(each.prefixes)) for each in desired] == [("msk", 0), ("spb", 1)]
 
-    async def test_desired_state_is_published_again_from_the_store(self, world: World) -> None:
+    async def test_what_the_bucket_lacks_is_put_again_and_nothing_else(self, world: World) -> None:
         await world.pool("10.0.0.0/24")
-        first = await world.outbox()
-        world.restart()
-        async with running(world.writer):
-            await world.applying.publish_pools()
-        assert await world.outbox() == first
+        await world.pool("10.0.1.0/24", name="far", cluster="spb")
+        first, second = await world.outbox()
+        bucket = {"pools.msk": first.body, "pools.spb": second.body}
+
+        async def read_bucket() -> Mapping[str, bytes]:
+            return bucket
+
+        republish = Republish(world.writer, world.store, read_bucket)
+        await republish.once()
+        assert await world.outbox() == []
+        del bucket["pools.spb"]
+        await republish.once()
+        assert await world.outbox() == [second]
+        bucket["pools.msk"] = second.body
+        await republish.once()
+        assert await world.outbox() == [first, second]
 
     async def test_operators_read_addresses_page_by_page(self, world: World) -> None:
         await world.pool("10.0.0.0/24", "2001:db8::/64")
@@ -462,8 +481,8 @@ class TestInMemory(Promises):
 class TestPostgres(Promises):
     @pytest.fixture
     async def world(self, database_url: str) -> AsyncIterator[World]:
-        await migrate(database_url, schema=SCHEMA, directory=Path(main.__file__).with_name("migrations"))
-        pool = await connect(database_url, schema=SCHEMA, size=3)
+        await migrate(database_url, schema=SOURCE, directory=main.MIGRATIONS)
+        pool = await connect(database_url, schema=SOURCE, size=3)
         yield PostgresWorld(pool)
         await pool.close()
 

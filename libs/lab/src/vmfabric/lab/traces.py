@@ -1,6 +1,7 @@
 """What VMs leave behind in a lab while they exist: read before and after, the difference must be empty."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import nats.js.errors
@@ -70,7 +71,8 @@ def _on_node(lab: Lab, node: Node) -> Iterator[str]:
         for line in run_on(lab, node.name, *command).splitlines():
             yield f"{node.name}: {title} {' '.join(line.split())}"
     for line in frr.vtysh(lab.topology, node, "show running-config").splitlines():
-        yield f"{node.name}: FRR {line.strip()}"
+        # FRR numbers the entries of a list in the order in which they came.
+        yield f"{node.name}: FRR {re.sub(r' seq [0-9]+ ', ' ', line.strip())}"
 
 
 async def _keys(outside: LabClient) -> list[str]:

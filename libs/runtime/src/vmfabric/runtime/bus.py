@@ -18,6 +18,7 @@ from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.model import Event
 from vmfabric.contract.streams import STREAMS
+from vmfabric.runtime.acknowledged import Acknowledged
 from vmfabric.runtime.clock import Clock, SystemClock
 
 _PUBLISH_SECONDS = 5.0
@@ -35,6 +36,7 @@ class Bus:
         self._name = name
         self._clock = clock or SystemClock()
         self.client = Client()
+        self._acknowledged = Acknowledged(self.client, seconds=_PUBLISH_SECONDS)
         self._connecting: asyncio.Task[None] | None = None
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -85,18 +87,13 @@ class Bus:
         """Publish in this order; returns when all are kept. TryAgain when one is not: send all of them again."""
         if not self.is_connected:
             raise TryAgain(Code.INTERNAL, "there is no connection to NATS; the message is kept and sent later")
-        jetstream = self.jetstream
         try:
-            async with asyncio.TaskGroup() as group:
-                for message in messages:
-                    group.create_task(
-                        jetstream.publish(message.subject, message.body, headers=dict(message.headers) or None)
-                    )
-        except* (nats.errors.Error, TimeoutError, OSError) as errors:
-            reason = "; ".join(sorted({f"{type(error).__name__} {error}".strip() for error in errors.exceptions}))
+            await self._acknowledged.publish(messages)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            reason = f"{type(error).__name__} {error}".strip()
             raise TryAgain(
                 Code.INTERNAL, f"{len(messages)} messages are not acknowledged by JetStream ({reason}); sent later"
-            ) from errors
+            ) from error
 
     async def ensure_streams(self) -> None:
         """Make the streams and the bucket of desired state as they should be; what is there is kept."""

@@ -19,6 +19,7 @@ from vmfabric.contract.streams import DEAD_PREFIX, Stream
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.inbound import Invalid, UnreadableError, names_of, parse
 from vmfabric.runtime.lanes import Lanes
+from vmfabric.runtime.logging import handled
 from vmfabric.runtime.message import AnyRoute, Message
 
 _HANDLER_SECONDS = 20.0
@@ -58,6 +59,8 @@ class Consumer:
         self._on_invalid = on_invalid
         self._transient = (*TRANSIENT, *transient)
         self._max_pending = max_pending
+        self._seconds = {name: _seconds.labels(name) for name in self._routes}
+        self._done = {name: _handled.labels(name, "done") for name in self._routes}
         self._lanes = Lanes()
         self._check = asyncio.Event()
 
@@ -129,25 +132,26 @@ class Consumer:
     async def _handle(self, message: Msg, route: AnyRoute, event: Event) -> None:
         name = route.event.subject_template.stem
         trace = Trace.from_headers(message.headers or {})
-        words = {key: getattr(event, key) for key in ("cluster", "vm", "node", "generation") if hasattr(event, key)}
-        with structlog.contextvars.bound_contextvars(**words, event_type=name, trace_id=trace.trace_id):
-            try:
-                with _seconds.labels(name).time():
-                    async with asyncio.timeout(_HANDLER_SECONDS):
-                        await route.handler(Message(event, trace, message.metadata.timestamp.astimezone(UTC)))
-            except Refused as error:
-                await self._dead(message, error.sentence)
-            except self._transient as error:
-                await self._later(message, name, error)
-            except Exception as error:
-                log.exception("event.failed", attempt=message.metadata.num_delivered)
-                if message.metadata.num_delivered >= _MAX_ATTEMPTS:
-                    await self._dead(message, f"failed {_MAX_ATTEMPTS} times, at last with {error!r}")
-                else:
-                    await self._later(message, name, error)
+        current = handled.set((event, trace))
+        try:
+            with self._seconds[name].time():
+                async with asyncio.timeout(_HANDLER_SECONDS):
+                    await route.handler(Message(event, trace, message.metadata.timestamp.astimezone(UTC)))
+        except Refused as error:
+            await self._dead(message, error.sentence)
+        except self._transient as error:
+            await self._later(message, name, error)
+        except Exception as error:
+            log.exception("event.failed", attempt=message.metadata.num_delivered)
+            if message.metadata.num_delivered >= _MAX_ATTEMPTS:
+                await self._dead(message, f"failed {_MAX_ATTEMPTS} times, at last with {error!r}")
             else:
-                _handled.labels(name, "done").inc()
-                await self._settle(message.ack())
+                await self._later(message, name, error)
+        else:
+            self._done[name].inc()
+            await self._settle(message.ack())
+        finally:
+            handled.reset(current)
 
     async def _refuse(self, message: Msg, route: AnyRoute, invalid: Invalid) -> None:
         name = route.event.subject_template.stem

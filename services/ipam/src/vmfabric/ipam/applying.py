@@ -1,11 +1,8 @@
-"""Networks and pools as operators apply them, and the desired state that follows."""
+"""Networks and pools as operators apply them."""
 
 from vmfabric.contract.admin import Applied, ApplyNetwork, ApplyPool, Change
-from vmfabric.contract.names import ClusterName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
-from vmfabric.ipam.domain.leasing import Changes
 from vmfabric.ipam.domain.pools import (
-    Pools,
     changed_fields,
     check_kept,
     check_network,
@@ -33,10 +30,6 @@ class Applying:
         """Make the pool so; Refused when a block cannot be the pool's, or an address in use would be left outside."""
         return await self._writer.alone(lambda stock: self._apply_pool(stock, request.spec, request.dry_run))
 
-    async def publish_pools(self) -> None:
-        """Put the desired state of every cluster on the bus again."""
-        await self._writer.alone(self._publish_pools)
-
     async def _apply_network(self, stock: Stock, spec: NetworkSpec, dry_run: bool) -> Applied:
         applied = _compare("network", stock.networks.get(spec.name), spec, dry_run=dry_run)
         check_network(spec, stock.networks, stock.pools)
@@ -60,15 +53,6 @@ class Applying:
             await self._store.put_pool(spec, [put(desired_pools(cluster, pools)) for cluster in sorted(clusters)])
             stock.set_pool(spec, in_use)
         return applied
-
-    async def _publish_pools(self, stock: Stock) -> None:
-        pools = stock.pools
-        messages = [put(desired_pools(cluster, pools)) for cluster in _clusters(pools)]
-        await self._store.commit(Changes(), messages)
-
-
-def _clusters(pools: Pools) -> list[ClusterName]:
-    return sorted({pool.cluster for pool in pools.values()})
 
 
 def _compare(kind: str, old: NetworkSpec | PoolSpec | None, new: NetworkSpec | PoolSpec, *, dry_run: bool) -> Applied:

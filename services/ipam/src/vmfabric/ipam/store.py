@@ -1,8 +1,7 @@
-"""The store in Postgres. What one batch writes is one statement, whatever its size."""
+"""The store in Postgres."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import asyncpg
 
@@ -11,45 +10,12 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.names import ClusterName, ResourceName, VmName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
-from vmfabric.database import outbox
+from vmfabric.database.outbox import Relay, Stored, add
 from vmfabric.ipam.domain.lease import Lease, State, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Holding
 from vmfabric.ipam.domain.stock import InUse
 from vmfabric.ipam.ports import Content
-
-SCHEMA = "ipam"
-
-# A lease or an allocation that is new is inserted without ON CONFLICT: if it is there, somebody else has written, and
-# the batch must fail. Parts without rows cost next to nothing.
-_COMMIT = """
-WITH new_lease AS (
-    INSERT INTO lease (cluster, vm, node, generation, state, since)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[])
-), changed_lease AS (
-    UPDATE lease SET node = c.node, generation = c.generation, state = c.state, since = c.since
-    FROM unnest($7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[], $12::timestamptz[])
-        AS c (cluster, vm, node, generation, state, since)
-    WHERE (lease.cluster, lease.vm) = (c.cluster, c.vm)
-), new_allocation AS (
-    INSERT INTO allocation (address, pool, cluster, vm, node, generation, position, since, rests_until)
-    SELECT * FROM unnest($13::inet[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bigint[],
-                         $19::smallint[], $20::timestamptz[], $21::timestamptz[])
-), changed_allocation AS (
-    UPDATE allocation
-    SET node = c.node, generation = c.generation, since = c.since, rests_until = c.rests_until
-    FROM unnest($22::inet[], $23::text[], $24::bigint[], $25::timestamptz[], $26::timestamptz[])
-        AS c (address, node, generation, since, rests_until)
-    WHERE allocation.address = c.address
-), freed AS (
-    DELETE FROM allocation WHERE address = ANY ($27::inet[])
-), happened AS (
-    INSERT INTO history (address, at, what, cluster, vm, node, generation)
-    SELECT * FROM unnest($28::inet[], $29::timestamptz[], $30::text[], $31::text[], $32::text[], $33::text[],
-                         $34::bigint[])
-)
-INSERT INTO outbox (subject, headers, body)
-SELECT * FROM unnest($35::text[], $36::jsonb[], $37::bytea[])
-"""
+from vmfabric.ipam.statements import commit_statement
 
 _LEASES = """
 SELECT lease.cluster, lease.vm, lease.node, lease.generation, lease.state, lease.since,
@@ -65,8 +31,9 @@ ORDER BY allocation.position
 class PostgresStore:
     """The one writer's store. It remembers which VMs have a lease, so that a new VM costs no read."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, relay: Relay) -> None:
         self._pool = pool
+        self._relay = relay
         self._known: dict[ClusterName, set[VmName]] = {}
 
     async def load(self) -> Content:
@@ -130,31 +97,14 @@ class PostgresStore:
 
     async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
         """Write leases, holdings, history and messages. UniqueViolationError when somebody else has written too."""
+        if changes.is_empty() and not messages:
+            return
         # Before the outcome is known: a VM here that has no lease costs a read, one that is missing a second lease.
         for lease in changes.new_leases:
             self._known.setdefault(lease.key.cluster, set()).add(lease.key.vm)
-        await self._pool.execute(
-            _COMMIT,
-            *_columns(6, [_lease_row(lease) for lease in changes.new_leases]),
-            *_columns(6, [_lease_row(lease) for lease in changes.leases]),
-            *_columns(9, [_holding_row(holding) for holding in changes.new_holdings]),
-            *_columns(
-                5,
-                [
-                    (each.address, each.node, each.generation, each.since, each.rests_until)
-                    for each in changes.holdings
-                ],
-            ),
-            changes.freed,
-            *_columns(
-                7,
-                [
-                    (each.address, each.at, each.what, *each.key, each.node, each.generation)
-                    for each in changes.history
-                ],
-            ),
-            *_columns(3, [(message.subject, message.headers, message.body) for message in messages]),
-        )
+        statement, arguments = commit_statement(changes, messages)
+        stored = await self._pool.fetch(statement, *arguments)
+        self._relay.offer([Stored(row["id"], message) for row, message in zip(stored, messages, strict=True)])
 
     async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
         """Write a network. ExclusionViolationError when it overlaps another."""
@@ -164,7 +114,8 @@ class PostgresStore:
                 " ON CONFLICT (name) DO UPDATE SET prefix = EXCLUDED.prefix, note = EXCLUDED.note",
                 *(spec.name, spec.prefix, spec.note),
             )
-            await outbox.add(connection, messages)
+            await add(connection, messages)
+        self._relay.wake()
 
     async def put_pool(self, spec: PoolSpec, messages: Sequence[Outgoing]) -> None:
         """Write a pool. ExclusionViolationError when a block overlaps that of another pool."""
@@ -176,7 +127,8 @@ class PostgresStore:
             )
             await _put_prefixes(connection, "block", spec.name, spec.blocks)
             await _put_prefixes(connection, "exclusion", spec.name, spec.exclude)
-            await outbox.add(connection, messages)
+            await add(connection, messages)
+        self._relay.wake()
 
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         """Remove released leases and history that are older."""
@@ -201,19 +153,3 @@ async def _put_prefixes(
 
 def _allocated(row: asyncpg.Record) -> tuple[AllocatedAddress, ...]:
     return () if row["address"] is None else (AllocatedAddress(address=row["address"], pool=row["pool"]),)
-
-
-def _lease_row(lease: Lease) -> tuple[Any, ...]:
-    return (*lease.key, lease.node, lease.generation, lease.state, lease.since)
-
-
-def _holding_row(holding: Holding) -> tuple[Any, ...]:
-    return (
-        *(holding.address, holding.pool, *holding.key, holding.node),
-        *(holding.generation, holding.position, holding.since, holding.rests_until),
-    )
-
-
-def _columns(width: int, rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    """One array for each column, as unnest wants them, without rows too."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -51,11 +51,9 @@ class Writer:
     anew from the store, and the same call later finds what has become of it.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, committed: Callable[[], None]) -> None:
-        """`committed` is called when messages may wait in the outbox."""
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._committed = committed
         self._stock: Stock | None = None
         self._waiting: deque[_Heard | _Alone] = deque()
         self._arrived = asyncio.Event()
@@ -141,9 +139,7 @@ class Writer:
                 done.set_result(result)
 
     async def _do_alone(self, job: _Alone) -> Any:
-        result = await job.work(await self._current_stock())
-        self._committed()
-        return result
+        return await job.work(await self._current_stock())
 
     async def _write(self, notices: Sequence[Notice]) -> None:
         stock = await self._current_stock()
@@ -174,7 +170,6 @@ class Writer:
         with metrics.commit_seconds.time():
             await self._store.commit(changes, messages)
         metrics.count(changes)
-        self._committed()
 
     async def _current_stock(self) -> Stock:
         if self._stock is None:

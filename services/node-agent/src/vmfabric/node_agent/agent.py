@@ -1,7 +1,7 @@
 """Brings the kernel in line with the desired state, and says so."""
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 
 import structlog
@@ -55,6 +55,7 @@ class Agent:
         self._seen: Actual | None = None
         self._converged: dict[VmName, DesiredVm] = {}
         self._node_converged = False
+        self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
         self._reported: frozenset[str] = frozenset()
 
@@ -113,22 +114,24 @@ class Agent:
     def _notice_drift(
         self, wanted: dict[VmName, Revised[DesiredVm]], before: Plan, unfinished: frozenset[VmName | None]
     ) -> None:
-        changed = {
-            operation.vm
-            for operation in before.operations
-            if (
-                self._node_converged
-                if operation.vm is None
-                else operation.vm in wanted and self._converged.get(operation.vm) == wanted[operation.vm].value
-            )
-        } - unfinished
-        if not changed:
+        for operation in before.operations:
+            vm = operation.vm
+            if self._was_converged(vm, wanted) or vm in self._drifting:
+                self._drifting[vm].append(str(operation))
+        # What needs more than one pass is told when it is whole again.
+        whole = self._drifting.keys() - unfinished
+        repaired = tuple(words for vm in whole for words in self._drifting.pop(vm))
+        if not repaired:
             return
-        repaired = tuple(str(operation) for operation in before.operations if operation.vm in changed)
-        vms = tuple(sorted(vm for vm in changed if vm is not None))
+        vms = tuple(sorted(vm for vm in whole if vm is not None))
         log.warning("node.drifted", vms=vms, repaired=repaired[:50])
         _drifts.inc()
         self._unsaid.append(IfaceDrifted(cluster=self._cluster, node=self._node, vms=vms, repaired=repaired))
+
+    def _was_converged(self, vm: VmName | None, wanted: dict[VmName, Revised[DesiredVm]]) -> bool:
+        if vm is None:
+            return self._node_converged
+        return vm in wanted and self._converged.get(vm) == wanted[vm].value
 
     def _remember(self, wanted: dict[VmName, Revised[DesiredVm]], unfinished: frozenset[VmName | None]) -> None:
         self._node_converged = None not in unfinished

@@ -6,7 +6,7 @@ a generation before all.
 
 | released, so nothing is held | same generation | newer generation |
 | --- | --- | --- |
-| placed | ignored: its VM is gone | allocate: held |
+| placed | ignored: its VM is gone, or was refused | allocate: held; or refused: released |
 | deleting, wired or not | `ip.released` again | `ip.released` at once: released, of that generation |
 | removed | ignored | ignored |
 
@@ -71,7 +71,7 @@ class Act(Enum):
 
     IGNORE = auto()
     ALLOCATE = auto()
-    """Take addresses; held, with `ip.allocated`. Or `ip.refused`, and nothing changes."""
+    """Take addresses; held, with `ip.allocated`. Or released, of that generation, with `ip.refused`."""
     ANSWER_ALLOCATED = auto()
     """Say `ip.allocated` again."""
     MOVE_ON = auto()

@@ -113,6 +113,8 @@ class Clerk:
         try:
             addresses = self._stock.take(notice.key.cluster, notice.wishes)
         except Refused as refusal:
+            # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
+            self._put(notice, lease, State.RELEASED, ())
             self._say_refused(notice, refusal)
             return
         self._put(notice, lease, State.HELD, addresses)

@@ -112,6 +112,11 @@ def desired_pools(cluster: ClusterName, pools: Pools) -> DesiredPools:
     return DesiredPools(cluster=cluster, prefixes=tuple(sorted(blocks, key=_order)))
 
 
+def every_desired_pools(pools: Pools) -> tuple[DesiredPools, ...]:
+    """The desired state of every cluster that has a pool."""
+    return tuple(desired_pools(cluster, pools) for cluster in sorted({pool.cluster for pool in pools.values()}))
+
+
 def place(address: HostAddress, networks: Networks, pools: Pools) -> Place:
     """The network and the pool that an address lies in."""
     network = next((each for each in networks.values() if address in each.prefix), None)

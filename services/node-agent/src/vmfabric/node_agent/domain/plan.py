@@ -63,7 +63,7 @@ class _Routes:
         astray: defaultdict[Prefix, set[HostRoute]] = defaultdict(set)
         for route in actual.routes:
             by_interface[route.interface].add(route)
-            if route.interface not in interfaces:
+            if route.interface and route.interface not in interfaces:
                 astray[route.prefix].add(route)
         return _Routes(
             {interface: frozenset(routes) for interface, routes in by_interface.items()},

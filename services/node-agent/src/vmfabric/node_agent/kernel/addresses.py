@@ -1,24 +1,30 @@
 """Addresses of links."""
 
 import socket
+import struct
 from collections import defaultdict
 from ipaddress import ip_interface
 
 from vmfabric.node_agent.domain.actual import InterfaceAddress
+from vmfabric.node_agent.kernel.dump import Dump
 from vmfabric.node_agent.kernel.netlink import Netlink
 
+_RTM_GETADDR = 22
+_MESSAGE = struct.Struct("=BBBBI")
+_ADDRESS, _LOCAL = 1, 2
 _IFA_F_NODAD = 0x02
 _SCOPE_UNIVERSE = 0
 _SCOPE_LINK = 253
 
 
-def read(netlink: Netlink) -> dict[int, frozenset[InterfaceAddress]]:
+def read(dump: Dump) -> dict[int, frozenset[InterfaceAddress]]:
     """The addresses of every link, by its index."""
     found: defaultdict[int, set[InterfaceAddress]] = defaultdict(set)
-    for message in netlink.get_addr():
+    for entry in dump.entries(_RTM_GETADDR, _MESSAGE.pack(socket.AF_UNSPEC, 0, 0, 0, 0), _MESSAGE.size):
+        _family, length, _flags, _scope, index = _MESSAGE.unpack(entry.fixed)
         # IFA_ADDRESS is the other end where there is one.
-        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        found[message["index"]].add(ip_interface(f"{address}/{message['prefixlen']}"))
+        address = entry.attributes.get(_LOCAL) or entry.attributes[_ADDRESS]
+        found[index].add(ip_interface((address, length)))
     return {index: frozenset(addresses) for index, addresses in found.items()}
 
 

@@ -4,15 +4,32 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from vmfabric.node_agent.domain.actual import InterfaceAddress, Link, LinkKind
 from vmfabric.node_agent.domain.operations import CreateLink
-from vmfabric.node_agent.domain.port import LINK_GROUP, SYSCTLS
+from vmfabric.node_agent.domain.port import LINK_GROUP
+from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute, attribute_list, attributes
 from vmfabric.node_agent.kernel.netlink import Netlink
 
 _IFF_UP = 0x1
+
+# linux/rtnetlink.h, linux/if_link.h
+_RTM_GETLINK = 18
+_INFO = struct.Struct("=BxHiII")
+_U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
+_ADDRESS, _IFNAME, _MTU, _LINKINFO, _IFALIAS, _AF_SPEC = 1, 3, 4, 18, 20, 26
+_GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 27, 29, 52, 53
+_INFO_KIND = 1
+_INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
+_SKIP_STATISTICS = 1 << 3
+
+# Places in IFLA_INET_CONF (IPV4_DEVCONF_* - 1, linux/ip.h) and in IFLA_INET6_CONF (DEVCONF_*, linux/ipv6.h).
+_IPV4_CONF = {"ipv4/forwarding": 0, "ipv4/proxy_arp": 2, "ipv4/rp_filter": 7}
+_IPV6_CONF = {"ipv6/forwarding": 0, "ipv6/accept_ra": 3, "ipv6/disable_ipv6": 26, "ipv6/accept_dad": 27}
+
+_DOOMED_GROUP = LINK_GROUP + 1
+_WORTH_A_GROUP = 5
 
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
@@ -22,9 +39,10 @@ _IFF_NO_PI = 0x1000
 _IFF_TUN_EXCL = 0x8000
 
 
-def read(netlink: Netlink, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> dict[str, Link]:
+def read(dump: Dump, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> dict[str, Link]:
     """Every link of the namespace, by name."""
-    links = (_link(message, addresses) for message in netlink.get_links())
+    request = _INFO.pack(0, 0, 0, 0, 0) + attribute(_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
+    links = (_link(entry, addresses) for entry in dump.entries(_RTM_GETLINK, request, _INFO.size))
     return {link.name: link for link in links}
 
 
@@ -54,9 +72,20 @@ def add_alternative_name(netlink: Netlink, interface: str, name: str) -> None:
     netlink.link("property_add", index=socket.if_nametoindex(interface), altname=name)
 
 
-def delete(netlink: Netlink, index: int) -> None:
+def delete(dump: Dump, netlink: Netlink, indices: Collection[int]) -> None:
     """The other end of a veth goes with it, wherever it is."""
-    netlink.link("del", index=index)
+    if len(indices) < _WORTH_A_GROUP or not _is_free(dump, _DOOMED_GROUP, indices):
+        for index in indices:
+            netlink.link("del", index=index)
+        return
+    # The kernel waits once for a whole group, and some 20 ms for each link that is deleted alone.
+    for index in indices:
+        netlink.link("set", index=index, group=_DOOMED_GROUP)
+    netlink.link("del", group=_DOOMED_GROUP)
+
+
+def _is_free(dump: Dump, group: int, indices: Collection[int]) -> bool:
+    return all(link.index in indices for link in read(dump, {}).values() if link.group == group)
 
 
 def _create_tap(netlink: Netlink, wanted: CreateLink) -> None:
@@ -71,33 +100,42 @@ def _create_tap(netlink: Netlink, wanted: CreateLink) -> None:
         os.close(device)
 
 
-def _link(message: Any, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> Link:
-    index = message["index"]
-    info = message.get_attr("IFLA_LINKINFO")
-    names = message.get_attr("IFLA_PROP_LIST")
+def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> Link:
+    _family, _type, index, flags, _change = _INFO.unpack(entry.fixed)
+    found = entry.attributes
+    kind = attributes(found.get(_LINKINFO, b"")).get(_INFO_KIND)
+    mac = found.get(_ADDRESS)
     return Link(
         index=index,
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=info.get_attr("IFLA_INFO_KIND") if info else None,
-        alias=message.get_attr("IFLA_IFALIAS") or None,
-        alternative_names=frozenset(names.get_attrs("IFLA_ALT_IFNAME") if names else ()),
-        group=message.get_attr("IFLA_GROUP"),
-        mac=message.get_attr("IFLA_ADDRESS"),
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & _IFF_UP),
+        name=_text(found[_IFNAME]),
+        kind=_text(kind) if kind else None,
+        alias=_text(found[_IFALIAS]) if _IFALIAS in found else None,
+        alternative_names=frozenset(
+            _text(name) for number, name in attribute_list(found.get(_PROP_LIST, b"")) if number == _ALT_IFNAME
+        ),
+        group=_U32.unpack(found[_GROUP])[0],
+        mac=mac.hex(":") if mac else None,
+        mtu=_U32.unpack(found[_MTU])[0],
+        up=bool(flags & _IFF_UP),
         addresses=addresses.get(index, frozenset()),
-        sysctls=_sysctls(message),
+        sysctls=_sysctls(found),
     )
 
 
-def _sysctls(message: Any) -> dict[str, int]:
+def _sysctls(found: Mapping[int, bytes]) -> dict[str, int]:
     """The kernel gives every link's settings with the link, so no file has to be read."""
-    families = message.get_attr("IFLA_AF_SPEC")
-    if families is None:
-        return {}
-    found = {f"ipv4/{name}": value for name, value in (families.get_attr("AF_INET") or {}).items()}
-    ipv6 = families.get_attr("AF_INET6")
-    if ipv6 is not None:
-        found |= {f"ipv6/{name}": value for name, value in (ipv6.get_attr("IFLA_INET6_CONF") or {}).items()}
-        found["ipv6/addr_gen_mode"] = ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE")
-    return {name: value for name, value in found.items() if name in SYSCTLS}
+    families = attributes(found.get(_AF_SPEC, b""))
+    ipv4 = attributes(families.get(socket.AF_INET, b"")).get(_INET_CONF)
+    ipv6 = attributes(families.get(socket.AF_INET6, b""))
+    values: dict[str, int] = {}
+    if ipv4 is not None:
+        values |= {name: _S32.unpack_from(ipv4, 4 * at)[0] for name, at in _IPV4_CONF.items()}
+    if _INET6_CONF in ipv6:
+        values |= {name: _S32.unpack_from(ipv6[_INET6_CONF], 4 * at)[0] for name, at in _IPV6_CONF.items()}
+        values["ipv6/addr_gen_mode"] = ipv6[_INET6_ADDR_GEN_MODE][0]
+    return values
+
+
+def _text(data: bytes) -> str:
+    # A stranger's alias may be any bytes.
+    return data.rstrip(b"\0").decode(errors="replace")

@@ -1,19 +1,22 @@
 """The kernel port on the real kernel: the namespace that this process is in."""
 
 import asyncio
+import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from types import TracebackType
 from typing import Self, TypeVar, assert_never
 
 from prometheus_client import Counter
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.exceptions import NetlinkError
 
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.port import NODE_SYSCTLS
 from vmfabric.node_agent.kernel import addresses, links, nftables, routes, sysctls
+from vmfabric.node_agent.kernel.dump import Dump, DumpInterruptedError
 from vmfabric.node_agent.kernel.netlink import Netlink, open_netlink
 from vmfabric.node_agent.ports import KernelUnreadableError
 
@@ -29,17 +32,19 @@ class NodeKernel:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
-        self._netlink: Netlink | None = None
+        self._open: tuple[Netlink, Dump] | None = None
 
     async def __aenter__(self) -> Self:
-        self._netlink = await self._run(open_netlink)
+        self._open = await self._run(lambda: (open_netlink(), Dump()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._netlink is not None:
-            await self._run(self._netlink.close)
+        if self._open is not None:
+            netlink, dump = self._open
+            await self._run(netlink.close)
+            dump.close()
         self._thread.shutdown()
 
     async def read(self) -> Actual:
@@ -53,28 +58,28 @@ class NodeKernel:
     def _run(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def _socket(self) -> Netlink:
-        if self._netlink is None:
+    def _sockets(self) -> tuple[Netlink, Dump]:
+        if self._open is None:
             raise RuntimeError("NodeKernel is used outside its `async with`")
-        return self._netlink
+        return self._open
 
     def _read(self) -> Actual:
         for _attempt in range(_READ_ATTEMPTS):
             try:
                 return self._read_once()
-            except NetlinkDumpInterrupted:
+            except DumpInterruptedError:
                 # Something changed while the kernel was telling; it says so, and is asked again.
                 continue
-            except (NetlinkError, OSError, ValueError, nftables.NftError) as error:
+            except (OSError, KeyError, ValueError, struct.error, nftables.NftError) as error:
                 raise KernelUnreadableError(f"the kernel could not be read: {error}") from error
         raise KernelUnreadableError(f"the kernel changed during each of {_READ_ATTEMPTS} reads; read again later")
 
     def _read_once(self) -> Actual:
-        netlink = self._socket()
-        found = links.read(netlink, addresses.read(netlink))
+        _netlink, dump = self._sockets()
+        found = links.read(dump, addresses.read(dump))
         return Actual(
             links=found,
-            routes=routes.read(netlink, found),
+            routes=routes.read(dump, found),
             sysctls=sysctls.read(NODE_SYSCTLS),
             ruleset=nftables.read(),
         )
@@ -95,6 +100,9 @@ class NodeKernel:
         guards = [it for it in operations if isinstance(it, (do.LoadTable, do.LoadGuard, do.RemoveGuard))]
         if guards:
             return _load(guards)
+        deletions = [it for it in operations if isinstance(it, do.DeleteLink)]
+        if len(deletions) > 1 and self._deleted(deletions):
+            return []
         failures = []
         for operation in operations:
             try:
@@ -105,8 +113,19 @@ class NodeKernel:
                 _count(operation)
         return failures
 
+    def _deleted(self, operations: Sequence[do.DeleteLink]) -> bool:
+        """All at once; False when that was refused and each has to be tried by itself."""
+        netlink, dump = self._sockets()
+        try:
+            links.delete(dump, netlink, [operation.index for operation in operations])
+        except (NetlinkError, OSError, DumpInterruptedError):
+            return False
+        for operation in operations:
+            _count(operation)
+        return True
+
     def _one(self, operation: do.Operation) -> None:  # noqa: C901, PLR0912  # one line for each kind of operation
-        netlink = self._socket()
+        netlink, dump = self._sockets()
         match operation:
             case do.SetNodeSysctl(name=name, value=value):
                 sysctls.write(name, value)
@@ -115,7 +134,7 @@ class NodeKernel:
             case do.SetDown(interface=interface):
                 links.change(netlink, interface, state="down")
             case do.DeleteLink(index=index):
-                links.delete(netlink, index)
+                links.delete(dump, netlink, [index])
             case do.CreateLink():
                 links.create(netlink, operation)
             case do.SetAlias(interface=interface, alias=alias):
@@ -143,18 +162,22 @@ class NodeKernel:
 
 
 def _batches(operations: Sequence[do.Operation]) -> Iterator[list[do.Operation]]:
-    """Operations of nftables that stand together are one batch; every other stands alone."""
-    batch: list[do.Operation] = []
-    for operation in operations:
-        if not isinstance(operation, (do.LoadTable, do.LoadGuard, do.RemoveGuard)):
-            if batch:
-                yield batch
-                batch = []
-            yield [operation]
+    """What the kernel can do in one go stands together: nftables, and deletions. Every other stands alone."""
+    for together, group in groupby(operations, _together):
+        if together is None:
+            yield from ([operation] for operation in group)
         else:
-            batch.append(operation)
-    if batch:
-        yield batch
+            yield list(group)
+
+
+def _together(operation: do.Operation) -> str | None:
+    match operation:
+        case do.LoadTable() | do.LoadGuard() | do.RemoveGuard():
+            return "nftables"
+        case do.DeleteLink():
+            return "deletions"
+        case _:
+            return None
 
 
 def _load(operations: Sequence[do.GuardOperation]) -> list[do.Failure]:

@@ -1,6 +1,7 @@
 """Host routes of the main table."""
 
 import socket
+import struct
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
@@ -8,21 +9,26 @@ from typing import Any
 from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
 from vmfabric.node_agent.domain.actual import HostRoute, Link
+from vmfabric.node_agent.kernel.dump import Dump, Entry
 from vmfabric.node_agent.kernel.netlink import Netlink
 
 _MAIN_TABLE = 254
 _SCOPE_LINK = 253
 _SCOPE_UNIVERSE = 0
-_ANY = {socket.AF_INET: "0.0.0.0/0", socket.AF_INET6: "::/0"}
+_RTM_GETROUTE = 26
+_MESSAGE = struct.Struct("=BBBBBBBBI")
+_U32 = struct.Struct("=I")
+_DESTINATION, _OIF, _PRIORITY = 1, 4, 6
 
 
-def read(netlink: Netlink, links: Mapping[str, Link]) -> frozenset[HostRoute]:
-    """The routes with our protocol number, wherever they lead."""
+def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
+    """The routes of the main table with our protocol number, wherever they lead."""
     names = {link.index: link.name for link in links.values()}
     return frozenset(
-        _route(message, names, _ANY[family])
+        _route(entry, names)
         for family in (socket.AF_INET, socket.AF_INET6)
-        for message in netlink.get_routes(family=family, proto=KERNEL_PROTOCOL, table=_MAIN_TABLE)
+        for entry in dump.entries(_RTM_GETROUTE, _request(family), _MESSAGE.size)
+        if _is_ours(entry)
     )
 
 
@@ -49,12 +55,23 @@ def _spec(interface: str, prefix: Prefix, metric: int) -> dict[str, Any]:
     }
 
 
-def _route(message: Any, names: Mapping[int, str], default: str) -> HostRoute:
-    destination = message.get_attr("RTA_DST")
-    index = message.get_attr("RTA_OIF")
+def _request(family: int) -> bytes:
+    # Not narrowed to the main table: where that is still empty, the kernel says that there is no such table.
+    return _MESSAGE.pack(family, 0, 0, 0, 0, KERNEL_PROTOCOL, 0, 0, 0)
+
+
+def _is_ours(entry: Entry) -> bool:
+    table, protocol = entry.fixed[4:6]
+    return protocol == KERNEL_PROTOCOL and table == _MAIN_TABLE
+
+
+def _route(entry: Entry, names: Mapping[int, str]) -> HostRoute:
+    family, length, *_rest = _MESSAGE.unpack(entry.fixed)
+    found = entry.attributes
+    destination = found.get(_DESTINATION) or bytes(4 if family == socket.AF_INET else 16)
     return HostRoute(
-        prefix=ip_network(f"{destination}/{message['dst_len']}" if destination else default),
+        prefix=ip_network((destination, length)),
         # A route of several next hops or of none is nobody's port.
-        interface=names.get(index, "") if index is not None else "",
-        metric=message.get_attr("RTA_PRIORITY") or 0,
+        interface=names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else "",
+        metric=_U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0,
     )

@@ -1,0 +1,34 @@
+"""Builders that keep tests short."""
+
+from ipaddress import ip_address
+
+from vmfabric.contract.cluster import Gateway, Virtualization
+from vmfabric.contract.desired import DesiredVm, Presence
+
+
+def a_vm(
+    number: int = 1,
+    *,
+    name: str | None = None,
+    presence: Presence = Presence.ROUTED,
+    virtualization: Virtualization = Virtualization.KVM,
+    addresses: tuple[str, ...] | None = None,
+    gateway: Gateway | None = None,
+    mtu: int = 1500,
+    generation: int | None = None,
+) -> DesiredVm:
+    """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
+    own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
+    return DesiredVm(
+        cluster="msk",
+        node="n1",
+        vm=name or f"vm{number}",
+        generation=generation or number,
+        presence=presence,
+        mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
+        addresses=own if addresses is None else tuple(ip_address(text) for text in addresses),
+        virtualization=virtualization,
+        gateway=gateway or Gateway(),
+        mtu=mtu,
+        trace_id=f"{number:032x}",
+    )

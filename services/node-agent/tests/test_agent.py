@@ -1,0 +1,234 @@
+"""What the agent says, and when."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
+from vmfabric.contract.envelope import Trace
+from vmfabric.contract.errors import Code, TryAgain
+from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
+from vmfabric.contract.model import Event
+from vmfabric.contract.names import VmName
+from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.ports import KernelUnreadableError
+from vmfabric.node_agent.samples import a_vm
+from vmfabric.node_agent.simulated import SimulatedKernel
+from vmfabric.reconcile.loop import Dirty
+from vmfabric.runtime.desired import Revised
+from vmfabric.runtime.snapshot import Confirmations
+
+EVERYTHING = Dirty(frozenset(), all=True)
+
+
+@dataclass
+class View:
+    vms: dict[VmName, Revised[DesiredVm]] = field(default_factory=dict)
+    complete: bool = True
+    node: Revised[DesiredNode] | None = None
+    pools: Revised[DesiredPools] | None = None
+    revision: int = 0
+
+    def want(self, *vms: DesiredVm) -> None:
+        for vm in vms:
+            self.revision += 1
+            self.vms[vm.vm] = Revised(self.revision, vm)
+
+
+@dataclass
+class Published:
+    events: list[Event] = field(default_factory=list)
+    connected: bool = True
+
+    async def publish(self, event: Event, trace: Trace) -> None:  # noqa: ARG002  # a Publisher's signature
+        if not self.connected:
+            raise TryAgain(Code.INTERNAL, "there is no connection")
+        self.events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+
+@dataclass
+class Node:
+    directory: Path
+    view: View = field(default_factory=View)
+    kernel: SimulatedKernel = field(default_factory=SimulatedKernel)
+    published: Published = field(default_factory=Published)
+    agent: Agent = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.agent = Agent(
+            cluster="msk",
+            node="n1",
+            view=self.view,
+            kernel=self.kernel,
+            publisher=self.published,
+            confirmations=Confirmations(self.directory / "confirmed.json"),
+        )
+
+    async def step(self, *keys: str) -> list[Event]:
+        await self.agent.step(Dirty(frozenset(keys), all=True))
+        return self.published.take()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+async def test_a_wired_vm_is_said_to_be_ready_once(node: Node) -> None:
+    node.view.want(a_vm(1))
+    [ready] = await node.step()
+    assert isinstance(ready, IfaceReady)
+    assert (ready.interface, ready.guest_interface) == ("vm1_net0", None)
+    assert [(str(it.prefix), str(it.gateway)) for it in ready.guest.addresses] == [
+        ("10.0.0.1/32", "169.254.0.1"),
+        ("2001:db8::1/128", "fe80::1"),
+    ]
+    assert await node.step() == []
+
+
+async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    node.view.want(a_vm(1))
+    writes = node.kernel.writes
+    assert [type(event) for event in await node.step()] == [IfaceReady]
+    assert node.kernel.writes == writes
+
+
+async def test_a_pass_with_nothing_to_do_writes_nothing(node: Node) -> None:
+    node.view.want(a_vm(1), a_vm(2, presence=Presence.WIRED), a_vm(3, presence=Presence.ABSENT))
+    await node.step()
+    writes = node.kernel.writes
+    saved = (node.directory / "confirmed.json").stat().st_mtime_ns
+    assert await node.step() == []
+    assert node.kernel.writes == writes
+    assert (node.directory / "confirmed.json").stat().st_mtime_ns == saved
+
+
+async def test_a_vm_that_was_never_here_is_said_to_be_removed(node: Node) -> None:
+    node.view.want(a_vm(1, presence=Presence.ABSENT))
+    assert [type(event) for event in await node.step()] == [IfaceRemoved]
+    assert node.kernel.links == {}
+
+
+async def test_a_restart_with_nothing_to_do_says_and_writes_nothing(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    writes = node.kernel.writes
+    node.start()
+    assert await node.step() == []
+    assert node.kernel.writes == writes
+
+
+async def test_a_link_that_was_made_anew_is_said_to_be_ready_again(node: Node) -> None:
+    node.view.want(a_vm(1), a_vm(2))
+    await node.step()
+    node.kernel.delete_link("vm1_net0")
+    drifted, ready = await node.step()
+    assert isinstance(drifted, IfaceDrifted)
+    assert drifted.vms == ("vm1",)
+    assert "create TAP vm1_net0" in drifted.repaired
+    assert isinstance(ready, IfaceReady)
+    assert ready.vm == "vm1"
+
+
+async def test_what_somebody_changed_is_put_back_and_said(node: Node) -> None:
+    node.view.want(a_vm(1), a_vm(2))
+    await node.step()
+    node.kernel.links["vm1_net0"] = replace(node.kernel.links["vm1_net0"], mtu=9000)
+    [drifted] = await node.step()
+    assert isinstance(drifted, IfaceDrifted)
+    assert (drifted.vms, drifted.repaired) == (("vm1",), ("set MTU of vm1_net0 to 1500",))
+
+
+async def test_a_flushed_table_is_drift_of_the_node_and_of_its_vms(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    node.kernel.table = False
+    node.kernel.guards.clear()
+    [drifted] = await node.step()
+    assert isinstance(drifted, IfaceDrifted)
+    assert drifted.repaired == ("load nftables table netdev vmfabric", "load anti-spoofing of vm1_net0")
+
+
+async def test_a_change_that_was_asked_for_is_no_drift(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    node.view.want(a_vm(1, presence=Presence.WIRED))
+    assert not [event for event in await node.step() if isinstance(event, IfaceDrifted)]
+    assert node.kernel.routes == set()
+
+
+async def test_without_a_bus_vms_are_wired_and_the_facts_come_when_it_is_back(node: Node) -> None:
+    node.published.connected = False
+    node.view.want(a_vm(1))
+    again = await node.agent.step(EVERYTHING)
+    assert again.keys == {"vm1"}
+    assert node.kernel.links["vm1_net0"].up
+    node.published.connected = True
+    assert [type(event) for event in await node.step()] == [IfaceReady]
+
+
+async def test_before_the_desired_state_is_whole_nothing_is_done(node: Node) -> None:
+    node.view.want(a_vm(1))
+    node.view.complete = False
+    assert await node.step() == []
+    assert node.kernel.writes == 0
+    heartbeat = node.agent.heartbeat()
+    assert heartbeat is not None
+    assert heartbeat.vms == 0
+
+
+async def test_a_kernel_that_cannot_be_read_is_an_error_and_nothing_is_done(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+
+    async def unreadable() -> Actual:
+        raise KernelUnreadableError("no")
+
+    monkeypatch.setattr(node.kernel, "read", unreadable)
+    writes = node.kernel.writes
+    with pytest.raises(KernelUnreadableError):
+        await node.step()
+    assert node.kernel.writes == writes
+    assert node.published.events == []
+
+
+async def test_a_vm_that_the_kernel_refuses_stops_no_other(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    taken = node.kernel.links.pop("vm1_net0")
+    node.kernel.links["vm2_net0"] = replace(taken, name="vm2_net0", alias="somebody's", index=9)
+    node.view.vms.clear()
+    node.view.want(a_vm(2), a_vm(3))
+    assert [event.vm for event in await node.step() if isinstance(event, IfaceReady)] == ["vm3"]
+    assert node.kernel.links["vm2_net0"].alias == "somebody's"
+
+
+async def test_a_purged_vm_is_forgotten_so_its_next_life_is_answered(node: Node) -> None:
+    node.view.want(a_vm(1, presence=Presence.ABSENT))
+    await node.step()
+    asked = node.view.vms.pop("vm1")
+    await node.step("vm1")
+    node.view.vms["vm1"] = asked
+    assert [type(event) for event in await node.step("vm1")] == [IfaceRemoved]
+
+
+async def test_the_heartbeat_names_the_nodes_own_addresses_only(node: Node) -> None:
+    assert node.agent.heartbeat() is None
+    node.view.want(a_vm(1))
+    await node.step()
+    heartbeat = node.agent.heartbeat()
+    assert heartbeat is not None
+    assert (heartbeat.addresses, heartbeat.vms) == ((), 1)
