@@ -35,6 +35,11 @@ def contract() -> None:
     (_root() / _CONTRACT).write_text(asyncapi.text())
 
 
+def bench() -> None:
+    """Print figures and ratios of this machine, all from one run: a few minutes."""
+    os.execv(sys.executable, [sys.executable, str(_root() / "tests" / "benchmarks" / "run.py")])  # noqa: S606
+
+
 def run_tests(
     arguments: Annotated[list[str] | None, typer.Argument(help="For pytest.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Leave out what needs a lab, and the checks.")] = False,

@@ -26,6 +26,7 @@ app.command("publish")(publish.publish)
 app.command("watch")(watch.watch)
 app.command("test", context_settings={"ignore_unknown_options": True})(development.run_tests)
 app.command("check")(development.check)
+app.command("bench")(development.bench)
 app.command("contract")(development.contract)
 
 

@@ -141,7 +141,8 @@ class Bus:
         level("bus.error", error=repr(error))
 
     async def _disconnected(self) -> None:
-        log.warning("bus.disconnected")
+        if not self.client.is_closed:
+            log.warning("bus.disconnected")
 
     async def _reconnected(self) -> None:
         log.info("bus.reconnected")

@@ -1,0 +1,234 @@
+"""The four services, put together as their `main.py` does it, on what is simulated."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import asyncpg
+from nats.aio.client import Client
+
+from simulation.bus_client import SimulatedClient
+from simulation.bus_server import Server
+from simulation.faults import Faults
+from simulation.nodes import Node, NodeFrr, NodeKernel
+from simulation.process import Process
+from simulation.stores import IpamStore, OutboxRows, scheduler_store
+from simulation.virtual_time import VirtualClock
+from vmfabric.bgp_announcer.announcer import Announcer
+from vmfabric.bgp_announcer.main import watch_sessions
+from vmfabric.contract.admin import ApplyCluster, ApplyNetwork, ApplyNode, ApplyPool
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.names import ClusterName, VmName
+from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
+from vmfabric.database.outbox import Relay
+from vmfabric.ipam.applying import Applying
+from vmfabric.ipam.handlers import Handlers as IpamHandlers
+from vmfabric.ipam.main import _after_each_reconnect, _every
+from vmfabric.ipam.memory import InMemoryStore
+from vmfabric.ipam.writer import Writer
+from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.main import _beat
+from vmfabric.reconcile.loop import Loop
+from vmfabric.runtime.bucket import read_bucket
+from vmfabric.runtime.bus import Bus
+from vmfabric.runtime.consumer import Consumer
+from vmfabric.runtime.inbound import parse
+from vmfabric.runtime.mirror import Mirror
+from vmfabric.runtime.snapshot import Confirmations
+from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.handlers import Handlers
+from vmfabric.scheduler.memory_store import Tables
+from vmfabric.scheduler.nodes import Nodes
+from vmfabric.scheduler.republish import Republish
+from vmfabric.scheduler.sweep import Sweep
+
+PHASE_SECONDS = 30.0
+_SWEEP_SECONDS = 2.0
+_END_RESTS_SECONDS = 1.0
+_RESYNC_SECONDS = 15.0
+_HEARTBEAT_SECONDS = 4.0
+_SESSION_SECONDS = 3.0
+_THROTTLE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What operators apply."""
+
+    cluster: ClusterSpec
+    nodes: tuple[NodeSpec, ...]
+    networks: tuple[NetworkSpec, ...]
+    pools: tuple[PoolSpec, ...]
+
+
+@dataclass
+class Ground:
+    """What the processes stand on, and what stays when they die."""
+
+    server: Server
+    faults: Faults
+    clock: VirtualClock
+    plant: Plant
+    nodes: dict[str, Node]
+    tables: Tables = field(default_factory=Tables)
+    ipam: InMemoryStore = field(default_factory=InMemoryStore)
+    clients: dict[str, SimulatedClient] = field(default_factory=dict)
+    """The connection of each process that lives, or lived last."""
+    scheduler_committed: Callable[[], None] = lambda: None
+    ipam_committed: Callable[[], None] = lambda: None
+    guarded: Callable[[str], None] = lambda _sentence: None
+
+    def __post_init__(self) -> None:
+        self.scheduler_outbox = OutboxRows(self.tables.outbox)
+        self.ipam_outbox = OutboxRows(self.ipam.outbox)
+
+    def bus(self, process: Process, name: str) -> Bus:
+        """The real connection of the runtime over the simulated client."""
+        bus = Bus("nats://simulated", name=name, clock=self.clock)
+        client = SimulatedClient(self.server, process)
+        bus.client = cast("Client", client)
+        self.clients[process.name] = client
+        return bus
+
+
+async def scheduler(ground: Ground, process: Process) -> None:
+    """One life of the scheduler."""
+    async with ground.bus(process, "scheduler") as bus, asyncio.TaskGroup() as tasks:
+        pool = cast("asyncpg.Pool", ground.scheduler_outbox.of(process, ground.faults))
+        relay = Relay(pool, bus)
+        store = scheduler_store(ground.tables, process, ground.faults, (relay.wake, ground.scheduler_committed))
+        handlers = Handlers(store, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
+        nodes = Nodes(store, ground.clock)
+        republish = Republish(store, lambda: read_bucket(bus, [NODE_KEY.pattern(), VM_KEY.pattern()]))
+        bus.on_reconnect(republish.wake)
+        await bus.connected()
+
+        async def heard(message: Any) -> None:
+            nodes.heard(parse(NodeHeartbeat, message.subject, message.data))
+
+        await bus.client.subscribe(NodeHeartbeat.subject_template.pattern(), cb=heard)
+        requests = Consumer(
+            bus, stream=REQUEST_STREAM, durable="scheduler", routes=handlers.requests(), on_invalid=handlers.invalid
+        )
+        facts = Consumer(bus, stream=FACT_STREAM, durable="scheduler", routes=handlers.facts())
+        for work in (
+            relay.run(),
+            requests.run(),
+            facts.run(),
+            Sweep(store, ground.clock, handlers, nodes, interval=_SWEEP_SECONDS).run(),
+            republish.run(),
+            _until_applied(lambda: _apply_cluster(Administration(store), ground.plant)),
+        ):
+            tasks.create_task(work)
+
+
+async def ipam(ground: Ground, process: Process) -> None:
+    """One life of ipam."""
+    async with ground.bus(process, "ipam") as bus, asyncio.TaskGroup() as tasks:
+        relay = Relay(cast("asyncpg.Pool", ground.ipam_outbox.of(process, ground.faults)), bus)
+        store = IpamStore(
+            ground.ipam, process, ground.faults, committed=ground.ipam_committed, guarded=ground.guarded
+        )
+        writer = Writer(store, ground.clock, committed=relay.wake)
+        applying = Applying(writer, store)
+        consumer = Consumer(bus, stream=FACT_STREAM, durable="ipam", routes=IpamHandlers(writer).routes())
+        for work in (
+            writer.run(),
+            relay.run(),
+            _after_each_reconnect(bus, applying.publish_pools),
+            _every(_END_RESTS_SECONDS, writer.end_rests),
+            consumer.run(),
+            _until_applied(lambda: _apply_pools(applying, ground.plant)),
+        ):
+            tasks.create_task(work)
+
+
+async def node_agent(ground: Ground, node: Node, process: Process) -> None:
+    """One life of a node-agent."""
+    async with ground.bus(process, "node-agent") as bus, asyncio.TaskGroup() as tasks:
+        loop: Loop
+
+        mirror = Mirror(
+            bus,
+            cluster=ground.plant.cluster.name,
+            node=node.name,
+            snapshot=node.directory / "node-agent.desired.json",
+            on_change=lambda vm: _mark(loop, vm),
+        )
+        agent = Agent(
+            cluster=ground.plant.cluster.name,
+            node=node.name,
+            view=mirror,
+            kernel=NodeKernel(node, process, ground.faults),
+            publisher=bus,
+            confirmations=Confirmations(node.directory / "node-agent.confirmed.json"),
+        )
+        loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=_RESYNC_SECONDS)
+        bus.on_reconnect(loop.mark_all)
+        node.watch = loop.mark_all
+        for work in (mirror.run(), loop.run(), _beat(bus, agent, _HEARTBEAT_SECONDS)):
+            tasks.create_task(work)
+
+
+async def bgp_announcer(ground: Ground, node: Node, process: Process) -> None:
+    """One life of a bgp-announcer."""
+    async with ground.bus(process, "bgp-announcer") as bus, asyncio.TaskGroup() as tasks:
+        loop: Loop
+
+        mirror = Mirror(
+            bus,
+            cluster=ground.plant.cluster.name,
+            node=node.name,
+            snapshot=node.directory / "bgp" / "desired.json",
+            on_change=lambda vm: _mark(loop, vm),
+        )
+        announcer = Announcer(
+            mirror,
+            NodeFrr(node, process, ground.faults),
+            bus,
+            Confirmations(node.directory / "bgp" / "confirmed.json"),
+            node.directory / "bgp" / "sessions.json",
+            ground.clock,
+        )
+        loop = Loop(announcer.step, resync=_RESYNC_SECONDS)
+        for work in (mirror.run(), loop.run(), watch_sessions(announcer, loop, _SESSION_SECONDS)):
+            tasks.create_task(work)
+
+
+def _mark(loop: Loop, vm: VmName | None) -> None:
+    if vm is None:
+        loop.mark_all()
+    else:
+        loop.mark(vm)
+
+
+async def _until_applied(apply: Callable[[], Any]) -> None:
+    """Operators apply, again and again, until it is done; what is there already does not change."""
+    while True:
+        try:
+            await apply()
+        except OSError:
+            await asyncio.sleep(1.0)
+        else:
+            return
+
+
+async def _apply_cluster(administration: Administration, plant: Plant) -> None:
+    await administration.apply_cluster(ApplyCluster(spec=plant.cluster))
+    for node in plant.nodes:
+        await administration.apply_node(ApplyNode(spec=node))
+
+
+async def _apply_pools(applying: Applying, plant: Plant) -> None:
+    for network in plant.networks:
+        await applying.apply_network(ApplyNetwork(spec=network))
+    for pool in plant.pools:
+        await applying.apply_pool(ApplyPool(spec=pool))
+
+
+CLUSTER: ClusterName = "sim"

@@ -1,0 +1,84 @@
+"""What platform services ask for: sensible things, the same thing twice, and things that cannot be."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from random import Random
+from typing import Any
+
+from vmfabric.contract.names import ClusterName, VmName
+
+MAIN_POOL = "main"
+TINY_POOL = "tiny"
+CHOSEN_ADDRESS = ip_address("198.51.100.7")
+
+_SECONDS = 32.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request and when it is made."""
+
+    at: float
+    kind: str
+    vm: VmName
+    subject: str
+    body: bytes
+
+
+def workload(random: Random, cluster: ClusterName, nodes: int) -> list[Asked]:
+    """A life of a few VMs whose names are used again and again."""
+    names = [f"vm{number}" for number in range(1, random.randint(4, 8) + 1)]
+    times = sorted(random.uniform(0.0, _SECONDS) for _ in range(random.randint(8, 20)))
+    return list(_requests(random, cluster, nodes, names, times))
+
+
+def _requests(
+    random: Random, cluster: ClusterName, nodes: int, names: list[VmName], times: list[float]
+) -> Iterator[Asked]:
+    last: dict[VmName, dict[str, Any]] = {}
+    for at in times:
+        vm = random.choice(names)
+        kinds = ["create", "create", "create", "delete", "invalid"]
+        if vm in last:
+            kinds = ["create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once"]
+        kind = random.choice(kinds)
+        body: dict[str, Any] = {"cluster": cluster, "vm": vm}
+        match kind:
+            case "repeat":
+                body = last[vm]
+            case "conflict":
+                body = {**last[vm], "cpu": last[vm]["cpu"] + 1}
+            case "invalid":
+                body |= {"cpu": 0, "memory_mb": 64, "disk_gb": 1}
+            case "create" | "delete at once":
+                body |= _wishes(random, nodes)
+        if kind in {"delete", "delete at once"}:
+            last.pop(vm, None)
+        elif kind == "create":
+            last[vm] = body
+        if kind != "delete":
+            yield _asked(random, at, kind, body, "vm.requested")
+        if kind in {"delete", "delete at once"}:
+            after = at + random.uniform(0.0, 0.05) if kind == "delete at once" else at
+            yield _asked(random, after, "delete", {"cluster": cluster, "vm": vm}, "vm.delete.requested")
+
+
+def _asked(random: Random, at: float, kind: str, body: dict[str, Any], stem: str) -> Asked:
+    subject = random.choice([stem, f"{stem}.{body['cluster']}.{body['vm']}"])
+    return Asked(at, kind, body["vm"], subject, json.dumps(body).encode())
+
+
+def _wishes(random: Random, nodes: int) -> dict[str, Any]:
+    wishes: dict[str, Any] = {"cpu": random.randint(1, 4), "memory_mb": 64, "disk_gb": 1}
+    roll = random.random()
+    if roll < 0.3:
+        wishes["addresses"] = [{"family": "ipv4", "pool": TINY_POOL}]
+    elif roll < 0.4:
+        wishes["addresses"] = [{"family": "ipv4", "address": str(CHOSEN_ADDRESS)}]
+    elif roll < 0.45:
+        wishes["memory_mb"] = 1_000_000
+    elif roll < 0.6:
+        wishes["node"] = f"n{random.randint(1, nodes)}"
+    return wishes

@@ -1,0 +1,379 @@
+"""One seed: a small data centre, a workload, misfortunes, then peace; and what came of it."""
+
+import asyncio
+import logging
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import structlog
+
+from simulation import services
+from simulation.bus_server import Kept, Server
+from simulation.checker import Checker, Violation
+from simulation.faults import EVENTS, Fault, Faults
+from simulation.nodes import Node
+from simulation.process import Process, Supervisor
+from simulation.promises import Promises, unsettled
+from simulation.services import CLUSTER, Ground, Plant
+from simulation.story import Story
+from simulation.virtual_time import VirtualClock, VirtualLoop
+from simulation.workload import MAIN_POOL, TINY_POOL, Asked, workload
+from vmfabric.bgp_announcer.ports import FrrError
+from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.admin import NodeState
+from vmfabric.contract.errors import TryAgain
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.node_agent.ports import KernelUnreadableError
+
+_WORK_SECONDS = 40.0
+_PEACE_SECONDS = 45.0
+_SETTLE_SECONDS = 300.0
+_QUIET_SECONDS = 65.0
+_LONG_QUIET_SECONDS = 3600.0
+_LONG_QUIET_EVERY = 100
+_EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
+_AS = 64512
+_REFLECTORS = (IPv4Address("192.0.2.251"), IPv4Address("192.0.2.252"))
+
+_world: ContextVar["World | None"] = ContextVar("world", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a seed."""
+
+    seed: int
+    violation: str | None
+    story: Story
+    faults: Counter[Fault]
+    answers: Counter[str]
+    is_calm: bool
+
+    @property
+    def replay(self) -> str:
+        """The command that does exactly this again."""
+        return f"PYTHONPATH=tests python -m simulation --seed {self.seed}"
+
+
+def run_seed(seed: int) -> Outcome:
+    """Live through it."""
+    loop = VirtualLoop()
+    directory = Path(tempfile.mkdtemp(prefix=f"vmfabric-simulation-{seed}-", dir=_memory_directory()))
+    try:
+        with _logs_watched():
+            return loop.run_until_complete(_live(loop, seed, directory))
+    finally:
+        loop.close()
+        shutil.rmtree(directory)
+
+
+async def _live(loop: VirtualLoop, seed: int, directory: Path) -> Outcome:
+    world = World(loop, seed, directory)
+    _world.set(world)
+    try:
+        await world.run()
+    finally:
+        await world.end()
+    return world.outcome()
+
+
+class World:
+    """Everything, put together."""
+
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path) -> None:
+        self._loop = loop
+        self._seed = seed
+        self._random = Random(seed)  # noqa: S311  # the one source of chance
+        self._story = Story(loop.time)
+        self._faults = Faults(self._random)
+        self._promises = Promises()
+        self._violation: str | None = None
+        self._is_wrong = asyncio.Event()
+        self._is_over = False
+        self._server = Server(loop, self._faults, self._story)
+        self._server.on_kept = self._kept
+        count = self._random.randint(2, 3)
+        self._nodes = {f"n{number}": self._node(number, directory) for number in range(1, count + 1)}
+        self._ground = Ground(
+            self._server, self._faults, VirtualClock(loop), _plant(self._nodes), self._nodes, guarded=self.fail
+        )
+        checker = Checker(
+            cluster=CLUSTER, nodes=self._nodes, ipam=self._ground.ipam, tables=self._ground.tables,
+            now=loop.wall, fail=self.fail,
+        )  # fmt: skip
+        self._checker = checker
+        self._ground.scheduler_committed = checker.records
+        self._ground.ipam_committed = checker.addresses
+        for node in self._nodes.values():
+            node.check = checker.data_plane
+        self._supervisors = self._supervise()
+
+    def fail(self, sentence: str) -> None:
+        """Something is wrong; the first thing that is ends the seed."""
+        if self._violation is None and not self._is_over:
+            self._story.tell("WRONG: {0}", sentence)
+            self._violation = sentence
+            self._is_wrong.set()
+
+    def unexpected(self, where: str, error: BaseException | None) -> None:
+        """A service has logged an error; only those that follow from a misfortune are expected."""
+        leaves = list(_leaves(error)) if error is not None else []
+        self._story.tell("{0}: {1}", where, "; ".join(repr(leaf) for leaf in leaves) or "no exception")
+        strange = [leaf for leaf in leaves if not isinstance(leaf, _EXPECTED)]
+        if strange:
+            self.fail(f"{where}: {strange[0]!r}")
+
+    def outcome(self) -> Outcome:
+        """When it is over."""
+        return Outcome(
+            seed=self._seed,
+            violation=self._violation,
+            story=self._story,
+            faults=self._faults.counts,
+            answers=Counter(self._promises.answers),
+            is_calm=self._faults.is_calm,
+        )
+
+    async def run(self) -> None:
+        """Until it is over, or something is wrong."""
+        script = asyncio.create_task(self._script())
+        wrong = asyncio.create_task(self._is_wrong.wait())
+        await asyncio.wait({script, wrong}, return_when=asyncio.FIRST_COMPLETED)
+        if script.done():
+            await script
+
+    async def end(self) -> None:
+        """Nothing that happens from here on counts."""
+        self._is_over = True
+        self._faults.is_on = False
+        _world.set(None)
+        for supervisor in self._supervisors.values():
+            supervisor.on_death = lambda _process: None
+            for process in supervisor.lives:
+                self._loop.bury(process)
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    async def _script(self) -> None:
+        for supervisor in self._supervisors.values():
+            supervisor.start()
+        await self._until_joined()
+        asked = workload(self._random, CLUSTER, len(self._nodes))
+        self._faults.is_on = not self._faults.is_calm
+        begin = self._loop.now
+        for request in asked:
+            self._loop.outside(request.at, self._ask, request)
+        for kind, after in self._misfortunes():
+            self._loop.outside(after, self._strike, kind)
+        await asyncio.sleep(begin + _WORK_SECONDS - self._loop.now)
+        self._faults.is_on = False
+        self._story.tell("from here on nothing goes wrong any more")
+        await asyncio.sleep(_PEACE_SECONDS)
+        await self._settle()
+        await self._be_quiet()
+
+    async def _until_joined(self) -> None:
+        while any(row.state is not NodeState.JOINED for row in self._ground.tables.nodes.values()) or not (
+            self._ground.tables.nodes and self._ground.ipam.pools
+        ):
+            await asyncio.sleep(0.5)
+
+    async def _settle(self) -> None:
+        deadline = self._loop.now + _SETTLE_SECONDS
+        while left := list(unsettled(self._ground, self._promises)):
+            if self._loop.now > deadline:
+                self.fail("; ".join(left))
+            await asyncio.sleep(5.0)
+        for sentence in self._promises.late():
+            self.fail(sentence)
+
+    async def _be_quiet(self) -> None:
+        before = self._writes()
+        is_long = self._seed % _LONG_QUIET_EVERY == 0
+        await asyncio.sleep(_LONG_QUIET_SECONDS if is_long else _QUIET_SECONDS)
+        after = self._writes()
+        if before != after:
+            self.fail(f"with nothing to do there were writes: before {before}, after {after}")
+
+    def _writes(self) -> dict[str, int]:
+        kernels = {f"kernel of {name}": node.kernel.writes for name, node in self._nodes.items()}
+        frrs = {f"FRR of {name}": node.frr.configured for name, node in self._nodes.items()}
+        return {"bus": self._server.writes, **kernels, **frrs}
+
+    def _node(self, number: int, directory: Path) -> Node:
+        name = f"n{number}"
+        address = IPv4Address(f"192.0.2.{number}")
+        return Node(name, address, _REFLECTORS, directory / name, self._loop, self._faults, self._story)
+
+    def _supervise(self) -> dict[str, Supervisor]:
+        composed = {
+            "scheduler": partial(services.scheduler, self._ground),
+            "ipam": partial(services.ipam, self._ground),
+        }
+        for name, node in self._nodes.items():
+            composed[f"node-agent.{name}"] = partial(services.node_agent, self._ground, node)
+            composed[f"bgp-announcer.{name}"] = partial(services.bgp_announcer, self._ground, node)
+        found = {}
+        for name, compose in composed.items():
+            supervisor = Supervisor(name, compose, self._loop, self._faults, self._story)
+            supervisor.on_death = self._died
+            supervisor.ended_by_itself = self._ended
+            found[name] = supervisor
+        return found
+
+    def _died(self, process: Process) -> None:
+        self._ground.clients[process.name].drop()
+
+    def _ended(self, name: str, error: BaseException | None) -> None:
+        if not self._is_over:
+            self.fail(f"{name} ended by itself: {list(_leaves(error)) if error else 'without an error'}")
+
+    def _ask(self, asked: Asked) -> None:
+        kept = self._server.keep(asked.subject, asked.body, {})
+        if kept is None:
+            self._loop.outside(0.5, self._ask, asked)
+        else:
+            self._promises.ask(self._loop.now, asked.vm, asked.kind)
+
+    def _kept(self, stream: str, kept: Kept) -> None:
+        body = kept.body.decode() if kept.body else "purged"
+        self._story.tell("{0} {1} keeps {2}: {3}", stream, kept.sequence, kept.subject, _Normal(body))
+        self._checker.kept(kept)
+        if stream == "FACTS":
+            self._promises.heard(self._loop.now, kept)
+
+    def _misfortunes(self) -> Iterator[tuple[Fault, float]]:
+        if self._faults.is_calm:
+            return
+        most = dict.fromkeys(EVENTS, 1) | {Fault.CRASH: 4, Fault.CUT: 3, Fault.DRIFT: 3}
+        for kind in EVENTS:
+            rare = kind in {Fault.BUS_EMPTIED, Fault.REBOOT} and self._random.random() < 0.8
+            for _ in range(0 if rare else self._random.randint(0, most[kind])):
+                yield kind, self._random.uniform(0.0, _WORK_SECONDS - 3.0)
+
+    def _strike(self, kind: Fault) -> None:
+        self._faults.happens(kind)
+        node = self._nodes[self._random.choice(sorted(self._nodes))]
+        name = self._random.choice(sorted(self._supervisors))
+        match kind:
+            case Fault.CRASH:
+                self._supervisors[name].kill("by kill -9")
+            case Fault.REBOOT:
+                self._supervisors[f"node-agent.{node.name}"].kill("with its node")
+                self._supervisors[f"bgp-announcer.{node.name}"].kill("with its node")
+                node.reboot()
+            case Fault.CUT:
+                self._story.tell("{0} loses its connection", name)
+                self._ground.clients[name].cut(self._faults.between(0.5, 8.0))
+            case Fault.DRIFT:
+                node.drift()
+            case Fault.FRR_RESTART:
+                node.restart_frr()
+            case Fault.SESSION_DOWN:
+                node.lose_session(self._random.choice(_REFLECTORS))
+            case Fault.BUS_EMPTIED:
+                self._empty_bus()
+            case _:
+                raise ValueError(f"{kind} is no event of its own")
+
+    def _empty_bus(self) -> None:
+        self._story.tell("the bus loses everything")
+        self._server.empty()
+        self._promises.lose()
+        for client in self._ground.clients.values():
+            client.cut(self._faults.between(0.1, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """A body as it is told: the ids of traces differ from run to run."""
+
+    body: str
+
+    def __format__(self, _spec: str) -> str:
+        before, mark, after = self.body.partition('"trace_id":"')
+        return f"{before}{mark}…{after[32:]}" if mark else before
+
+
+def _plant(nodes: dict[str, Node]) -> Plant:
+    cluster = ClusterSpec(
+        name=CLUSTER,
+        type="ip-fabric",
+        bgp=Bgp(
+            asn=_AS,
+            reflectors=tuple(Reflector(address=address, asn=_AS) for address in _REFLECTORS),
+            community={Family.IPV4: "64512:4", Family.IPV6: "64512:6"},
+        ),
+    )
+    capacity = Capacity(cpu=64, memory_mb=4096, disk_gb=100)
+    prefixes = {"fabric4": "198.51.100.0/24", "fabric6": "2001:db8::/48"}
+    return Plant(
+        cluster=cluster,
+        nodes=tuple(
+            NodeSpec(name=name, cluster=CLUSTER, address=node.address, capacity=capacity)
+            for name, node in nodes.items()
+        ),
+        networks=tuple(NetworkSpec(name=name, prefix=ip_network(text)) for name, text in prefixes.items()),
+        pools=(
+            PoolSpec(
+                name=MAIN_POOL,
+                cluster=CLUSTER,
+                blocks=(ip_network("198.51.100.0/29"), ip_network("2001:db8::/124")),
+                quarantine_seconds=8,
+            ),
+            PoolSpec(
+                name=TINY_POOL, cluster=CLUSTER, blocks=(ip_network("198.51.100.128/31"),), quarantine_seconds=15
+            ),
+        ),
+    )
+
+
+def _memory_directory() -> str | None:
+    """Where a file is only memory, if there is such a place: the snapshots of nodes are synchronised to the disk."""
+    return next((path for path in ("/dev/shm",) if Path(path).is_dir()), None)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+@contextmanager
+def _logs_watched() -> Iterator[None]:
+    """Services log what goes wrong in them; here it is looked at."""
+
+    def look(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
+        world = _world.get()
+        if world is not None and event.get("exc_info"):
+            world.unexpected(str(event["event"]), sys.exc_info()[1])
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[look], wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        cache_logger_on_first_use=False,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+__all__ = ["Outcome", "Violation", "run_seed"]
