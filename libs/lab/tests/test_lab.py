@@ -308,6 +308,12 @@ def test_a_directory_with_somebody_elses_files_is_not_taken_over(topology: Topol
     assert precious.read_text() == "mine"
 
 
+def test_two_commands_do_not_work_on_one_lab_at_once(topology: Topology, state: State) -> None:
+    with state.locked(), pytest.raises(LabError, match="another command is making or removing the lab"):
+        labs.up(topology, state, with_services=False)
+    assert not namespaces.exists(topology.namespace("n1"))
+
+
 def test_a_port_in_use_is_told_before_anything_is_made(topology: Topology, state: State) -> None:
     with control_plane.listen(topology), pytest.raises(LabError, match="something else listens there"):
         labs.up(topology, state, with_services=False)

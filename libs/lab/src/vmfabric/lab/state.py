@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vmfabric.lab.topology import Topology
 
 DEFAULT_DIRECTORY = Path("/var/lib/vmfabric-lab")
 DIRECTORY_VARIABLE = "VMFABRIC_LAB_DIR"
+_LOCK_SECONDS = 2.0
 
 
 class Record(BaseModel):
@@ -96,15 +98,25 @@ class State:
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         handle = os.open(self.directory, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LabError(
-                    f"another command is making or removing the lab in {self.directory}; wait for it"
-                ) from error
+            self._lock(handle)
             yield
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int) -> None:
+        # A killed command's lock is held a moment longer by a child that it was just starting.
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        f"another command is making or removing the lab in {self.directory}; wait for it"
+                    ) from error
+                time.sleep(0.02)
+            else:
+                return
 
     @property
     def _file(self) -> Path:
