@@ -50,8 +50,8 @@ class Found:
 class Republish:
     """Puts every key that the bucket lacks or has otherwise; at start, after a reconnect, and every minute.
 
-    A VM of the bucket that Postgres does not know is reported and left: a database that was set back to an older state
-    must not take VMs down.
+    A VM of the bucket that Postgres does not know is reported and left: a database that was set back
+    to an older state must not take VMs down.
     """
 
     def __init__(self, store: Store, read_bucket: ReadBucket, *, committed: Callable[[], None]) -> None:
