@@ -31,9 +31,16 @@ async def connect(database_url: str, *, schema: str, size: int = 10) -> asyncpg.
         command_timeout=10,
         timeout=10,
         init=_prepare,
+        reset=_keep,
         server_settings={"search_path": schema, "application_name": f"vmfabric-{schema}"},
     )
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _keep(_connection: asyncpg.Connection) -> None:
+    """Sessions of this pool take no lock, listen to nothing and change no setting: the default reset, one more round
+    trip for every statement, would undo nothing. An open transaction is rolled back without it.
+    """
