@@ -42,7 +42,7 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     await service.stack.enter_async_context(writer_lock(settings.database_url, SOURCE))
     await migrate(settings.database_url, schema=SOURCE, directory=MIGRATIONS)
     pool = await connect(settings.database_url, schema=SOURCE)
-    service.stack.push_async_callback(pool.close)
+    service.stack.callback(pool.terminate)
     relay = Relay(pool, service.bus)
     store = PostgresStore(pool, relay)
     writer = Writer(store, service.clock)
