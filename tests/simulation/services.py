@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -19,7 +20,7 @@ from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
 from vmfabric.contract.admin import ApplyCluster, ApplyNetwork, ApplyNode, ApplyPool
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.desired import NODE_KEY, POOLS_KEY, VM_KEY
 from vmfabric.contract.names import ClusterName, VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
@@ -27,8 +28,9 @@ from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers as IpamHandlers
-from vmfabric.ipam.main import _after_each_reconnect, _every
-from vmfabric.ipam.memory import InMemoryStore
+from vmfabric.ipam.memory_store import InMemoryStore
+from vmfabric.ipam.republish import Republish as PoolsRepublish
+from vmfabric.ipam.sweep import Sweep as IpamSweep
 from vmfabric.ipam.writer import Writer
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.main import _beat
@@ -49,7 +51,7 @@ from vmfabric.scheduler.sweep import Sweep
 
 PHASE_SECONDS = 30.0
 _SWEEP_SECONDS = 2.0
-_END_RESTS_SECONDS = 1.0
+_REMEMBER = timedelta(days=8)
 _RESYNC_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 4.0
 _SESSION_SECONDS = 3.0
@@ -89,11 +91,8 @@ class Ground:
 
     def bus(self, process: Process, name: str) -> Bus:
         """The real connection of the runtime over the simulated client."""
-        bus = Bus("nats://simulated", name=name, clock=self.clock)
-        client = SimulatedClient(self.server, process)
-        bus.client = cast("Client", client)
-        self.clients[process.name] = client
-        return bus
+        client = self.clients[process.name] = SimulatedClient(self.server, process)
+        return Bus("nats://simulated", name=name, clock=self.clock, client=cast("Client", client))
 
 
 async def scheduler(ground: Ground, process: Process) -> None:
@@ -132,16 +131,20 @@ async def ipam(ground: Ground, process: Process) -> None:
     async with ground.bus(process, "ipam") as bus, asyncio.TaskGroup() as tasks:
         relay = Relay(cast("asyncpg.Pool", ground.ipam_outbox.of(process, ground.faults)), bus)
         store = IpamStore(
-            ground.ipam, process, ground.faults, committed=ground.ipam_committed, guarded=ground.guarded
-        )
-        writer = Writer(store, ground.clock, committed=relay.wake)
+            ground.ipam, ground.ipam_outbox, relay, process, ground.faults,
+            committed=ground.ipam_committed, guarded=ground.guarded,
+        )  # fmt: skip
+        writer = Writer(store, ground.clock)
+        republish = PoolsRepublish(writer, store, lambda: read_bucket(bus, [POOLS_KEY.pattern()]))
+        bus.on_reconnect(republish.wake)
+        await bus.connected()
         applying = Applying(writer, store)
         consumer = Consumer(bus, stream=FACT_STREAM, durable="ipam", routes=IpamHandlers(writer).routes())
         for work in (
             writer.run(),
             relay.run(),
-            _after_each_reconnect(bus, applying.publish_pools),
-            _every(_END_RESTS_SECONDS, writer.end_rests),
+            republish.run(),
+            IpamSweep(writer, store, ground.clock, fences=_REMEMBER, history=_REMEMBER).run(),
             consumer.run(),
             _until_applied(lambda: _apply_pools(applying, ground.plant)),
         ):
@@ -190,10 +193,10 @@ async def bgp_announcer(ground: Ground, node: Node, process: Process) -> None:
         announcer = Announcer(
             mirror,
             NodeFrr(node, process, ground.faults),
-            bus,
-            Confirmations(node.directory / "bgp" / "confirmed.json"),
-            node.directory / "bgp" / "sessions.json",
-            ground.clock,
+            publisher=bus,
+            confirmations=Confirmations(node.directory / "bgp" / "confirmed.json"),
+            sessions=node.directory / "bgp" / "sessions.json",
+            clock=ground.clock,
         )
         loop = Loop(announcer.step, resync=_RESYNC_SECONDS)
         for work in (mirror.run(), loop.run(), watch_sessions(announcer, loop, _SESSION_SECONDS)):
