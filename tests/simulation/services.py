@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -14,7 +15,7 @@ from simulation.bus_server import Server
 from simulation.faults import Faults
 from simulation.nodes import Node, NodeFrr, NodeKernel
 from simulation.process import Process
-from simulation.stores import IpamStore, OutboxRows, scheduler_store
+from simulation.stores import IpamStore, OutboxRows, SchedulerStore
 from simulation.virtual_time import VirtualClock
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
@@ -42,6 +43,7 @@ from vmfabric.runtime.inbound import parse
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.runtime.snapshot import Confirmations
 from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.memory_store import Tables
@@ -100,10 +102,13 @@ async def scheduler(ground: Ground, process: Process) -> None:
     async with ground.bus(process, "scheduler") as bus, asyncio.TaskGroup() as tasks:
         pool = cast("asyncpg.Pool", ground.scheduler_outbox.of(process, ground.faults))
         relay = Relay(pool, bus)
-        store = scheduler_store(ground.tables, process, ground.faults, (relay.wake, ground.scheduler_committed))
-        handlers = Handlers(store, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
-        nodes = Nodes(store, ground.clock)
-        republish = Republish(store, lambda: read_bucket(bus, [NODE_KEY.pattern(), VM_KEY.pattern()]))
+        store = SchedulerStore(ground.tables, process, ground.faults, committed=ground.scheduler_committed)
+        desk = Desk(store, committed=relay.wake)
+        handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
+        nodes = Nodes(store, ground.clock, committed=relay.wake)
+        read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
+        republish = Republish(store, read, committed=relay.wake)
+        administration = Administration(store, committed=relay.wake)
         bus.on_reconnect(republish.wake)
         await bus.connected()
 
@@ -117,11 +122,12 @@ async def scheduler(ground: Ground, process: Process) -> None:
         facts = Consumer(bus, stream=FACT_STREAM, durable="scheduler", routes=handlers.facts())
         for work in (
             relay.run(),
+            desk.run(),
             requests.run(),
             facts.run(),
             Sweep(store, ground.clock, handlers, nodes, interval=_SWEEP_SECONDS).run(),
             republish.run(),
-            _until_applied(lambda: _apply_cluster(Administration(store), ground.plant)),
+            _until_applied(lambda: _apply_cluster(administration, ground.plant)),
         ):
             tasks.create_task(work)
 
@@ -135,7 +141,7 @@ async def ipam(ground: Ground, process: Process) -> None:
             committed=ground.ipam_committed, guarded=ground.guarded,
         )  # fmt: skip
         writer = Writer(store, ground.clock)
-        republish = PoolsRepublish(writer, store, lambda: read_bucket(bus, [POOLS_KEY.pattern()]))
+        republish = PoolsRepublish(writer, store, partial(read_bucket, bus, [POOLS_KEY.pattern()]))
         bus.on_reconnect(republish.wake)
         await bus.connected()
         applying = Applying(writer, store)

@@ -1,6 +1,7 @@
 """The services' own stores in memory, with a way that is slow, breaks, and may be cut at every call."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from vmfabric.ipam.domain.stock import InUse
 from vmfabric.ipam.memory_store import InMemoryStore, TwiceError
 from vmfabric.ipam.ports import Content
 from vmfabric.scheduler.memory_store import MemoryStore, Tables
+from vmfabric.scheduler.ports import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,21 @@ class _Way:
             raise ConnectionResetError("the connection was lost behind the commit")
 
 
-def scheduler_store(
-    tables: Tables, process: Process, faults: Faults, committed: Sequence[Callable[[], None]]
-) -> MemoryStore:
+class SchedulerStore:
     """A connection of one life of the scheduler."""
-    way = _Way(process, faults)
-    store = MemoryStore(tables, round_trip=way.there)
 
-    def on_commit() -> None:
-        for call in committed:
-            call()
-        way.back()
+    def __init__(self, tables: Tables, process: Process, faults: Faults, *, committed: Callable[[], None]) -> None:
+        self._way = _Way(process, faults)
+        self._store = MemoryStore(tables, round_trip=self._way.there)
+        self._committed = committed
 
-    store.on_commit = on_commit
-    return store
+    @asynccontextmanager
+    async def rows(self) -> AsyncIterator[Rows]:
+        """Commits at the end of the block, rolls back when it raises."""
+        async with self._store.rows() as rows:
+            yield rows
+        self._committed()
+        self._way.back()
 
 
 class IpamStore:

@@ -1,6 +1,6 @@
 """The simulation sees what it is there to see: services that are broken on purpose are caught within a few seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,8 @@ from vmfabric.ipam.domain.stock import Stock
 from vmfabric.node_agent import agent
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.scheduler.domain import lifecycle
-from vmfabric.scheduler.memory_store import MemoryTransaction
+from vmfabric.scheduler.domain.record import Stamp, VmKey
+from vmfabric.scheduler.memory_store import MemoryRows
 
 WITHIN_SEEDS = 150
 
@@ -51,10 +52,10 @@ def release_on_the_schedulers_word_alone(patch: pytest.MonkeyPatch) -> None:
 def no_memory_of_served_requests(patch: pytest.MonkeyPatch) -> None:
     """A late duplicate of a request is served again."""
 
-    async def last_request(*_: Any) -> None:
-        return None
+    async def last_requests(*_: Any) -> Mapping[VmKey, Stamp]:
+        return {}
 
-    patch.setattr(MemoryTransaction, "last_request", last_request)
+    patch.setattr(MemoryRows, "last_requests", last_requests)
 
 
 def facts_without_read_back(patch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,7 @@ class World:
         await self._be_quiet()
 
     async def _until_joined(self) -> None:
-        while any(row.state is not NodeState.JOINED for row in self._ground.tables.nodes.values()) or not (
+        while any(row.heard.state is not NodeState.JOINED for row in self._ground.tables.nodes.values()) or not (
             self._ground.tables.nodes and self._ground.ipam.pools
         ):
             await asyncio.sleep(0.5)
