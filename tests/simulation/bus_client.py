@@ -13,7 +13,6 @@ from nats.js.api import ConsumerConfig, KeyValueConfig, StreamConfig
 from simulation.bus_server import Kept, Server, ServerConsumer
 from simulation.faults import Fault
 from simulation.process import Process
-from vmfabric.contract.desired import BUCKET
 from vmfabric.runtime.desired import KEY_SUBJECT
 
 _HOP = 0.0005
@@ -137,10 +136,28 @@ class SimulatedClient:
         self.server.listen(subscription)
         return subscription
 
-    async def publish(self, subject: str, payload: bytes = b"") -> None:
-        """Fire and forget."""
-        if self.is_connected:
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """With `reply`, the stream that keeps the message says so there."""
+        if reply:
+            await self.process.point()
+        if not self.is_connected:
+            return
+        if not reply:
             self.up(self.server.tell, subject, payload)
+            return
+        faults = self.server.faults
+        message = (subject, payload, headers or {})
+        if faults.roll(Fault.PUBLISH_LOST):
+            return
+        if faults.roll(Fault.PUBLISH_UNKNOWN):
+            self.up(self.server.keep, *message)
+        elif not subject.startswith(KEY_SUBJECT) and faults.roll(Fault.PUBLISH_LATE):
+            # Desired state has one writer with one connection, on which a later value cannot overtake an earlier one.
+            self.server.loop.outside(faults.between(5.0, 20.0), self.server.keep, *message)
+        else:
+            self.up(self._keep, message, reply)
 
     async def flush(self, timeout: float = 0) -> None:  # noqa: ASYNC109
         """Nothing is buffered."""
@@ -159,6 +176,13 @@ class SimulatedClient:
         self._free_at = max(self._free_at + 1e-6, loop.now + _HOP)
         loop.outside(self._free_at - loop.now, call, *arguments)
 
+    def _keep(self, message: tuple[str, bytes, Mapping[str, str]], reply: str) -> None:
+        kept = self.server.keep(*message)
+        body = b'{"error": {"code": 503, "description": "no stream keeps it", "err_code": 0}}' if kept is None else b"{}"
+        self.server.tell(reply, body)
+        if not self.process.is_dead and self.server.faults.roll(Fault.CRASH_AFTER_WORDS):
+            self.process.kill("after its words")
+
     def _mend(self) -> None:
         if not self.process.is_dead and self._reconnected is not None:
             self.is_connected = True
@@ -172,31 +196,6 @@ class SimulatedJetStream:
     def __init__(self, client: SimulatedClient) -> None:
         self._client = client
         self._server = client.server
-
-    async def publish(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Returns when a stream keeps it."""
-        faults = self._server.faults
-        await self._client.process.point()
-        self._check()
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        message = (subject, payload, headers or {})
-        if faults.roll(Fault.PUBLISH_LOST):
-            pass
-        elif faults.roll(Fault.PUBLISH_UNKNOWN):
-            self._client.up(self._server.keep, *message)
-        elif not subject.startswith(KEY_SUBJECT) and faults.roll(Fault.PUBLISH_LATE):
-            # Desired state has one writer with one connection, on which a later value cannot overtake an earlier one.
-            self._server.loop.outside(faults.between(5.0, 20.0), self._server.keep, *message)
-        else:
-            self._client.up(self._keep, message, done)
-        try:
-            async with asyncio.timeout(5.0):
-                kept = await done
-        except TimeoutError as error:
-            raise nats.errors.TimeoutError from error
-        if not kept:
-            raise nats.js.errors.NoStreamResponseError
-        await self._client.process.point()
 
     async def add_stream(self, config: StreamConfig) -> None:
         """Make it, unless it is there."""
@@ -247,14 +246,6 @@ class SimulatedJetStream:
         if not self._client.is_connected:
             raise nats.errors.ConnectionClosedError
 
-    def _keep(self, message: tuple[str, bytes, Mapping[str, str]], done: asyncio.Future[bool]) -> None:
-        kept = self._server.keep(*message)
-        self._server.loop.outside(_HOP, self._answer, done, kept is not None)
-
-    def _answer(self, done: asyncio.Future[bool], kept: bool) -> None:
-        if self._client.is_connected and not self._client.process.is_dead and not done.done():
-            done.set_result(kept)
-
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
@@ -263,6 +254,3 @@ class ConsumerState:
     name: str
     num_pending: int
     delivered: None
-
-
-BUCKET_STREAM = f"KV_{BUCKET}"

@@ -203,6 +203,10 @@ class ServerConsumer:
         if attempt is not None:
             self._server.loop.outside(delay, self._repeat, sequence, attempt)
 
+    def unacknowledged(self) -> frozenset[int]:
+        """The messages that have not had their effect, as far as the server knows."""
+        return frozenset(self._attempts)
+
     def _wants(self, subject: str) -> bool:
         return any(matches(pattern, subject) for pattern in self._filters)
 

@@ -11,7 +11,7 @@ from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.lease import State
 from vmfabric.ipam.domain.leasing import Holding
-from vmfabric.ipam.memory import InMemoryStore
+from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.memory_store import Tables

@@ -9,6 +9,7 @@ class Fault(StrEnum):
     """A kind of misfortune."""
 
     CRASH = "a process dies between two steps"
+    CRASH_AFTER_WORDS = "a process dies when the bus has kept what it said"
     CRASH_IN_KERNEL = "a node-agent dies in the middle of a batch of kernel operations"
     CRASH_IN_FRR = "a bgp-announcer dies in the middle of a batch of configuration"
     REBOOT = "a node reboots"
@@ -35,6 +36,7 @@ class Fault(StrEnum):
 
 _OFTEN = {
     Fault.CRASH: 0.0015,
+    Fault.CRASH_AFTER_WORDS: 0.02,
     Fault.CRASH_IN_KERNEL: 0.05,
     Fault.CRASH_IN_FRR: 0.3,
     Fault.SLOW: 0.1,

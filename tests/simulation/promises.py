@@ -1,6 +1,7 @@
 """Whether every request was answered, and in what state everything was left."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from simulation.bus_server import Kept, matches
@@ -25,9 +26,11 @@ class Promise:
     at: float
     vm: VmName
     kind: str
+    sequence: int
+    """In its stream."""
     answered_at: float | None = None
     is_lost: bool = False
-    """The bus lost its data before there was an answer."""
+    """The bus lost its data before anybody had served it."""
 
 
 @dataclass
@@ -37,11 +40,13 @@ class Promises:
     made: list[Promise] = field(default_factory=list)
     ready: set[int] = field(default_factory=set)
     """The generations of which vm.ready was said."""
-    answers: dict[str, int] = field(default_factory=dict)
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: set[str] = field(default_factory=set)
+    """The codes of vm.failed."""
 
-    def ask(self, at: float, vm: VmName, kind: str) -> None:
+    def ask(self, at: float, vm: VmName, kind: str, sequence: int) -> None:
         """A request is in its stream."""
-        self.made.append(Promise(at, vm, kind))
+        self.made.append(Promise(at, vm, kind, sequence))
 
     def heard(self, at: float, kept: Kept) -> None:
         """A fact is in its stream."""
@@ -50,15 +55,18 @@ class Promises:
             return
         if stem == VmReady.subject_template.stem:
             self.ready.add(VmReady.model_validate_json(kept.body).generation)
-        self.answers[stem] = self.answers.get(stem, 0) + 1
+        self.answers[stem] += 1
+        if stem == VmFailed.subject_template.stem:
+            self.failures.add(VmFailed.model_validate_json(kept.body).code)
         for promise in self.made:
             if promise.vm == vm and promise.answered_at is None:
                 promise.answered_at = at
 
-    def lose(self) -> None:
-        """The bus is empty: requests that nobody had seen are gone with it."""
+    def lose(self, unserved: Collection[int]) -> None:
+        """The bus is empty: requests that nobody had served are gone with it."""
         for promise in self.made:
-            promise.is_lost = promise.is_lost or promise.answered_at is None
+            promise.is_lost = promise.is_lost or promise.answered_at is None or promise.sequence in unserved
+            promise.sequence = 0
 
     def open(self) -> list[Promise]:
         """Those that wait for an answer."""

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -13,13 +15,13 @@ from simulation.bus_server import Server
 from simulation.faults import Faults
 from simulation.nodes import Node, NodeFrr, NodeKernel
 from simulation.process import Process
-from simulation.stores import IpamStore, OutboxRows, scheduler_store
+from simulation.stores import IpamStore, OutboxRows, SchedulerStore
 from simulation.virtual_time import VirtualClock
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
 from vmfabric.contract.admin import ApplyCluster, ApplyNetwork, ApplyNode, ApplyPool
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.desired import NODE_KEY, POOLS_KEY, VM_KEY
 from vmfabric.contract.names import ClusterName, VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
@@ -27,8 +29,9 @@ from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers as IpamHandlers
-from vmfabric.ipam.main import _after_each_reconnect, _every
-from vmfabric.ipam.memory import InMemoryStore
+from vmfabric.ipam.memory_store import InMemoryStore
+from vmfabric.ipam.republish import Republish as PoolsRepublish
+from vmfabric.ipam.sweep import Sweep as IpamSweep
 from vmfabric.ipam.writer import Writer
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.main import _beat
@@ -40,6 +43,7 @@ from vmfabric.runtime.inbound import parse
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.runtime.snapshot import Confirmations
 from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.memory_store import Tables
@@ -49,7 +53,7 @@ from vmfabric.scheduler.sweep import Sweep
 
 PHASE_SECONDS = 30.0
 _SWEEP_SECONDS = 2.0
-_END_RESTS_SECONDS = 1.0
+_REMEMBER = timedelta(days=8)
 _RESYNC_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 4.0
 _SESSION_SECONDS = 3.0
@@ -89,11 +93,8 @@ class Ground:
 
     def bus(self, process: Process, name: str) -> Bus:
         """The real connection of the runtime over the simulated client."""
-        bus = Bus("nats://simulated", name=name, clock=self.clock)
-        client = SimulatedClient(self.server, process)
-        bus.client = cast("Client", client)
-        self.clients[process.name] = client
-        return bus
+        client = self.clients[process.name] = SimulatedClient(self.server, process)
+        return Bus("nats://simulated", name=name, clock=self.clock, client=cast("Client", client))
 
 
 async def scheduler(ground: Ground, process: Process) -> None:
@@ -101,10 +102,13 @@ async def scheduler(ground: Ground, process: Process) -> None:
     async with ground.bus(process, "scheduler") as bus, asyncio.TaskGroup() as tasks:
         pool = cast("asyncpg.Pool", ground.scheduler_outbox.of(process, ground.faults))
         relay = Relay(pool, bus)
-        store = scheduler_store(ground.tables, process, ground.faults, (relay.wake, ground.scheduler_committed))
-        handlers = Handlers(store, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
-        nodes = Nodes(store, ground.clock)
-        republish = Republish(store, lambda: read_bucket(bus, [NODE_KEY.pattern(), VM_KEY.pattern()]))
+        store = SchedulerStore(ground.tables, process, ground.faults, committed=ground.scheduler_committed)
+        desk = Desk(store, committed=relay.wake)
+        handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
+        nodes = Nodes(store, ground.clock, committed=relay.wake)
+        read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
+        republish = Republish(store, read, committed=relay.wake)
+        administration = Administration(store, committed=relay.wake)
         bus.on_reconnect(republish.wake)
         await bus.connected()
 
@@ -118,11 +122,12 @@ async def scheduler(ground: Ground, process: Process) -> None:
         facts = Consumer(bus, stream=FACT_STREAM, durable="scheduler", routes=handlers.facts())
         for work in (
             relay.run(),
+            desk.run(),
             requests.run(),
             facts.run(),
             Sweep(store, ground.clock, handlers, nodes, interval=_SWEEP_SECONDS).run(),
             republish.run(),
-            _until_applied(lambda: _apply_cluster(Administration(store), ground.plant)),
+            _until_applied(lambda: _apply_cluster(administration, ground.plant)),
         ):
             tasks.create_task(work)
 
@@ -132,16 +137,20 @@ async def ipam(ground: Ground, process: Process) -> None:
     async with ground.bus(process, "ipam") as bus, asyncio.TaskGroup() as tasks:
         relay = Relay(cast("asyncpg.Pool", ground.ipam_outbox.of(process, ground.faults)), bus)
         store = IpamStore(
-            ground.ipam, process, ground.faults, committed=ground.ipam_committed, guarded=ground.guarded
-        )
-        writer = Writer(store, ground.clock, committed=relay.wake)
+            ground.ipam, ground.ipam_outbox, relay, process, ground.faults,
+            committed=ground.ipam_committed, guarded=ground.guarded,
+        )  # fmt: skip
+        writer = Writer(store, ground.clock)
+        republish = PoolsRepublish(writer, store, partial(read_bucket, bus, [POOLS_KEY.pattern()]))
+        bus.on_reconnect(republish.wake)
+        await bus.connected()
         applying = Applying(writer, store)
         consumer = Consumer(bus, stream=FACT_STREAM, durable="ipam", routes=IpamHandlers(writer).routes())
         for work in (
             writer.run(),
             relay.run(),
-            _after_each_reconnect(bus, applying.publish_pools),
-            _every(_END_RESTS_SECONDS, writer.end_rests),
+            republish.run(),
+            IpamSweep(writer, store, ground.clock, fences=_REMEMBER, history=_REMEMBER).run(),
             consumer.run(),
             _until_applied(lambda: _apply_pools(applying, ground.plant)),
         ):
@@ -190,10 +199,10 @@ async def bgp_announcer(ground: Ground, node: Node, process: Process) -> None:
         announcer = Announcer(
             mirror,
             NodeFrr(node, process, ground.faults),
-            bus,
-            Confirmations(node.directory / "bgp" / "confirmed.json"),
-            node.directory / "bgp" / "sessions.json",
-            ground.clock,
+            publisher=bus,
+            confirmations=Confirmations(node.directory / "bgp" / "confirmed.json"),
+            sessions=node.directory / "bgp" / "sessions.json",
+            clock=ground.clock,
         )
         loop = Loop(announcer.step, resync=_RESYNC_SECONDS)
         for work in (mirror.run(), loop.run(), watch_sessions(announcer, loop, _SESSION_SECONDS)):

@@ -1,6 +1,7 @@
 """The services' own stores in memory, with a way that is slow, breaks, and may be cut at every call."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,12 +12,14 @@ from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ResourceName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.database.outbox import Relay, Stored
 from vmfabric.ipam.domain.lease import Lease, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Holding
 from vmfabric.ipam.domain.stock import InUse
-from vmfabric.ipam.memory import InMemoryStore, TwiceError
+from vmfabric.ipam.memory_store import InMemoryStore, TwiceError
 from vmfabric.ipam.ports import Content
 from vmfabric.scheduler.memory_store import MemoryStore, Tables
+from vmfabric.scheduler.ports import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +39,33 @@ class _Way:
             raise ConnectionResetError("the connection was lost behind the commit")
 
 
-def scheduler_store(
-    tables: Tables, process: Process, faults: Faults, committed: Sequence[Callable[[], None]]
-) -> MemoryStore:
+class SchedulerStore:
     """A connection of one life of the scheduler."""
-    way = _Way(process, faults)
-    store = MemoryStore(tables, round_trip=way.there)
 
-    def on_commit() -> None:
-        for call in committed:
-            call()
-        way.back()
+    def __init__(self, tables: Tables, process: Process, faults: Faults, *, committed: Callable[[], None]) -> None:
+        self._way = _Way(process, faults)
+        self._store = MemoryStore(tables, round_trip=self._way.there)
+        self._committed = committed
 
-    store.on_commit = on_commit
-    return store
+    @asynccontextmanager
+    async def rows(self) -> AsyncIterator[Rows]:
+        """Commits at the end of the block, rolls back when it raises."""
+        async with self._store.rows() as rows:
+            yield rows
+        self._committed()
+        self._way.back()
 
 
 class IpamStore:
     """A connection of one life of ipam."""
 
     def __init__(
-        self, kept: InMemoryStore, process: Process, faults: Faults, *, committed: Callable[[], None],
-        guarded: Callable[[str], None],
+        self, kept: InMemoryStore, outbox: "OutboxRows", relay: Relay, process: Process, faults: Faults, *,
+        committed: Callable[[], None], guarded: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._kept = kept
+        self._outbox = outbox
+        self._relay = relay
         self._way = _Way(process, faults)
         self._committed = committed
         self._guarded = guarded
@@ -88,17 +94,21 @@ class IpamStore:
             self._guarded(f"only the last guard of ipam's store kept something from being there twice: {error}")
             raise
         self._committed()
+        stored = self._outbox.last(len(messages))
         await self._back()
+        self._relay.offer(stored)
 
     async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
         await self._way.there()
         await self._kept.put_network(spec, messages)
         await self._back()
+        self._relay.wake()
 
     async def put_pool(self, spec: PoolSpec, messages: Sequence[Outgoing]) -> None:
         await self._way.there()
         await self._kept.put_pool(spec, messages)
         await self._back()
+        self._relay.wake()
 
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         await self._way.there()
@@ -110,28 +120,33 @@ class IpamStore:
 
 
 class OutboxRows:
-    """The two statements that the relay makes on the table `outbox`, on a list that keeps the order of commits."""
+    """The table `outbox`, over the list to which a store appends what it commits."""
 
-    def __init__(self, rows: list[Outgoing]) -> None:
-        self.rows = rows
-        self._taken_out = 0
+    def __init__(self, messages: list[Outgoing]) -> None:
+        self._messages = messages
+        self._ids: list[int] = []
+        self._next = 1
 
     def of(self, process: Process, faults: Faults) -> "_OutboxPool":
         """A connection of one life of the relay."""
         return _OutboxPool(self, _Way(process, faults))
 
-    def oldest(self, limit: int) -> list[dict[str, Any]]:
-        """As the table has them."""
-        return [
-            {"id": self._taken_out + index, "subject": row.subject, "headers": row.headers, "body": row.body}
-            for index, row in enumerate(self.rows[:limit])
-        ]
+    def rows(self) -> list[Stored]:
+        """All of it, oldest first."""
+        new = len(self._messages) - len(self._ids)
+        self._ids += range(self._next, self._next + new)
+        self._next += new
+        return [Stored(identity, message) for identity, message in zip(self._ids, self._messages, strict=True)]
 
-    def take_out(self, ids: Sequence[int]) -> None:
-        """The relay deletes what it has published, which is what is oldest."""
-        count = sum(identity >= self._taken_out for identity in ids)
-        del self.rows[:count]
-        self._taken_out += count
+    def last(self, count: int) -> list[Stored]:
+        """What has just been committed."""
+        return self.rows()[-count:] if count else []
+
+    def take_out(self, ids: Collection[int]) -> None:
+        """These are published."""
+        kept = [row for row in self.rows() if row.id not in ids]
+        self._messages[:] = [row.message for row in kept]
+        self._ids[:] = [row.id for row in kept]
 
 
 class _OutboxPool:
@@ -141,10 +156,13 @@ class _OutboxPool:
 
     async def fetch(self, _statement: str, limit: int) -> list[dict[str, Any]]:
         await self._way.there()
-        return self._outbox.oldest(limit)
+        return [
+            {"id": row.id, "subject": row.message.subject, "headers": row.message.headers, "body": row.message.body}
+            for row in self._outbox.rows()[:limit]
+        ]
 
     async def execute(self, _statement: str, ids: Sequence[int]) -> None:
         await self._way.there()
-        self._outbox.take_out(ids)
+        self._outbox.take_out(frozenset(ids))
         await self._way.process.point()
         self._way.back()

@@ -35,6 +35,7 @@ from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.contract.streams import REQUEST_STREAM
 from vmfabric.node_agent.ports import KernelUnreadableError
 
 _WORK_SECONDS = 40.0
@@ -59,6 +60,8 @@ class Outcome:
     story: Story
     faults: Counter[Fault]
     answers: Counter[str]
+    failures: frozenset[str]
+    """The codes of vm.failed."""
     is_calm: bool
 
     @property
@@ -142,7 +145,8 @@ class World:
             violation=self._violation,
             story=self._story,
             faults=self._faults.counts,
-            answers=Counter(self._promises.answers),
+            answers=self._promises.answers,
+            failures=frozenset(self._promises.failures),
             is_calm=self._faults.is_calm,
         )
 
@@ -187,7 +191,7 @@ class World:
         await self._be_quiet()
 
     async def _until_joined(self) -> None:
-        while any(row.state is not NodeState.JOINED for row in self._ground.tables.nodes.values()) or not (
+        while any(row.heard.state is not NodeState.JOINED for row in self._ground.tables.nodes.values()) or not (
             self._ground.tables.nodes and self._ground.ipam.pools
         ):
             await asyncio.sleep(0.5)
@@ -247,7 +251,7 @@ class World:
         if kept is None:
             self._loop.outside(0.5, self._ask, asked)
         else:
-            self._promises.ask(self._loop.now, asked.vm, asked.kind)
+            self._promises.ask(self._loop.now, asked.vm, asked.kind, kept[1])
 
     def _kept(self, stream: str, kept: Kept) -> None:
         body = kept.body.decode() if kept.body else "purged"
@@ -292,8 +296,11 @@ class World:
 
     def _empty_bus(self) -> None:
         self._story.tell("the bus loses everything")
+        requests = self._server.streams[REQUEST_STREAM.name]
+        consumers = requests.consumers.values()
+        unserved = [consumer.unacknowledged() for consumer in consumers] or [frozenset(requests.kept)]
+        self._promises.lose(frozenset().union(*unserved))
         self._server.empty()
-        self._promises.lose()
         for client in self._ground.clients.values():
             client.cut(self._faults.between(0.1, 1.0))
 

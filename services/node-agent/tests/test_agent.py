@@ -32,6 +32,10 @@ class View:
     node: Revised[DesiredNode] | None = None
     pools: Revised[DesiredPools] | None = None
     revision: int = 0
+    snapshot: dict[VmName, Revised[DesiredVm]] = field(default_factory=dict)
+
+    def save(self) -> None:
+        self.snapshot = dict(self.vms)
 
     def want(self, *vms: DesiredVm) -> None:
         for vm in vms:
@@ -133,6 +137,15 @@ async def test_a_vm_that_was_never_here_is_said_to_be_removed(node: Node) -> Non
     node.view.want(a_vm(1, presence=Presence.ABSENT))
     assert [type(event) for event in await node.step()] == [IfaceRemoved]
     assert node.kernel.links == {}
+
+
+async def test_absence_is_in_the_snapshot_before_it_is_said(node: Node) -> None:
+    node.view.want(a_vm(1))
+    await node.step()
+    node.view.want(a_vm(1, presence=Presence.ABSENT))
+    node.published.connected = False
+    assert await node.step() == []
+    assert node.view.snapshot == node.view.vms
 
 
 async def test_a_restart_with_nothing_to_do_says_and_writes_nothing(node: Node) -> None:

@@ -31,11 +31,11 @@ log = structlog.get_logger()
 class Bus:
     """One connection. It may be opened while the server is away: publishing then says TryAgain."""
 
-    def __init__(self, url: str, *, name: str, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, name: str, clock: Clock | None = None, client: Client | None = None) -> None:
         self._url = url
         self._name = name
         self._clock = clock or SystemClock()
-        self.client = Client()
+        self.client = client or Client()
         self._acknowledged = Acknowledged(self.client, seconds=_PUBLISH_SECONDS)
         self._connecting: asyncio.Task[None] | None = None
         self._on_reconnect: list[Callable[[], None]] = []

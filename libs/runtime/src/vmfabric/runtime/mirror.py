@@ -79,6 +79,11 @@ class Mirror:
         """The blocks of the cluster's pools."""
         return self._pools
 
+    def save(self) -> None:
+        """Keep what is known in the snapshot now, not a moment later: after a crash nothing older is acted upon."""
+        if self._unsaved.is_set():
+            self._save()
+
     async def run(self) -> None:
         """Follow the bucket until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -223,8 +228,7 @@ class Mirror:
                 self._save()
                 await asyncio.sleep(_SAVE_SECONDS)
         finally:
-            if self._unsaved.is_set():
-                self._save()
+            self.save()
 
     def _save(self) -> None:
         self._unsaved.clear()

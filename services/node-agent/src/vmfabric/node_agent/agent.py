@@ -18,9 +18,9 @@ from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.facts import confirmation, is_news, own_addresses
-from vmfabric.node_agent.ports import Kernel
+from vmfabric.node_agent.ports import KeptView, Kernel
 from vmfabric.reconcile.loop import Again, Dirty
-from vmfabric.runtime.desired import DesiredView, Revised
+from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.message import Publisher
 from vmfabric.runtime.snapshot import Confirmations
 
@@ -43,7 +43,7 @@ class Agent:
         *,
         cluster: ClusterName,
         node: NodeName,
-        view: DesiredView,
+        view: KeptView,
         kernel: Kernel,
         publisher: Publisher,
         confirmations: Confirmations,
@@ -153,6 +153,9 @@ class Agent:
         """Publish what is not confirmed yet. Returns the VMs whose fact could not be published."""
         await self._say_drifts()
         due = [wanted[vm] for vm in self._converged if not self._confirmations.is_confirmed(wanted[vm])]
+        if any(desired.value.presence is Presence.ABSENT for desired in due):
+            # Its addresses are released when this is said: an older snapshot must not wire it again after a crash.
+            self._view.save()
         said = await asyncio.gather(*(self._confirm(desired) for desired in due))
         return frozenset(desired.value.vm for desired, done in zip(due, said, strict=True) if not done)
 

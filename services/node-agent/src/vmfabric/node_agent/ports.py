@@ -5,10 +5,19 @@ from typing import Protocol
 
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.operations import Failure, Operation
+from vmfabric.runtime.desired import DesiredView
 
 
 class KernelUnreadableError(Exception):
     """A part of the kernel could not be read. Nothing is known then, and nothing is done."""
+
+
+class KeptView(DesiredView, Protocol):
+    """The desired state of this node, and the snapshot that a restart begins with."""
+
+    def save(self) -> None:
+        """Bring the snapshot up to date."""
+        ...
 
 
 class Kernel(Protocol):

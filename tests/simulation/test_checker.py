@@ -1,0 +1,89 @@
+"""The simulation sees what it is there to see: services that are broken on purpose are caught within a few seeds."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from simulation.world import run_seed
+from vmfabric.ipam.domain import lease
+from vmfabric.ipam.domain.lease import Act, Said, State
+from vmfabric.ipam.domain.stock import Stock
+from vmfabric.node_agent import agent
+from vmfabric.runtime.mirror import Mirror
+from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.record import Stamp, VmKey
+from vmfabric.scheduler.memory_store import MemoryRows
+
+WITHIN_SEEDS = 150
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_generation_fence(patch: pytest.MonkeyPatch) -> None:
+    """ipam and the scheduler take every event for one of the generation that they know."""
+    real = lifecycle.advance
+
+    def advance(record: Any, fact: Any, *rest: Any) -> Any:
+        return real(record, fact.model_copy(update={"generation": record.generation}), *rest)
+
+    patch.setattr(lifecycle, "advance", advance)
+
+
+def no_quarantine(patch: pytest.MonkeyPatch) -> None:
+    """A released address may be given again at once."""
+    real = Stock.rest
+
+    def rest(self: Stock, address: Any, pool: Any, now: datetime) -> datetime:
+        real(self, address, pool, now)
+        self.quarantine.rest(address, now)
+        return now
+
+    patch.setattr(Stock, "rest", rest)
+
+
+def release_on_the_schedulers_word_alone(patch: pytest.MonkeyPatch) -> None:
+    """ipam does not wait for the node to let go."""
+    patch.setattr(lease, "SAME", MappingProxyType({**lease.SAME, (State.HELD, Said.DELETING): Act.RELEASE}))
+
+
+def no_memory_of_served_requests(patch: pytest.MonkeyPatch) -> None:
+    """A late duplicate of a request is served again."""
+
+    async def last_requests(*_: Any) -> Mapping[VmKey, Stamp]:
+        return {}
+
+    patch.setattr(MemoryRows, "last_requests", last_requests)
+
+
+def facts_without_read_back(patch: pytest.MonkeyPatch) -> None:
+    """The node-agent says that a VM is as desired when it has only tried."""
+    patch.setattr(agent, "_unfinished", lambda *_: frozenset())
+
+
+def snapshots_a_moment_later(patch: pytest.MonkeyPatch) -> None:
+    """A node-agent that dies just after it said `iface.removed` begins with an older snapshot."""
+    patch.setattr(Mirror, "save", lambda _: None)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("broken", "seen_as"),
+    [
+        (no_generation_fence, "."),
+        (no_quarantine, "."),
+        (release_on_the_schedulers_word_alone, "but released in ipam"),
+        (no_memory_of_served_requests, "."),
+        (facts_without_read_back, "."),
+        (snapshots_a_moment_later, "."),
+    ],
+)
+def test_a_broken_service_is_caught(broken: Break, seen_as: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    violations = (run_seed(seed).violation for seed in range(WITHIN_SEEDS))
+    first = next((violation for violation in violations if violation is not None), None)
+    assert first is not None, f"no seed of {WITHIN_SEEDS} noticed"
+    print(first)
+    assert seen_as in first
