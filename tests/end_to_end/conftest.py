@@ -14,11 +14,11 @@ from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import Applied, Nodes, NodeState, VmPhase, Vms, VmState
 from vmfabric.contract.errors import Refused, TryAgain
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
-from vmfabric.lab import traces
+from vmfabric.lab import frr, traces
 from vmfabric.lab.client import LabClient
-from vmfabric.lab.frr import sessions_down
 from vmfabric.lab.hosts import answers_ping, bgp_routes
 from vmfabric.lab.lab import Lab
+from vmfabric.lab.topology import Node
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
 CLUSTER = "msk"
@@ -49,19 +49,16 @@ class Cluster:
         async with asyncio.timeout(30):
             while True:
                 nodes = (await self.outside.ask("node.list", {}, Nodes)).nodes
-                if all(node.state is NodeState.JOINED for node in nodes) and not self._sessions_down():
+                are_joined = all(node.state is NodeState.JOINED for node in nodes)
+                if are_joined and all(map(self._has_its_sessions, self.lab.topology.nodes)):
                     return
                 await asyncio.sleep(0.1)
 
-    def _sessions_down(self) -> Sequence[str]:
-        topology = self.lab.topology
-        found: list[str] = []
-        for node in topology.nodes:
-            try:
-                found += sessions_down(topology, node)
-            except (KeyError, json.JSONDecodeError):  # not configured yet
-                found.append(node.name)
-        return found
+    def _has_its_sessions(self, node: Node) -> bool:
+        """An FRR that is not configured yet has no session down, and none up either."""
+        shown = json.loads(frr.vtysh(self.lab.topology, node, "show bgp ipv4 unicast summary json"))
+        states = [peer["state"] for peer in shown.get("peers", {}).values()]
+        return states == ["Established"] * len(self.lab.topology.reflectors)
 
     async def request(self, vm: str, **changes: Any) -> None:
         """Ask for a small VM."""
