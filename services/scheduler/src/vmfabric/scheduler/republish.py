@@ -1,6 +1,7 @@
 """Desired state again from Postgres: the bucket may have lost what it had, or have back what it had lost."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm, Presence
 from vmfabric.contract.errors import TryAgain
+from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.database.pool import TRANSIENT
 from vmfabric.runtime.desired import KEY_SUBJECT, put
 from vmfabric.scheduler.domain.cluster import desired_node
@@ -19,6 +21,8 @@ from vmfabric.scheduler.transaction import transaction
 _PAGE = 500
 _CHECK_SECONDS = 60.0
 _RETRY_SECONDS = 1.0
+_FEW, _TENTH = 10, 10
+"""Of a node's VMs at most so many, or this part, are removed because the database does not know them."""
 _RETRIED: tuple[type[BaseException], ...] = (TryAgain, TimeoutError, *TRANSIENT)
 
 log = structlog.get_logger()
@@ -31,6 +35,8 @@ class Found:
     """The bucket beside the database, and what was on its way from one to the other meanwhile."""
 
     vms: Mapping[str, DesiredVm]
+    last_generation: int
+    """Higher ones are not from this database."""
     on_the_way: Collection[str]
     bucket: Mapping[str, bytes]
 
@@ -49,6 +55,26 @@ class Found:
                 except ValidationError as error:
                     log.warning("republish.unreadable", key=key, error=str(error))
         return strays
+
+    def credible_strays(self) -> list[DesiredVm]:
+        """Those that may be removed: an empty or an older database is suspected, not obeyed."""
+        on_node = Counter(_node_of(key) for key in self.bucket if key.startswith(f"{VM_KEY.stem}."))
+        strays = self.strays()
+        strays_on_node = Counter((stray.cluster, stray.node) for stray in strays)
+        credible = [
+            stray
+            for stray in strays
+            if stray.generation <= self.last_generation
+            and strays_on_node[stray.cluster, stray.node] <= max(_FEW, on_node[stray.cluster, stray.node] // _TENTH)
+        ]
+        if len(credible) < len(strays):
+            log.error(
+                "republish.suspicious",
+                unknown_vms=len(strays),
+                left_alone=len(strays) - len(credible),
+                todo="is this the right database? Nodes keep these VMs; purge their keys if they may be forgotten",
+            )
+        return credible
 
 
 class Republish:
@@ -88,7 +114,7 @@ class Republish:
         found = await self._look()
         put_nodes = await self._put_nodes(found)
         put_vms = [await self._put_vm(value) for value in found.vms.values() if found.lacks(value)]
-        removed = [await self._remove(stray) for stray in found.strays()]
+        removed = [await self._remove(stray) for stray in found.credible_strays()]
         keys = put_nodes + sum(put_vms) + sum(removed)
         if keys:
             log.info("republish.put", nodes=put_nodes, vms=sum(put_vms), strays=sum(removed))
@@ -100,7 +126,8 @@ class Republish:
             vms = await _wanted_vms(tx.rows)
         async with transaction(self._store) as tx:
             on_the_way = await tx.rows.waiting_subjects()
-        return Found(vms, on_the_way, await self._read_bucket())
+            last_generation = await tx.rows.last_generation()
+        return Found(vms, last_generation, on_the_way, await self._read_bucket())
 
     async def _put_nodes(self, found: Found) -> int:
         async with transaction(self._store) as tx:
@@ -130,6 +157,11 @@ class Republish:
             tx.send([put(stray.model_copy(update={"presence": Presence.ABSENT}))] if is_gone else [])
         self._committed()
         return is_gone
+
+
+def _node_of(key: str) -> tuple[ClusterName, NodeName]:
+    _stem, cluster, node, _vm = key.split(".")
+    return cluster, node
 
 
 async def _wanted_vms(rows: Rows) -> dict[str, DesiredVm]:
