@@ -1,1 +1,1 @@
-"""The real handlers of all four services over a simulated bus, store, clock, kernel and FRR; see docs/simulation.md."""
+"""The real services over a simulated bus, stores, clock, kernels and FRRs; see docs/simulation.md."""

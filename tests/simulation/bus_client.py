@@ -178,7 +178,9 @@ class SimulatedClient:
 
     def _keep(self, message: tuple[str, bytes, Mapping[str, str]], reply: str) -> None:
         kept = self.server.keep(*message)
-        body = b'{"error": {"code": 503, "description": "no stream keeps it", "err_code": 0}}' if kept is None else b"{}"
+        body = (
+            b'{"error": {"code": 503, "description": "no stream keeps it", "err_code": 0}}' if kept is None else b"{}"
+        )
         self.server.tell(reply, body)
         if not self.process.is_dead and self.server.faults.roll(Fault.CRASH_AFTER_WORDS):
             self.process.kill("after its words")

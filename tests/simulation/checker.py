@@ -1,4 +1,4 @@
-"""What must be true at every instant, seen from outside: stores, kernels and FRRs, after each change of any of them."""
+"""What must be true at every instant, seen from outside: in stores, kernels and FRRs, after each change."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,6 @@ from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.memory_store import Tables
 
 _STEPS_DOWN = (Presence.ROUTED, Presence.WIRED, Presence.ABSENT)
-
-
-class Violation(Exception):  # noqa: N818  # it says what happened
-    """Something is so that must never be so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +143,8 @@ class Checker:
         rest = timedelta(seconds=self._quarantine(holding.pool))
         if former is None and last is not None and now - last < rest:
             self._fail(
-                f"{address} is given to {holding.key.vm} {(now - last).total_seconds():.3f} s after it was last held; "
-                f"its pool's quarantine is {rest.total_seconds():.0f} s"
+                f"{address} is given to {holding.key.vm} {(now - last).total_seconds():.3f} s after it was "
+                f"last held; its pool's quarantine is {rest.total_seconds():.0f} s"
             )
 
     def _quarantine(self, pool: ResourceName) -> float:

@@ -51,9 +51,16 @@ class Node:
     """One hypervisor."""
 
     def __init__(
-        self, name: str, address: IPv4Address, reflectors: Sequence[HostAddress], directory: Path,
-        loop: VirtualLoop, faults: Faults, story: Story,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        address: IPv4Address,
+        *,
+        reflectors: Sequence[HostAddress],
+        directory: Path,
+        loop: VirtualLoop,
+        faults: Faults,
+        story: Story,
+    ) -> None:
         self.name = name
         self.address = address
         self.directory = directory

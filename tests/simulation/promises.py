@@ -13,6 +13,7 @@ from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
 from vmfabric.ipam.domain.lease import State
 from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.runtime.desired import KEY_SUBJECT
+from vmfabric.scheduler.domain.record import VmKey
 
 _ANSWERS = (VmReady, VmFailed, VmDeleted)
 _DEADLINE = 5 * PHASE_SECONDS + 60.0
@@ -75,10 +76,11 @@ class Promises:
     def late(self) -> Iterator[str]:
         """What was answered too late, in words."""
         for promise in self.made:
-            if promise.answered_at is not None and promise.answered_at - promise.at > _DEADLINE and not promise.is_lost:
+            seconds = 0.0 if promise.answered_at is None or promise.is_lost else promise.answered_at - promise.at
+            if seconds > _DEADLINE:
                 yield (
-                    f"{promise.kind} of {promise.vm} was asked at {promise.at:.3f} s and answered "
-                    f"{promise.answered_at - promise.at:.0f} s later; its deadline is {_DEADLINE:.0f} s"
+                    f"{promise.kind} of {promise.vm} was asked at {promise.at:.3f} s and answered {seconds:.0f} s "
+                    f"later; its deadline is {_DEADLINE:.0f} s"
                 )
 
 
@@ -122,7 +124,7 @@ def _wrong_requests(ground: Ground, promises: Promises) -> Iterator[str]:
 
 def _left_in_ipam(ground: Ground) -> Iterator[str]:
     for key, lease in ground.ipam.written_leases.items():
-        record = ground.tables.vms.get((key.cluster, key.vm))
+        record = ground.tables.vms.get(VmKey(key.cluster, key.vm))
         if lease.state is not State.RELEASED and (record is None or record.generation != lease.generation):
             yield f"ipam has a lease of {key.vm}, generation {lease.generation}, {lease.state}, and nobody has the VM"
     for address, holding in ground.ipam.written_holdings.items():

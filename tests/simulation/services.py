@@ -14,17 +14,16 @@ from simulation.bus_client import SimulatedClient
 from simulation.bus_server import Server
 from simulation.faults import Faults
 from simulation.nodes import Node, NodeFrr, NodeKernel
+from simulation.plant import Plant
 from simulation.process import Process
 from simulation.stores import IpamStore, OutboxRows, SchedulerStore
 from simulation.virtual_time import VirtualClock
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
 from vmfabric.contract.admin import ApplyCluster, ApplyNetwork, ApplyNode, ApplyPool
-from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.desired import NODE_KEY, POOLS_KEY, VM_KEY
-from vmfabric.contract.names import ClusterName, VmName
+from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.ipam.applying import Applying
@@ -58,16 +57,6 @@ _RESYNC_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 4.0
 _SESSION_SECONDS = 3.0
 _THROTTLE_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Plant:
-    """What operators apply."""
-
-    cluster: ClusterSpec
-    nodes: tuple[NodeSpec, ...]
-    networks: tuple[NetworkSpec, ...]
-    pools: tuple[PoolSpec, ...]
 
 
 @dataclass
@@ -238,6 +227,3 @@ async def _apply_pools(applying: Applying, plant: Plant) -> None:
         await applying.apply_network(ApplyNetwork(spec=network))
     for pool in plant.pools:
         await applying.apply_pool(ApplyPool(spec=pool))
-
-
-CLUSTER: ClusterName = "sim"

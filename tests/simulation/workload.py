@@ -14,6 +14,8 @@ TINY_POOL = "tiny"
 CHOSEN_ADDRESS = ip_address("198.51.100.7")
 
 _SECONDS = 32.0
+_OF_UNKNOWN = ("create", "create", "create", "delete", "invalid")
+_OF_KNOWN = ("create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +39,32 @@ def workload(random: Random, cluster: ClusterName, nodes: int) -> list[Asked]:
 def _requests(
     random: Random, cluster: ClusterName, nodes: int, names: list[VmName], times: list[float]
 ) -> Iterator[Asked]:
-    last: dict[VmName, dict[str, Any]] = {}
+    last: dict[VmName, dict[str, Any]] = {}  # what was asked for those that nobody has asked to remove
     for at in times:
         vm = random.choice(names)
-        kinds = ["create", "create", "create", "delete", "invalid"]
-        if vm in last:
-            kinds = ["create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once"]
-        kind = random.choice(kinds)
-        body: dict[str, Any] = {"cluster": cluster, "vm": vm}
-        match kind:
-            case "repeat":
-                body = last[vm]
-            case "conflict":
-                body = {**last[vm], "cpu": last[vm]["cpu"] + 1}
-            case "invalid":
-                body |= {"cpu": 0, "memory_mb": 64, "disk_gb": 1}
-            case "create" | "delete at once":
-                body |= _wishes(random, nodes)
-        if kind in {"delete", "delete at once"}:
-            last.pop(vm, None)
-        elif kind == "create":
+        kind = random.choice(_OF_KNOWN if vm in last else _OF_UNKNOWN)
+        name = {"cluster": cluster, "vm": vm}
+        body = _body(random, kind, name | _wishes(random, nodes), last.get(vm))
+        if kind == "create":
             last[vm] = body
         if kind != "delete":
             yield _asked(random, at, kind, body, "vm.requested")
         if kind in {"delete", "delete at once"}:
+            last.pop(vm, None)
             after = at + random.uniform(0.0, 0.05) if kind == "delete at once" else at
-            yield _asked(random, after, "delete", {"cluster": cluster, "vm": vm}, "vm.delete.requested")
+            yield _asked(random, after, "delete", name, "vm.delete.requested")
+
+
+def _body(random: Random, kind: str, new: dict[str, Any], last: dict[str, Any] | None) -> dict[str, Any]:
+    match kind:
+        case "repeat" if last is not None:
+            return last
+        case "conflict" if last is not None:
+            return {**last, "cpu": last["cpu"] + 1}
+        case "invalid":
+            return {**new, random.choice(("cpu", "memory_mb", "disk_gb")): 0}
+        case _:
+            return new
 
 
 def _asked(random: Random, at: float, kind: str, body: dict[str, Any], stem: str) -> Asked:

@@ -1,40 +1,32 @@
 """One seed: a small data centre, a workload, misfortunes, then peace; and what came of it."""
 
 import asyncio
-import logging
 import shutil
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
-from typing import Any
-
-import structlog
 
 from simulation import services
 from simulation.bus_server import Kept, Server
-from simulation.checker import Checker, Violation
+from simulation.checker import Checker
 from simulation.faults import EVENTS, Fault, Faults
+from simulation.logs import errors_watched, leaves
 from simulation.nodes import Node
+from simulation.plant import CLUSTER, REFLECTORS, plant
 from simulation.process import Process, Supervisor
 from simulation.promises import Promises, unsettled
-from simulation.services import CLUSTER, Ground, Plant
+from simulation.services import Ground
 from simulation.story import Story
 from simulation.virtual_time import VirtualClock, VirtualLoop
-from simulation.workload import MAIN_POOL, TINY_POOL, Asked, workload
+from simulation.workload import Asked, workload
 from vmfabric.bgp_announcer.ports import FrrError
-from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector
-from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.errors import TryAgain
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.streams import REQUEST_STREAM
 from vmfabric.node_agent.ports import KernelUnreadableError
 
@@ -45,10 +37,6 @@ _QUIET_SECONDS = 65.0
 _LONG_QUIET_SECONDS = 3600.0
 _LONG_QUIET_EVERY = 100
 _EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
-_AS = 64512
-_REFLECTORS = (IPv4Address("192.0.2.251"), IPv4Address("192.0.2.252"))
-
-_world: ContextVar["World | None"] = ContextVar("world", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +63,7 @@ def run_seed(seed: int) -> Outcome:
     loop = VirtualLoop()
     directory = Path(tempfile.mkdtemp(prefix=f"vmfabric-simulation-{seed}-", dir=_memory_directory()))
     try:
-        with _logs_watched():
-            return loop.run_until_complete(_live(loop, seed, directory))
+        return loop.run_until_complete(_live(loop, seed, directory))
     finally:
         loop.close()
         shutil.rmtree(directory)
@@ -84,11 +71,12 @@ def run_seed(seed: int) -> Outcome:
 
 async def _live(loop: VirtualLoop, seed: int, directory: Path) -> Outcome:
     world = World(loop, seed, directory)
-    _world.set(world)
-    try:
-        await world.run()
-    finally:
-        await world.end()
+    loop.set_exception_handler(lambda _loop, context: world.unexpected("nobody waited", context.get("exception")))
+    with errors_watched(world.unexpected):
+        try:
+            await world.run()
+        finally:
+            await world.end()
     return world.outcome()
 
 
@@ -110,7 +98,12 @@ class World:
         count = self._random.randint(2, 3)
         self._nodes = {f"n{number}": self._node(number, directory) for number in range(1, count + 1)}
         self._ground = Ground(
-            self._server, self._faults, VirtualClock(loop), _plant(self._nodes), self._nodes, guarded=self.fail
+            self._server,
+            self._faults,
+            VirtualClock(loop),
+            plant({name: node.address for name, node in self._nodes.items()}),
+            self._nodes,
+            guarded=self.fail,
         )
         checker = Checker(
             cluster=CLUSTER, nodes=self._nodes, ipam=self._ground.ipam, tables=self._ground.tables,
@@ -132,9 +125,7 @@ class World:
 
     def unexpected(self, where: str, error: BaseException | None) -> None:
         """A service has logged an error; only those that follow from a misfortune are expected."""
-        leaves = list(_leaves(error)) if error is not None else []
-        self._story.tell("{0}: {1}", where, "; ".join(repr(leaf) for leaf in leaves) or "no exception")
-        strange = [leaf for leaf in leaves if not isinstance(leaf, _EXPECTED)]
+        strange = [leaf for leaf in leaves(error) if not isinstance(leaf, _EXPECTED)] if error else []
         if strange:
             self.fail(f"{where}: {strange[0]!r}")
 
@@ -162,7 +153,6 @@ class World:
         """Nothing that happens from here on counts."""
         self._is_over = True
         self._faults.is_on = False
-        _world.set(None)
         for supervisor in self._supervisors.values():
             supervisor.on_death = lambda _process: None
             for process in supervisor.lives:
@@ -220,8 +210,15 @@ class World:
 
     def _node(self, number: int, directory: Path) -> Node:
         name = f"n{number}"
-        address = IPv4Address(f"192.0.2.{number}")
-        return Node(name, address, _REFLECTORS, directory / name, self._loop, self._faults, self._story)
+        return Node(
+            name,
+            IPv4Address(f"192.0.2.{number}"),
+            reflectors=REFLECTORS,
+            directory=directory / name,
+            loop=self._loop,
+            faults=self._faults,
+            story=self._story,
+        )
 
     def _supervise(self) -> dict[str, Supervisor]:
         composed = {
@@ -244,7 +241,7 @@ class World:
 
     def _ended(self, name: str, error: BaseException | None) -> None:
         if not self._is_over:
-            self.fail(f"{name} ended by itself: {list(_leaves(error)) if error else 'without an error'}")
+            self.fail(f"{name} ended by itself: {list(leaves(error)) if error else 'without an error'}")
 
     def _ask(self, asked: Asked) -> None:
         kept = self._server.keep(asked.subject, asked.body, {})
@@ -288,7 +285,7 @@ class World:
             case Fault.FRR_RESTART:
                 node.restart_frr()
             case Fault.SESSION_DOWN:
-                node.lose_session(self._random.choice(_REFLECTORS))
+                node.lose_session(self._random.choice(REFLECTORS))
             case Fault.BUS_EMPTIED:
                 self._empty_bus()
             case _:
@@ -316,71 +313,6 @@ class _Normal:
         return f"{before}{mark}…{after[32:]}" if mark else before
 
 
-def _plant(nodes: dict[str, Node]) -> Plant:
-    cluster = ClusterSpec(
-        name=CLUSTER,
-        type="ip-fabric",
-        bgp=Bgp(
-            asn=_AS,
-            reflectors=tuple(Reflector(address=address, asn=_AS) for address in _REFLECTORS),
-            community={Family.IPV4: "64512:4", Family.IPV6: "64512:6"},
-        ),
-    )
-    capacity = Capacity(cpu=64, memory_mb=4096, disk_gb=100)
-    prefixes = {"fabric4": "198.51.100.0/24", "fabric6": "2001:db8::/48"}
-    return Plant(
-        cluster=cluster,
-        nodes=tuple(
-            NodeSpec(name=name, cluster=CLUSTER, address=node.address, capacity=capacity)
-            for name, node in nodes.items()
-        ),
-        networks=tuple(NetworkSpec(name=name, prefix=ip_network(text)) for name, text in prefixes.items()),
-        pools=(
-            PoolSpec(
-                name=MAIN_POOL,
-                cluster=CLUSTER,
-                blocks=(ip_network("198.51.100.0/29"), ip_network("2001:db8::/124")),
-                quarantine_seconds=8,
-            ),
-            PoolSpec(
-                name=TINY_POOL, cluster=CLUSTER, blocks=(ip_network("198.51.100.128/31"),), quarantine_seconds=15
-            ),
-        ),
-    )
-
-
 def _memory_directory() -> str | None:
     """Where a file is only memory, if there is such a place: the snapshots of nodes are synchronised to the disk."""
     return next((path for path in ("/dev/shm",) if Path(path).is_dir()), None)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
-@contextmanager
-def _logs_watched() -> Iterator[None]:
-    """Services log what goes wrong in them; here it is looked at."""
-
-    def look(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-        world = _world.get()
-        if world is not None and event.get("exc_info"):
-            world.unexpected(str(event["event"]), sys.exc_info()[1])
-        raise structlog.DropEvent
-
-    before = structlog.get_config()
-    structlog.configure(
-        processors=[look], wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        cache_logger_on_first_use=False,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-
-
-__all__ = ["Outcome", "Violation", "run_seed"]

@@ -1,0 +1,58 @@
+"""What operators have applied: one cluster, a pool with room, and one that is soon exhausted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_network
+
+from simulation.workload import MAIN_POOL, TINY_POOL
+from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector
+from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.pool import NetworkSpec, PoolSpec
+
+CLUSTER: ClusterName = "sim"
+REFLECTORS = (IPv4Address("192.0.2.251"), IPv4Address("192.0.2.252"))
+
+_AS = 64512
+_CAPACITY = Capacity(cpu=64, memory_mb=4096, disk_gb=100)
+_NETWORKS = {"fabric4": "198.51.100.0/24", "fabric6": "2001:db8::/48"}
+
+
+@dataclass(frozen=True)
+class Plant:
+    """All of it."""
+
+    cluster: ClusterSpec
+    nodes: tuple[NodeSpec, ...]
+    networks: tuple[NetworkSpec, ...]
+    pools: tuple[PoolSpec, ...]
+
+
+def plant(nodes: Mapping[NodeName, HostAddress]) -> Plant:
+    """For these nodes and their addresses."""
+    return Plant(
+        cluster=ClusterSpec(
+            name=CLUSTER,
+            type="ip-fabric",
+            bgp=Bgp(
+                asn=_AS,
+                reflectors=tuple(Reflector(address=address, asn=_AS) for address in REFLECTORS),
+                community={Family.IPV4: f"{_AS}:4", Family.IPV6: f"{_AS}:6"},
+            ),
+        ),
+        nodes=tuple(
+            NodeSpec(name=name, cluster=CLUSTER, address=address, capacity=_CAPACITY)
+            for name, address in nodes.items()
+        ),
+        networks=tuple(NetworkSpec(name=name, prefix=ip_network(text)) for name, text in _NETWORKS.items()),
+        pools=(
+            _pool(MAIN_POOL, ("198.51.100.0/29", "2001:db8::/124"), quarantine_seconds=8),
+            _pool(TINY_POOL, ("198.51.100.128/31",), quarantine_seconds=15),
+        ),
+    )
+
+
+def _pool(name: str, blocks: tuple[str, ...], *, quarantine_seconds: int) -> PoolSpec:
+    return PoolSpec(
+        name=name, cluster=CLUSTER, blocks=tuple(map(ip_network, blocks)), quarantine_seconds=quarantine_seconds
+    )
