@@ -271,27 +271,6 @@ async def test_a_heartbeat_that_cannot_be_read_stops_nothing(world: World) -> No
     assert [node["spec"]["name"] for node in (await world.ask("node.list", {}))["nodes"]] == ["n1", "n2"]
 
 
-async def test_a_vm_that_the_bucket_alone_knows_is_removed_from_its_node(bare: World, start: Start) -> None:
-    end = await start()
-    await until_asked(bare, "cluster.apply", {"spec": CLUSTER})
-    await bare.ask("node.apply", {"spec": a_node("n1", 1)})
-    await bare.fact("node.joined.msk.n1")
-    await bare.publish("vm.requested", a_request())
-    ready = await bare.fact("vm.ready.msk.vm1")
-    before = await bare.desired()
-    await bare.publish("vm.delete.requested", {"cluster": "msk", "vm": "vm1"})
-    await bare.fact("vm.deleted.msk.vm1")
-    await end()
-    bare.facts.clear()
-    await bare.publish("$KV.desired.vm.msk.n1.vm1", before["vm.msk.n1.vm1"])  # as from a backup of JetStream
-    await start()
-    removed = await bare.fact("iface.removed.msk.vm1.n1")
-    assert removed["generation"] == ready["generation"]
-    async with asyncio.timeout(5):
-        while "vm.msk.n1.vm1" in await bare.desired():
-            await asyncio.sleep(0.02)
-
-
 async def test_a_scheduler_with_the_wrong_database_takes_nothing_down(bare: World, start: Start) -> None:
     value = {
         "cluster": "msk", "node": "n1", "vm": "vm1", "generation": 5, "presence": "routed",

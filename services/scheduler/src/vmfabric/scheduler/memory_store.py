@@ -129,10 +129,6 @@ class MemoryRows:
         self._tables.generation += count
         return range(first, first + count)
 
-    async def last_generation(self) -> int:
-        await self._round_trip()
-        return self._tables.generation
-
     async def waiting_subjects(self) -> Collection[str]:
         await self._round_trip()
         return frozenset(message.subject for message in self._tables.outbox)

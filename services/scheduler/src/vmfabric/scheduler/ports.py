@@ -62,10 +62,6 @@ class Rows(Protocol):
         """Higher than all before, ascending. Those that are not used are lost."""
         ...
 
-    async def last_generation(self) -> int:
-        """The highest that was ever given; 0 when none was."""
-        ...
-
     async def waiting_subjects(self) -> Collection[str]:
         """Of the messages that are committed and not published yet."""
         ...

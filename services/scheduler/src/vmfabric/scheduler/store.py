@@ -127,12 +127,6 @@ class PostgresRows:
         rows = await self._connection.fetch("SELECT nextval('generation') FROM generate_series(1, $1)", count)
         return sorted(row[0] for row in rows)
 
-    async def last_generation(self) -> int:
-        last: int = await self._connection.fetchval(
-            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM generation"
-        )
-        return last
-
     async def waiting_subjects(self) -> Collection[str]:
         rows = await self._connection.fetch("SELECT DISTINCT subject FROM outbox")
         return frozenset(row[0] for row in rows)
