@@ -1,6 +1,7 @@
 """What placement knows of a VM and of a node."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import Capacity, Overcommit
@@ -53,8 +54,7 @@ class Wish:
     """Only this one, if given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """One of the things that VMs take of a node."""
 
     name: str
@@ -74,11 +74,21 @@ class Resource:
         return (self.total - self.used - self.wanted) / self.total
 
 
-def resources(wish: Wish, candidate: Candidate, overcommit: Overcommit) -> tuple[Resource, ...]:
-    """CPU, memory and disk of a node, side by side."""
-    size, has, used = wish.size, candidate.capacity, candidate.used
-    return (
-        Resource("cpu", has.cpu * overcommit.cpu, used.cpu, size.cpu),
-        Resource("memory_mb", has.memory_mb * overcommit.memory, used.memory_mb, size.memory_mb),
-        Resource("disk_gb", has.disk_gb * overcommit.disk, used.disk_gb, size.disk_gb),
-    )
+class Offer(NamedTuple):
+    """What a node has for a wish."""
+
+    candidate: Candidate
+    wish: Wish
+    resources: tuple[Resource, ...]
+    """CPU, memory and disk."""
+
+    @staticmethod
+    def of(candidate: Candidate, wish: Wish, overcommit: Overcommit) -> "Offer":
+        """The wish beside the node."""
+        size, has, used = wish.size, candidate.capacity, candidate.used
+        resources = (
+            Resource("cpu", has.cpu * overcommit.cpu, used.cpu, size.cpu),
+            Resource("memory_mb", has.memory_mb * overcommit.memory, used.memory_mb, size.memory_mb),
+            Resource("disk_gb", has.disk_gb * overcommit.disk, used.disk_gb, size.disk_gb),
+        )
+        return Offer(candidate, wish, resources)

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 
 from vmfabric.contract.admin import NodeState
-from vmfabric.contract.cluster import Placement
-from vmfabric.scheduler.domain.candidate import Candidate, Wish, resources
+from vmfabric.scheduler.domain.candidate import Offer
 
-Filter = Callable[[Wish, Candidate, Placement], str | None]
+Filter = Callable[[Offer], str | None]
 
 
-def is_asked_for(wish: Wish, candidate: Candidate, _rules: Placement) -> str | None:
+def is_asked_for(offer: Offer) -> str | None:
     """The request may name its node."""
-    return f"the request asks for {wish.node}" if wish.node not in {None, candidate.name} else None
+    asked = offer.wish.node
+    return f"the request asks for {asked}" if asked not in {None, offer.candidate.name} else None
 
 
-def is_heard(_wish: Wish, candidate: Candidate, _rules: Placement) -> str | None:
+def is_heard(offer: Offer) -> str | None:
     """Nothing is placed on a node whose agent is not heard."""
-    match candidate.state:
+    match offer.candidate.state:
         case NodeState.JOINED:
             return None
         case NodeState.APPLIED:
@@ -25,11 +25,11 @@ def is_heard(_wish: Wish, candidate: Candidate, _rules: Placement) -> str | None
             return "its node-agent is not heard any more"
 
 
-def has_room(wish: Wish, candidate: Candidate, rules: Placement) -> str | None:
+def has_room(offer: Offer) -> str | None:
     """Every resource must suffice, overcommit counted."""
     short = [
         f"{resource.name}: {resource.wanted:g} wanted, {max(resource.total - resource.used, 0):g} free"
-        for resource in resources(wish, candidate, rules.overcommit)
+        for resource in offer.resources
         if not resource.fits
     ]
     return "; ".join(short) or None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vmfabric.contract.cluster import Placement
 from vmfabric.contract.names import NodeName
-from vmfabric.scheduler.domain.candidate import Candidate, Wish
+from vmfabric.scheduler.domain.candidate import Candidate, Offer, Wish
 from vmfabric.scheduler.domain.filters import FILTERS
 from vmfabric.scheduler.domain.weighers import WEIGHERS
 
@@ -21,15 +21,16 @@ class Decision:
 def choose(wish: Wish, candidates: Sequence[Candidate], rules: Placement) -> Decision:
     """The best of the nodes that fit; of two equal ones the first by name."""
     refusals: dict[NodeName, str] = {}
-    fitting: list[Candidate] = []
+    fitting: list[Offer] = []
     for candidate in candidates:
-        reason = next((reason for fits in FILTERS if (reason := fits(wish, candidate, rules))), None)
+        offer = Offer.of(candidate, wish, rules.overcommit)
+        reason = next((reason for refuses in FILTERS if (reason := refuses(offer))), None)
         if reason is None:
-            fitting.append(candidate)
+            fitting.append(offer)
         else:
             refusals[candidate.name] = reason
     if not fitting:
         return Decision(None, refusals)
     weigh = WEIGHERS[rules.policy]
-    best = min(fitting, key=lambda candidate: (-weigh(wish, candidate, rules), candidate.name))
-    return Decision(best.name, refusals)
+    best = min(fitting, key=lambda offer: (-weigh(offer), offer.candidate.name))
+    return Decision(best.candidate.name, refusals)

@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from vmfabric.contract.cluster import Placement, Policy
-from vmfabric.scheduler.domain.candidate import Candidate, Wish, resources
+from vmfabric.contract.cluster import Policy
+from vmfabric.scheduler.domain.candidate import Offer
 
-Weigher = Callable[[Wish, Candidate, Placement], float]
+Weigher = Callable[[Offer], float]
 
 
-def room_left(wish: Wish, candidate: Candidate, rules: Placement) -> float:
+def room_left(offer: Offer) -> float:
     """A node's K is the smallest of its resources': K = (T - U) / T, T with overcommit, U with this VM."""
-    return min(resource.free_share for resource in resources(wish, candidate, rules.overcommit))
+    return min(resource.free_share for resource in offer.resources)
 
 
-def fullness(wish: Wish, candidate: Candidate, rules: Placement) -> float:
+def fullness(offer: Offer) -> float:
     """The other way round."""
-    return -room_left(wish, candidate, rules)
+    return -room_left(offer)
 
 
 WEIGHERS: Mapping[Policy, Weigher] = {Policy.SPREAD: room_left, Policy.PACK: fullness}

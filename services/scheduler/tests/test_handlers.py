@@ -1,0 +1,334 @@
+"""What requests and facts do to the tables: over Postgres, and over the store that simulations use."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+
+from vmfabric.contract.admin import NodeState
+from vmfabric.contract.envelope import Trace
+from vmfabric.contract.model import Event
+from vmfabric.contract.vm import VmDeleteRequested, VmRequested
+from vmfabric.database.migrations import migrate
+from vmfabric.database.pool import connect
+from vmfabric.runtime.desired import KEY_SUBJECT
+from vmfabric.runtime.message import Message
+from vmfabric.scheduler.desk import Desk
+from vmfabric.scheduler.domain.changes import Heard, NodeKey
+from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.handlers import Handlers
+from vmfabric.scheduler.main import MIGRATIONS
+from vmfabric.scheduler.memory_store import MemoryStore, Tables
+from vmfabric.scheduler.nodes import Nodes
+from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.store import PostgresStore
+from vmfabric.scheduler.sweep import Sweep
+from vmfabric.scheduler.transaction import Transaction, transaction
+
+from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, the_facts
+
+E = TypeVar("E", bound=Event)
+Sent = Callable[[], Awaitable[list[str]]]
+VM1 = VmKey("msk", "vm1")
+
+
+@dataclass
+class Scheduler:
+    """The handlers on a store, without a bus."""
+
+    store: Store
+    sent: Sent
+    clock: HandClock = field(default_factory=HandClock)
+    sequence: int = 0
+
+    def __post_init__(self) -> None:
+        self.desk = Desk(self.store, committed=lambda: None)
+        self.handlers = Handlers(self.desk, self.clock, Patience())
+
+    async def prepare(self, cpu: int = 16) -> None:
+        async with transaction(self.store) as tx:
+            tx.put_cluster(a_cluster_spec())
+            for number, name in enumerate(("n1", "n2"), start=1):
+                tx.put_node(a_node_spec(name, number, cpu))
+                tx.put_heard(NodeKey("msk", name), Heard(NodeState.JOINED, START, ()))
+
+    def _message(self, event: E, seconds: float | None) -> Message[E]:
+        self.sequence += 1
+        later = self.sequence if seconds is None else seconds
+        return Message(event, Trace.new(), START + timedelta(seconds=later), self.sequence)
+
+    def request(self, vm: str = "vm1", *, seconds: float | None = None, **changes: object) -> Message[VmRequested]:
+        return self._message(a_vm_request(vm, **changes), seconds)
+
+    def deletion(self, vm: str = "vm1", *, seconds: float | None = None) -> Message[VmDeleteRequested]:
+        return self._message(VmDeleteRequested(cluster="msk", vm=vm), seconds)
+
+    async def hears(self, *stems: str, vm: str = "vm1") -> None:
+        for stem in stems:
+            record = await self.record(vm)
+            assert record is not None
+            fact = the_facts(record.generation, vm, record.node)[stem]
+            await self.handlers.happened(Message(fact, Trace.new(), START))
+
+    async def is_made(self, vm: str = "vm1") -> None:
+        await self.handlers.requested(self.request(vm))
+        await self.hears("ip.allocated", "iface.ready", "route.announced", vm=vm)
+
+    async def is_gone(self, vm: str = "vm1") -> None:
+        await self.handlers.delete_requested(self.deletion(vm))
+        await self.hears("route.withdrawn", "iface.removed", "ip.released", vm=vm)
+
+    async def record(self, vm: str = "vm1") -> VmRecord | None:
+        async with self.store.rows() as rows:
+            return await rows.vm(VmKey("msk", vm))
+
+    async def used(self) -> list[int]:
+        async with self.store.rows() as rows:
+            return [row.used.cpu for row in await rows.nodes()]
+
+
+@pytest.fixture(params=["postgres", "memory"])
+async def scheduler(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Scheduler]:
+    is_real = request.param == "postgres"
+    async with _in_postgres(database_url) if is_real else _in_memory() as made:
+        await made.prepare()
+        working = asyncio.create_task(made.desk.run())
+        yield made
+        working.cancel()
+
+
+@asynccontextmanager
+async def _in_postgres(database_url: str) -> AsyncIterator[Scheduler]:
+    await migrate(database_url, schema="scheduler", directory=MIGRATIONS)
+    pool = await connect(database_url, schema="scheduler")
+
+    async def sent() -> list[str]:
+        return [row[0] for row in await pool.fetch("SELECT subject FROM outbox ORDER BY id")]
+
+    yield Scheduler(PostgresStore(pool), sent)
+    await pool.close()
+
+
+@asynccontextmanager
+async def _in_memory() -> AsyncIterator[Scheduler]:
+    tables = Tables()
+
+    async def sent() -> list[str]:
+        return [message.subject for message in tables.outbox]
+
+    yield Scheduler(MemoryStore(tables, round_trip=lambda: asyncio.sleep(0)), sent)
+
+
+async def test_two_hundred_requests_at_once_never_overcommit(scheduler: Scheduler) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number in range(200):
+            group.create_task(scheduler.handlers.requested(scheduler.request(f"vm{number}")))
+    sent = await scheduler.sent()
+    assert await scheduler.used() == [16, 16]
+    assert sum(subject.startswith("vm.placed.") for subject in sent) == 16
+    assert sum(subject.startswith("vm.failed.") for subject in sent) == 184
+
+
+async def test_room_that_is_given_back_is_given_again(scheduler: Scheduler) -> None:
+    for _ in range(3):
+        await scheduler.is_made()
+        assert sum(await scheduler.used()) == 2
+        await scheduler.is_gone()
+        assert await scheduler.used() == [0, 0]
+
+
+async def test_two_desks_on_one_store_never_overcommit(scheduler: Scheduler) -> None:
+    """The writer lock forbids it; the locks of the rows hold all the same."""
+    other = Scheduler(scheduler.store, scheduler.sent)
+    working = asyncio.create_task(other.desk.run())
+    async with asyncio.TaskGroup() as group:
+        for number in range(40):
+            desk = (scheduler, other)[number % 2]
+            group.create_task(desk.handlers.requested(desk.request(f"vm{number}")))
+    working.cancel()
+    assert await scheduler.used() == [16, 16]
+
+
+async def test_generations_only_rise(scheduler: Scheduler) -> None:
+    seen = []
+    for _ in range(3):
+        await scheduler.is_made()
+        record = await scheduler.record()
+        assert record is not None
+        seen.append(record.generation)
+        await scheduler.is_gone()
+    assert seen == sorted(set(seen))
+
+
+async def test_a_late_repetition_of_a_request_does_not_bring_a_deleted_vm_back(scheduler: Scheduler) -> None:
+    request = scheduler.request()
+    await scheduler.handlers.requested(request)
+    await scheduler.hears("ip.allocated", "iface.ready", "route.announced")
+    await scheduler.is_gone()
+    before = await scheduler.sent()
+    await scheduler.handlers.requested(request)
+    assert await scheduler.record() is None
+    assert await scheduler.sent() == before
+
+
+async def test_a_late_repetition_of_a_delete_does_not_remove_a_vm_that_was_made_again(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    deletion = scheduler.deletion()
+    await scheduler.handlers.delete_requested(deletion)
+    await scheduler.hears("route.withdrawn", "iface.removed", "ip.released")
+    await scheduler.is_made()
+    await scheduler.handlers.delete_requested(deletion)
+    record = await scheduler.record()
+    assert record is not None
+    assert record.phase == "ready"
+
+
+async def test_a_late_repetition_of_a_request_that_failed_is_not_served(scheduler: Scheduler) -> None:
+    big = scheduler.request(cpu=17)
+    await scheduler.handlers.requested(big)
+    await scheduler.handlers.requested(big)
+    assert [subject.split(".msk")[0] for subject in await scheduler.sent()] == ["vm.failed"]
+
+
+async def test_two_requests_of_one_microsecond_are_told_apart_by_their_place_in_the_stream(
+    scheduler: Scheduler,
+) -> None:
+    create, delete = scheduler.request(seconds=5), scheduler.deletion(seconds=5)
+    await scheduler.handlers.requested(create)
+    await scheduler.handlers.delete_requested(delete)
+    await scheduler.hears("ip.released")
+    assert await scheduler.record() is None
+    assert (await scheduler.sent())[-1] == "vm.deleted.msk.vm1"
+    await scheduler.handlers.requested(create)
+    assert await scheduler.record() is None
+
+
+async def test_a_last_request_is_forgotten_after_eight_days(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    await scheduler.is_gone()
+    nodes = Nodes(scheduler.store, scheduler.clock, committed=lambda: None)
+    remembered = []
+    for days in (0, 7, 2):
+        scheduler.clock.pass_(days * 24 * 3600)
+        await Sweep(scheduler.store, scheduler.clock, scheduler.handlers, nodes).once()
+        async with scheduler.store.rows() as rows:
+            remembered.append(bool(await rows.last_requests([VM1])))
+    assert remembered == [True, True, False]
+
+
+async def test_a_request_in_progress_is_answered_once_when_it_is_ready(scheduler: Scheduler) -> None:
+    await scheduler.handlers.requested(scheduler.request())
+    await scheduler.handlers.requested(scheduler.request())
+    await scheduler.hears("ip.allocated", "iface.ready", "route.announced")
+    await scheduler.handlers.requested(scheduler.request())
+    events = [subject for subject in await scheduler.sent() if not subject.startswith(KEY_SUBJECT)]
+    assert events == ["vm.placed.msk.vm1", "vm.ready.msk.vm1", "vm.ready.msk.vm1"]
+
+
+async def test_a_request_for_a_vm_that_is_being_removed_is_a_conflict(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    await scheduler.handlers.delete_requested(scheduler.deletion())
+    await scheduler.handlers.requested(scheduler.request())
+    assert (await scheduler.sent())[-1] == "vm.failed.msk.vm1"
+    await scheduler.hears("route.withdrawn", "iface.removed", "ip.released")
+    assert (await scheduler.sent())[-1] == "vm.deleted.msk.vm1"
+
+
+async def test_whoever_hears_that_a_vm_is_gone_finds_no_key_of_it(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    await scheduler.is_gone()
+    purged, deleted = (await scheduler.sent())[-2:]
+    assert purged.startswith(f"{KEY_SUBJECT}vm.msk.")
+    assert deleted == "vm.deleted.msk.vm1"
+
+
+async def test_late_answers_are_asked_for_and_at_last_given_up(scheduler: Scheduler) -> None:
+    await scheduler.handlers.requested(scheduler.request())
+    nodes = Nodes(scheduler.store, scheduler.clock, committed=lambda: None)
+    sweep = Sweep(scheduler.store, scheduler.clock, scheduler.handlers, nodes)
+    placed = []
+    for _ in range(10):
+        scheduler.clock.pass_(3)
+        await sweep.once()
+        placed.append((await scheduler.sent()).count("vm.placed.msk.vm1"))
+    assert placed == [2, 2, 3, 3, 3, 3, 4, 4, 4, 4]
+    assert (await scheduler.sent())[-1] == "vm.deleting.msk.vm1"
+
+
+async def test_work_that_fails_takes_nothing_else_with_it(scheduler: Scheduler) -> None:
+    async def fails(tx: Transaction) -> None:
+        tx.keep_last_request(VM1, Stamp(START, 1))
+        raise ZeroDivisionError
+
+    jobs = [
+        scheduler.handlers.requested(scheduler.request("vm2")),
+        scheduler.desk.do(VM1, fails),
+        scheduler.handlers.requested(scheduler.request("vm3")),
+    ]
+    ends = await asyncio.gather(*jobs, return_exceptions=True)
+    assert ends[0] is None
+    assert ends[2] is None
+    assert isinstance(ends[1], ZeroDivisionError)
+    assert await scheduler.record("vm2") is not None
+    assert await scheduler.record("vm3") is not None
+    async with scheduler.store.rows() as rows:
+        assert not await rows.last_requests([VM1])
+
+
+async def test_a_process_that_dies_before_the_commit_has_changed_nothing(scheduler: Scheduler) -> None:
+    reached = asyncio.Event()
+
+    async def dies() -> None:
+        async with transaction(scheduler.store) as tx:
+            assert await tx.vm(VM1) is None
+            await scheduler.handlers._requested(tx, scheduler.request())
+            reached.set()
+            await asyncio.Event().wait()
+
+    dying = asyncio.create_task(dies())
+    await reached.wait()
+    dying.cancel()
+    await asyncio.wait({dying})
+    assert await scheduler.record() is None
+    assert await scheduler.used() == [0, 0]
+    assert await scheduler.sent() == []
+    await scheduler.is_made()
+
+
+async def test_a_row_that_one_holds_another_waits_for(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    held, order = asyncio.Event(), list[str]()
+
+    async def first() -> None:
+        async with transaction(scheduler.store) as tx:
+            await tx.vm(VM1)
+            held.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            order.append("first")
+
+    async def second() -> None:
+        await held.wait()
+        async with transaction(scheduler.store) as tx:
+            await tx.vm(VM1)
+            order.append("second")
+
+    await asyncio.gather(first(), second())
+    assert order == ["first", "second"]
+
+
+async def test_a_database_that_is_away_is_said_to_all_that_wait() -> None:
+    async def away() -> None:
+        raise ConnectionRefusedError
+
+    scheduler = Scheduler(MemoryStore(Tables(), round_trip=away), lambda: asyncio.sleep(0, []))
+    working = asyncio.create_task(scheduler.desk.run())
+    jobs = [scheduler.handlers.requested(scheduler.request(f"vm{number}")) for number in range(5)]
+    ends = await asyncio.gather(*jobs, return_exceptions=True)
+    working.cancel()
+    assert [type(end) for end in ends] == [ConnectionRefusedError] * 5
