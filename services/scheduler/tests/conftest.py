@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +56,7 @@ class World:
     facts: list[tuple[str, Json]] = field(default_factory=list)
     dead: list[Msg] = field(default_factory=list)
     answering: bool = True
+    beating: bool = True
 
     async def publish(self, subject: str, body: bytes | Mapping[str, Any]) -> None:
         await self.client.publish(subject, body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -63,7 +67,7 @@ class World:
 
     async def fact(self, subject: str, where: Callable[[Json], bool] = lambda _body: True) -> Json:
         """The first fact on this subject, past or to come."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while True:
                 found = next((body for name, body in self.facts if name == subject and where(body)), None)
                 if found is not None:
@@ -119,7 +123,7 @@ class World:
     async def beat(self) -> None:
         """Heartbeats of every node that a test may apply."""
         while True:
-            for node in ("n1", "n2"):
+            for node in ("n1", "n2") if self.beating else ():
                 body = {"cluster": "msk", "node": node, "addresses": ["192.0.2.1"], "vms": 0}
                 await self.publish(f"node.heartbeat.msk.{node}", body)
             await asyncio.sleep(0.2)
@@ -140,7 +144,11 @@ async def start(nats_url: str, database_url: str) -> AsyncIterator[Start]:
             from contextlib import AsyncExitStack  # noqa: PLC0415
 
             settings = SchedulerSettings(
-                nats_url=nats_url, database_url=database_url, phase_seconds=3, ask_again_seconds=0.3
+                nats_url=nats_url,
+                database_url=database_url,
+                phase_seconds=3,
+                ask_again_seconds=0.3,
+                node_lost_seconds=2,
             )
             async with (
                 Bus(nats_url, name="scheduler") as bus,
@@ -213,3 +221,26 @@ async def until_asked(world: World, subject: str, body: Mapping[str, Any]) -> Js
                 return await world.ask(subject, body)
             except TryAgain:
                 await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def start_process(nats_url: str, database_url: str) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a scheduler as a process of its own, which a test may kill."""
+    started: list[subprocess.Popen[bytes]] = []
+    environment = {
+        **os.environ,
+        "VMFABRIC_NATS_URL": nats_url,
+        "VMFABRIC_DATABASE_URL": database_url,
+        "VMFABRIC_ASK_AGAIN_SECONDS": "0.5",
+        "VMFABRIC_NODE_LOST_SECONDS": "2",
+    }
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-m", "vmfabric.scheduler"], env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()

@@ -164,6 +164,30 @@ async def test_a_bad_vm_name_is_a_dead_letter_and_the_next_request_is_served(wor
     assert not [subject for subject, _ in world.facts if subject.startswith("vm.failed")]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"not JSON", b"[]", b"\xff\xfe", b'{"cluster":"msk"}', b'{"a":"' + b"x" * 999_990 + b'"}'],
+    ids=["empty", "text", "list", "bytes", "nameless", "megabyte"],
+)
+@pytest.mark.parametrize("subject", ["vm.requested", "vm.delete.requested"])
+async def test_what_cannot_be_read_is_kept_and_the_next_request_is_served(
+    world: World, subject: str, body: bytes
+) -> None:
+    await world.publish(subject, body)
+    await world.publish("vm.requested", a_request("next"))
+    await world.fact("vm.ready.msk.next")
+    (dead,) = world.dead
+    headers = dead.headers or {}
+    assert body.startswith(dead.data)
+    assert headers["vmfabric-reason"]
+    assert (headers["vmfabric-subject"], headers["vmfabric-bytes"]) == (subject, str(len(body)))
+
+
+async def test_a_body_that_belongs_to_another_subject_is_answered(world: World) -> None:
+    await world.publish("vm.requested.msk.vm2", a_request("vm1"))
+    assert "the body belongs to vm.requested.msk.vm1" in (await world.fact("vm.failed.msk.vm1"))["message"]
+
+
 async def test_an_unknown_cluster_is_answered(world: World) -> None:
     for subject, body in (
         ("vm.requested", a_request(cluster="nowhere")),
@@ -205,6 +229,62 @@ async def test_what_interfaces_were_made_with_cannot_change_under_vms(world: Wor
         await world.ask("cluster.apply", {"spec": {**CLUSTER, "virtualization": "lxd"}})
 
 
+async def test_a_change_of_a_cluster_reaches_its_nodes_and_only_what_concerns_them(world: World) -> None:
+    async def revisions() -> list[int]:
+        bucket = await world.client.jetstream().key_value("desired")
+        return [(await bucket.get(f"node.msk.{node}")).revision or 0 for node in ("n1", "n2")]
+
+    before = await revisions()
+    await world.ask("cluster.apply", {"spec": {**CLUSTER, "placement": {"policy": "pack"}}})
+    changed = {**CLUSTER, "bgp": {**CLUSTER["bgp"], "community": {"ipv4": "65000:200", "ipv6": "65000:600"}}}
+    await world.ask("cluster.apply", {"spec": changed})
+    async with asyncio.timeout(5):
+        while (await world.desired())["node.msk.n2"]["community"]["ipv4"] != "65000:200":
+            await asyncio.sleep(0.02)
+    assert await revisions() == [max(before) + 1, max(before) + 2]
+
+
+async def test_a_silent_node_is_lost_and_keeps_its_vms_and_returns(world: World) -> None:
+    await world.publish("vm.requested", a_request(node="n1"))
+    await world.fact("vm.ready.msk.vm1")
+    kept = await world.desired()
+    world.beating = False
+    await world.fact("node.lost.msk.n1")
+    await world.fact("node.lost.msk.n2")
+    assert await world.desired() == kept
+    await world.publish("vm.requested", a_request("vm2"))
+    failed = await world.fact("vm.failed.msk.vm2")
+    assert failed["refusals"] == dict.fromkeys(("n1", "n2"), "its node-agent is not heard any more")
+    world.beating = True
+    await world.fact("node.returned.msk.n1")
+    await world.fact("node.returned.msk.n2")
+    assert world.count("node.joined.msk.n1") == 1
+    await world.publish("vm.requested", a_request("vm3"))
+    await world.fact("vm.ready.msk.vm3")
+
+
+async def test_a_heartbeat_that_cannot_be_read_stops_nothing(world: World) -> None:
+    await world.publish("node.heartbeat.msk.n1", b"not JSON")
+    await world.publish("node.heartbeat.msk.n9", {"cluster": "msk", "node": "n9", "addresses": [], "vms": 0})
+    await world.publish("vm.requested", a_request())
+    await world.fact("vm.ready.msk.vm1")
+    assert [node["spec"]["name"] for node in (await world.ask("node.list", {}))["nodes"]] == ["n1", "n2"]
+
+
+async def test_a_scheduler_with_the_wrong_database_takes_nothing_down(bare: World, start: Start) -> None:
+    value = {
+        "cluster": "msk", "node": "n1", "vm": "vm1", "generation": 5, "presence": "routed",
+        "mac": "02:00:00:00:00:01", "addresses": ["198.51.100.1"], "virtualization": "kvm",
+        "gateway": {}, "mtu": 1500, "trace_id": "0" * 32,
+    }  # fmt: skip
+    await bare.publish("$KV.desired.vm.msk.n1.vm1", value)
+    await start()
+    await until_asked(bare, "cluster.apply", {"spec": CLUSTER})
+    await bare.ask("node.apply", {"spec": a_node("n1", 1)})
+    await bare.fact("node.joined.msk.n1")
+    assert (await bare.desired())["vm.msk.n1.vm1"]["presence"] == "routed"
+
+
 async def test_a_password_is_never_shown(world: World) -> None:
     await world.ask("cluster.apply", {"spec": {**CLUSTER, "bgp": {**CLUSTER["bgp"], "password": "hush-hush"}}})
     assert "hush" not in json.dumps(await world.ask("cluster.list", {}))
@@ -214,24 +294,6 @@ async def test_a_node_with_the_address_of_another_is_refused(world: World) -> No
     with pytest.raises(Refused, match="n1 has the address") as caught:
         await world.ask("node.apply", {"spec": a_node("n3", 1)})
     assert caught.value.code is Code.CONFLICT
-
-
-async def test_a_scheduler_killed_in_the_middle_finishes_after_its_restart(bare: World, start: Start) -> None:
-    end = await start()
-    await until_asked(bare, "cluster.apply", {"spec": CLUSTER})
-    await bare.ask("node.apply", {"spec": a_node("n1", 1, cpu=1000)})
-    await bare.fact("node.joined.msk.n1")
-    for number in range(200):
-        await bare.publish("vm.requested", a_request(f"vm{number}", cpu=1, memory_mb=16, disk_gb=1))
-    await bare.fact("vm.placed.msk.vm20")
-    await end()
-    before = sum(subject.startswith("vm.ready.") for subject, _ in bare.facts)
-    assert before < 200, "the kill hit in the middle"
-    await start()
-    for number in range(200):
-        await bare.fact(f"vm.ready.msk.vm{number}")
-    generations = [body["generation"] for subject, body in bare.facts if subject.startswith("vm.placed.")]
-    assert len(set(generations)) == 200
 
 
 async def test_desired_state_is_published_again_when_the_bucket_is_lost(bare: World, start: Start) -> None:
