@@ -38,7 +38,7 @@ def postgres_server(server_directory: Path) -> Iterator[PostgresServer]:
     """One Postgres for all tests of a session."""
     directory = server_directory / "postgres"
     directory.mkdir()
-    with PostgresServer(directory, port=free_port()) as server:
+    with PostgresServer(directory, port=free_port(), survives_power_cuts=False) as server:
         asyncio.run(server.start())
         yield server
 
