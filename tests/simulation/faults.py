@@ -36,7 +36,7 @@ class Fault(StrEnum):
 
 _OFTEN = {
     Fault.CRASH: 0.0015,
-    Fault.CRASH_AFTER_WORDS: 0.02,
+    Fault.CRASH_AFTER_WORDS: 0.03,
     Fault.CRASH_IN_KERNEL: 0.05,
     Fault.CRASH_IN_FRR: 0.3,
     Fault.SLOW: 0.1,

@@ -21,7 +21,7 @@ from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
 
-_ZEBRA_LAG = 0.3
+_ZEBRA_LAG = 0.1
 
 
 class WatchedKernel(SimulatedKernel):
