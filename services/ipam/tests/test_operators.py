@@ -1,0 +1,143 @@
+"""What operators apply and ask, over both stores."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+
+import pytest
+from ipam_world import QUARANTINE, World
+
+from vmfabric.contract.admin import (
+    Addresses,
+    ApplyPool,
+    Change,
+    ExplainAddress,
+    Explanation,
+    ListOfCluster,
+)
+from vmfabric.contract.desired import DesiredPools
+from vmfabric.contract.errors import Refused
+from vmfabric.contract.pool import PoolSpec
+from vmfabric.ipam.domain.lease import Said
+from vmfabric.ipam.republish import Republish
+
+
+class Promises:
+    """Each is run over both stores."""
+
+    async def test_a_pool_that_grows_downwards_gives_its_new_lowest_addresses_first(self, world: World) -> None:
+        await world.pool("10.0.1.0/24")
+        await world.place("vm1")
+        await world.pool("10.0.1.0/24", "10.0.0.0/31")
+        given = [await world.place(f"other{number}") for number in range(3)]
+        assert given == [["10.0.0.0"], ["10.0.0.1"], ["10.0.1.1"]]
+
+    async def test_a_pool_does_not_shrink_below_what_is_held_or_rests(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.place("vm1")
+        await world.place("vm2")
+        await world.release("vm1")
+        with pytest.raises(Refused, match=r"10.0.0.0, 10.0.0.1 are in use"):
+            await world.pool("10.0.0.128/25")
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        with pytest.raises(Refused, match=r"10.0.0.1 is in use"):
+            await world.pool("10.0.0.128/25")
+        await world.release("vm2")
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        assert await world.pool("10.0.0.128/25") is Change.CHANGED
+        assert await world.place("vm3") == ["10.0.0.128"]
+
+    async def test_applying_the_same_again_changes_and_says_nothing(self, world: World) -> None:
+        assert await world.pool("10.0.0.0/24") is Change.CREATED
+        await world.outbox()
+        assert await world.pool("10.0.0.0/24") is Change.UNCHANGED
+        assert await world.network("10.0.0.0/8") is Change.UNCHANGED
+        assert await world.outbox() == []
+
+    async def test_a_dry_run_says_what_would_change_and_changes_nothing(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.outbox()
+        spec = PoolSpec(name="web", cluster="msk", blocks=(ip_network("10.0.0.0/16"),), quarantine_seconds=QUARANTINE)
+        applied = await world.applying.apply_pool(ApplyPool(spec=spec, dry_run=True))
+        assert (applied.change, applied.fields, applied.dry_run) == (Change.CHANGED, ("blocks",), True)
+        assert await world.outbox() == []
+        assert await world.pool("10.0.0.0/24") is Change.UNCHANGED
+
+    async def test_the_desired_state_of_both_clusters_follows_a_pool_that_moves(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.outbox()
+        await world.pool("10.0.0.0/24", cluster="spb")
+        desired = [DesiredPools.from_bytes(each.body) for each in await world.outbox()]
+        assert [(each.cluster, len(each.prefixes)) for each in desired] == [("msk", 0), ("spb", 1)]
+
+    async def test_what_the_bucket_lacks_is_put_again_and_nothing_else(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.pool("10.0.1.0/24", name="far", cluster="spb")
+        first, second = await world.outbox()
+        bucket = {"pools.msk": first.body, "pools.spb": second.body}
+
+        async def read_bucket() -> Mapping[str, bytes]:
+            return bucket
+
+        republish = Republish(world.writer, world.store, read_bucket)
+        await republish.once()
+        assert await world.outbox() == []
+        del bucket["pools.spb"]
+        await republish.once()
+        assert await world.outbox() == [second]
+        bucket["pools.msk"] = second.body
+        await republish.once()
+        assert await world.outbox() == [first, second]
+
+    async def test_operators_read_addresses_page_by_page(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", "2001:db8::/64")
+        for number in range(3):
+            await world.place(f"vm{number}")
+        await world.hear(Said.DELETING, "vm1")
+        await world.release("vm2")
+        pages: list[Addresses] = []
+        while not pages or pages[-1].next:
+            after = pages[-1].next or "" if pages else ""
+            pages.append(await world.admin.list_addresses(ListOfCluster(cluster="msk", after=after, limit=4)))
+        found = [(str(each.address), each.state) for page in pages for each in page.addresses]
+        states = ["allocated", "releasing", "quarantined"]
+        assert found == [
+            *zip(["10.0.0.0", "10.0.0.1", "10.0.0.2"], states, strict=True),
+            *zip(["2001:db8::", "2001:db8::1", "2001:db8::2"], states, strict=True),
+        ]
+        with pytest.raises(Refused, match="after is 'vm1', which is not an address"):
+            await world.admin.list_addresses(ListOfCluster(after="vm1"))
+
+    async def test_explain_tells_the_story_of_an_address(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", exclude=["10.0.0.0/32"])
+        await world.place("vm1")
+        assert (await self.explain(world, "10.0.0.1")).verdict.startswith("10.0.0.1 is held by VM vm1 of cluster msk")
+        await world.hear(Said.DELETING, "vm1")
+        assert "which is being deleted" in (await self.explain(world, "10.0.0.1")).verdict
+        await world.hear(Said.REMOVED, "vm1")
+        assert "rests until 2030-01-01T00:05:00" in (await self.explain(world, "10.0.0.1")).verdict
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        explained = await self.explain(world, "10.0.0.1")
+        assert explained.verdict == "10.0.0.1 is free in pool web of cluster msk."
+        assert [entry.what for entry in explained.history] == ["freed", "released", "allocated"]
+        assert "which excludes it" in (await self.explain(world, "10.0.0.0")).verdict
+        assert "but in no pool" in (await self.explain(world, "10.9.0.0")).verdict
+        assert "in no network" in (await self.explain(world, "192.0.2.1")).verdict
+
+    @staticmethod
+    async def explain(world: World, address: str) -> Explanation:
+        return await world.admin.explain(ExplainAddress(address=ip_address(address)))
+
+
+class TestInMemory(Promises):
+    @pytest.fixture
+    def world(self, in_memory: World) -> World:
+        return in_memory
+
+
+class TestPostgres(Promises):
+    @pytest.fixture
+    def world(self, in_postgres: World) -> World:
+        return in_postgres
