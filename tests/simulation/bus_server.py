@@ -18,7 +18,7 @@ from simulation.virtual_time import VirtualLoop
 
 _HOP = 0.0005
 _DUPLICATE_WINDOW = 120.0
-_GIVE_UP_REPEATING = 40.0
+_GIVE_UP_REPEATING = 25.0
 
 
 @dataclass(frozen=True, slots=True)

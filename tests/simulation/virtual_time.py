@@ -5,7 +5,7 @@ Everything that a process started carries it in its context. When it dies, none 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -94,6 +94,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         owner.is_dead = False
         self._ready.extend(owner.stalled)
         owner.stalled.clear()
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Generators belong to tasks, and end with them."""
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """The dead do not clean up."""
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There is no I/O."""

@@ -31,11 +31,10 @@ from vmfabric.contract.streams import REQUEST_STREAM
 from vmfabric.node_agent.ports import KernelUnreadableError
 
 _WORK_SECONDS = 40.0
-_PEACE_SECONDS = 45.0
+_PEACE_SECONDS = 30.0
 _SETTLE_SECONDS = 300.0
-_QUIET_SECONDS = 65.0
-_LONG_QUIET_SECONDS = 3600.0
-_LONG_QUIET_EVERY = 100
+_QUIET_SECONDS = {100: 3600.0, 5: 65.0, 1: 16.0}
+"""Of each hundredth seed an hour, of each fifth longer than anything is looked at again, else longer than most is."""
 _EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
 
 
@@ -197,8 +196,7 @@ class World:
 
     async def _be_quiet(self) -> None:
         before = self._writes()
-        is_long = self._seed % _LONG_QUIET_EVERY == 0
-        await asyncio.sleep(_LONG_QUIET_SECONDS if is_long else _QUIET_SECONDS)
+        await asyncio.sleep(next(seconds for every, seconds in _QUIET_SECONDS.items() if self._seed % every == 0))
         after = self._writes()
         if before != after:
             self.fail(f"with nothing to do there were writes: before {before}, after {after}")
