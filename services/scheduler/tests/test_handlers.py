@@ -1,7 +1,7 @@
 """What requests and facts do to the tables: over Postgres, and over the store that simulations use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -108,7 +108,7 @@ async def _in_postgres(database_url: str) -> AsyncIterator[Scheduler]:
     pool = await connect(database_url, schema="scheduler")
 
     async def sent() -> list[str]:
-        return [row[0] for row in await pool.fetch("SELECT subject FROM outbox ORDER BY id")]
+        return [_word(*row) for row in await pool.fetch("SELECT subject, headers FROM outbox ORDER BY id")]
 
     yield Scheduler(PostgresStore(pool), sent)
     await pool.close()
@@ -119,9 +119,13 @@ async def _in_memory() -> AsyncIterator[Scheduler]:
     tables = Tables()
 
     async def sent() -> list[str]:
-        return [message.subject for message in tables.outbox]
+        return [_word(message.subject, message.headers) for message in tables.outbox]
 
     yield Scheduler(MemoryStore(tables, round_trip=lambda: asyncio.sleep(0)), sent)
+
+
+def _word(subject: str, headers: Mapping[str, str]) -> str:
+    return f"{headers['KV-Operation']} {subject}" if "KV-Operation" in headers else subject
 
 
 async def test_two_hundred_requests_at_once_never_overcommit(scheduler: Scheduler) -> None:
@@ -243,7 +247,7 @@ async def test_whoever_hears_that_a_vm_is_gone_finds_no_key_of_it(scheduler: Sch
     await scheduler.is_made()
     await scheduler.is_gone()
     purged, deleted = (await scheduler.sent())[-2:]
-    assert purged.startswith(f"{KEY_SUBJECT}vm.msk.")
+    assert purged == f"PURGE {KEY_SUBJECT}vm.msk.n1.vm1"
     assert deleted == "vm.deleted.msk.vm1"
 
 

@@ -115,6 +115,12 @@ def test_the_order_of_the_nodes_does_not_matter(
     assert choose(wish, shuffled, placement) == choose(wish, candidates, placement)
 
 
+@given(wishes, rules, st.permutations(["n1", "n2", "n3"]))
+def test_of_equal_nodes_the_first_by_name_is_taken(wish: Wish, placement: Placement, names: list[str]) -> None:
+    equal = [a_candidate(name, cpu=100, memory_mb=1 << 20, disk_gb=1000) for name in names]
+    assert choose(wish, equal, placement).node == "n1"
+
+
 def test_the_scarcest_resource_decides() -> None:
     roomy = a_candidate("a", cpu=100, used=Usage(cpu=10, memory_mb=60000))
     even = a_candidate("b", cpu=100, used=Usage(cpu=50, memory_mb=30000))
