@@ -128,10 +128,14 @@ class Announcer:
         """Publish what FRR proves; returns the VMs that have to be looked at again."""
         found = await self._frr.routes([prefix for revised in looked_at for prefix in revised.value.prefixes()])
         facts = [(revised, answer(revised.value, found, self._reflectors())) for revised in looked_at]
-        async with asyncio.TaskGroup() as group:
-            for revised, fact in facts:
-                if fact is not None:
-                    group.create_task(self._say(revised, fact))
+        # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and the loop's next time-out
+        # would end the loop.
+        said = await asyncio.gather(
+            *(self._say(revised, fact) for revised, fact in facts if fact is not None), return_exceptions=True
+        )
+        for error in said:
+            if error is not None:
+                raise error
         waiting = [revised.value.vm for revised, fact in facts if not self._is_settled(fact)]
         self._unsettled -= {revised.value.vm for revised in looked_at} - set(waiting)
         return waiting
