@@ -1,6 +1,6 @@
 """The kernel port on a real kernel, without a process around it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +9,10 @@ from pyroute2 import netns
 
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.node_agent.domain.antispoof import SHARED_CHAINS, Rule
+from vmfabric.node_agent.domain.operations import GuardOperation, LoadTable, Stage
 from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.kernel import nftables
 from vmfabric.node_agent.kernel.links import _DOOMED_GROUP
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_vm
@@ -71,6 +74,57 @@ async def test_a_refused_operation_stops_its_vm_only(node: Any, kernel: NodeKern
     failures = await kernel.apply(plan(vms, await kernel.read()).operations)
     assert [failure.operation.vm for failure in failures] == ["vm1"]
     assert {operation.vm for operation in plan(vms, await kernel.read()).operations} == {"vm1"}
+
+
+async def test_a_port_whose_rules_are_refused_stops_no_other_and_is_found_quickly(
+    node: Any, kernel: NodeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vms = [a_vm(number) for number in range(1, 65)]
+    operations = plan(vms, await kernel.read()).operations
+    before = [operation for operation in operations if operation.stage < Stage.GUARD]
+    assert await kernel.apply(before) == ()
+    node.run("ip", "link", "del", "vm7_net0")
+    transactions: list[int] = []
+    load = nftables.apply
+
+    def counted(batch: Sequence[GuardOperation]) -> None:
+        transactions.append(len(batch))
+        load(batch)
+
+    monkeypatch.setattr(nftables, "apply", counted)
+    failures = await kernel.apply(operations[len(before) :])
+    assert [failure.operation.vm for failure in failures] == ["vm7"]
+    assert len(transactions) <= 2 * 7 + 1
+    ups = {name for name, link in node.links().items() if "UP" in link["flags"]} - {"lo"}
+    assert ups == {f"vm{number}_net0" for number in range(1, 65)} - {"vm7_net0"}
+
+
+async def test_without_nft_no_link_comes_up_and_it_is_asked_for_once(
+    node: Any, kernel: NodeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vms = [a_vm(number) for number in range(1, 4)]
+    operations = plan(vms, await kernel.read()).operations
+    monkeypatch.setenv("PATH", "/nowhere")
+    failures = await kernel.apply(operations)
+    monkeypatch.undo()
+    assert {failure.operation.vm for failure in failures} == {None, "vm1", "vm2", "vm3"}
+    assert all("nftables" in failure.reason for failure in failures)
+    assert not [name for name, link in node.links().items() if "UP" in link["flags"] and name != "lo"]
+
+
+async def test_a_link_does_not_come_up_while_the_shared_rules_cannot_be_loaded(node: Any, kernel: NodeKernel) -> None:
+    await carry_out(kernel, a_vm(1))
+    node.run("ip", "link", "set", "vm1_net0", "down")
+    node.run("nft", "flush chain netdev vmfabric guest_arp; insert rule netdev vmfabric guest accept")
+    operations = plan([a_vm(1)], await kernel.read()).operations
+    assert "set vm1_net0 up" in map(str, operations)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHARED_CHAINS, "guest_arp", (Rule("no rule of nft", "what is this"),))
+        failures = await kernel.apply(operations)
+    assert [type(failure.operation) for failure in failures] == [LoadTable]
+    assert "UP" not in node.links()["vm1_net0"]["flags"]
+    await carry_out(kernel, a_vm(1))
+    assert "UP" in node.links()["vm1_net0"]["flags"]
 
 
 async def test_the_settings_read_are_those_under_proc(node: Any, kernel: NodeKernel) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -59,7 +59,7 @@ class Agent:
         self._node_converged = False
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
-        self._reported: frozenset[str] = frozenset()
+        self._reported: frozenset[tuple[VmName | None, str]] = frozenset()
 
     async def step(self, dirty: Dirty) -> Again:
         """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
@@ -71,7 +71,7 @@ class Agent:
         wanted = dict(self._view.vms)
         before, after, failures = await self._reconcile([it.value for it in wanted.values()])
         unfinished = _unfinished(after, failures)
-        self._report(after, failures)
+        self._report(wanted, after, failures)
         self._notice_drift(wanted, before, unfinished)
         self._remember(wanted, unfinished)
         unsaid = await self._say(wanted)
@@ -107,13 +107,22 @@ class Agent:
         self._seen = await self._kernel.read()
         return before, plan(desired, self._seen), failures
 
-    def _report(self, after: Plan, failures: Iterable[Failure]) -> None:
-        words = {f"{problem.vm}: {problem.sentence}" for problem in after.problems}
-        words |= {f"{failure.operation.vm or 'node'}: {failure}" for failure in failures}
-        words |= {f"{name}: a link of ours of which nothing is wanted; it is left as it is" for name in after.orphans}
-        for sentence in sorted(words - self._reported):
-            log.warning("node.problem", sentence=sentence)
-        self._reported = frozenset(words)
+    def _report(self, wanted: Mapping[VmName, Revised[DesiredVm]], after: Plan, failures: Iterable[Failure]) -> None:
+        found: set[tuple[VmName | None, str]] = {(problem.vm, problem.sentence) for problem in after.problems}
+        found |= {(failure.operation.vm, str(failure)) for failure in failures}
+        found |= {
+            (None, f"nothing is wanted of {name}, which is a link of ours; it is left") for name in after.orphans
+        }
+        for vm, sentence in sorted(found - self._reported, key=str):
+            log.warning(
+                "node.problem",
+                cluster=self._cluster,
+                node=self._node,
+                vm=vm,
+                generation=wanted[vm].value.generation if vm is not None else None,
+                sentence=sentence,
+            )
+        self._reported = frozenset(found)
 
     def _notice_drift(
         self, wanted: dict[VmName, Revised[DesiredVm]], before: Plan, unfinished: frozenset[VmName | None]

@@ -32,6 +32,10 @@ class NftError(Exception):
     """nft did not do it; the text has what it said."""
 
 
+class NftNotRunError(NftError):
+    """nft could not be run, or did not end: trying anything else with it would not help."""
+
+
 def apply(operations: Sequence[GuardOperation]) -> None:
     """All of it or nothing. NftError when nft refuses."""
     _nft("-f", "-", text=render(operations))
@@ -58,7 +62,7 @@ def _nft(*arguments: str, text: str | None = None) -> str:
             ["nft", *arguments], input=text, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NftError(f"nft {' '.join(arguments)}: {error}") from error
+        raise NftNotRunError(f"nft {' '.join(arguments)}: {error}; is the package nftables installed?") from error
     if done.returncode != 0:
         raise NftError(f"nft {' '.join(arguments)}: {done.stderr.strip()[:500]}")
     return done.stdout

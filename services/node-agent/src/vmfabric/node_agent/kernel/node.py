@@ -14,6 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.antispoof import Ruleset
 from vmfabric.node_agent.domain.port import NODE_SYSCTLS
 from vmfabric.node_agent.kernel import addresses, links, nftables, routes, sysctls
 from vmfabric.node_agent.kernel.dump import Dump, DumpInterruptedError
@@ -88,6 +89,9 @@ class NodeKernel:
         failures: list[do.Failure] = []
         stopped: set[VmName] = set()
         for batch in _batches(operations):
+            if any(isinstance(failure.operation, do.LoadTable) for failure in failures):
+                # A port's own rules lead to the shared ones: without those no link comes up.
+                stopped |= {operation.vm for operation in batch if isinstance(operation, do.SetUp)}
             todo = [operation for operation in batch if operation.vm is None or operation.vm not in stopped]
             for failure in self._batch(todo):
                 writes.labels(type(failure.operation).__name__, "refused").inc()
@@ -99,7 +103,9 @@ class NodeKernel:
     def _batch(self, operations: Sequence[do.Operation]) -> list[do.Failure]:
         guards = [it for it in operations if isinstance(it, (do.LoadTable, do.LoadGuard, do.RemoveGuard))]
         if guards:
-            return _load(guards)
+            refused = _load(guards)
+            bad = {failure.operation for failure in refused}
+            return [*refused, *_not_read_back([it for it in guards if it not in bad])]
         deletions = [it for it in operations if isinstance(it, do.DeleteLink)]
         if len(deletions) > 1 and self._deleted(deletions):
             return []
@@ -183,21 +189,24 @@ def _together(operation: do.Operation) -> str | None:
 
 
 def _load(operations: Sequence[do.GuardOperation]) -> list[do.Failure]:
-    """One transaction; when it is refused, each by itself, so that one bad port does not hold up the others."""
+    """One transaction; when it is refused, two, and so on, until those that are bad stand alone."""
     try:
         nftables.apply(operations)
+    except nftables.NftNotRunError as error:
+        return [do.Failure(operation, str(error)) for operation in operations]
     except nftables.NftError as error:
         if len(operations) == 1:
             return [do.Failure(operations[0], str(error))]
-        return [failure for operation in operations for failure in _load([operation])]
+        half = len(operations) // 2
+        return [*_load(operations[:half]), *_load(operations[half:])]
     for operation in operations:
         _count(operation)
-    return _not_read_back(operations)
+    return []
 
 
 def _not_read_back(operations: Sequence[do.GuardOperation]) -> list[do.Failure]:
     """What nft took, but does not show: a link must not come up on a promise."""
-    loaded = [operation for operation in operations if isinstance(operation, do.LoadGuard)]
+    loaded = [operation for operation in operations if not isinstance(operation, do.RemoveGuard)]
     if not loaded:
         return []
     try:
@@ -207,10 +216,15 @@ def _not_read_back(operations: Sequence[do.GuardOperation]) -> list[do.Failure]:
     return [
         do.Failure(operation, "loaded, but the kernel shows something else")
         for operation in loaded
-        if not ruleset.complete
-        or operation.interface not in ruleset.guards
-        or not ruleset.guards[operation.interface].is_as(operation.guard)
+        if not _is_shown(operation, ruleset)
     ]
+
+
+def _is_shown(operation: do.LoadTable | do.LoadGuard, ruleset: Ruleset) -> bool:
+    if isinstance(operation, do.LoadTable):
+        return ruleset.complete
+    found = ruleset.guards.get(operation.interface)
+    return ruleset.complete and found is not None and found.is_as(operation.guard)
 
 
 def _count(operation: do.Operation) -> None:
