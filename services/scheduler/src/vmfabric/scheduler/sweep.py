@@ -39,8 +39,8 @@ class Sweep:
         while True:
             try:
                 await self.once()
-            except* _RETRIED as errors:
-                log.warning("sweep.waits", error=repr(errors.exceptions[0]))
+            except _RETRIED as error:
+                log.warning("sweep.waits", error=repr(error))
             await asyncio.sleep(self._interval)
 
     async def once(self) -> None:
@@ -49,9 +49,12 @@ class Sweep:
         await self._nodes.review()
         async with transaction(self._store) as tx:
             due = await tx.rows.due_vms(now, _BATCH)
-        async with asyncio.TaskGroup() as group:
-            for key in due:
-                group.create_task(self._handlers.look_after(key))
+        # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, so that a later time-out in it
+        # is taken for a cancellation.
+        done = await asyncio.gather(*(self._handlers.look_after(key) for key in due), return_exceptions=True)
+        for error in done:
+            if error is not None:
+                raise error
         if now >= self._forget_at:
             self._forget_at = now + timedelta(hours=1)
             async with transaction(self._store) as tx:
