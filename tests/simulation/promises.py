@@ -94,6 +94,10 @@ def unsettled(ground: Ground, promises: Promises) -> Iterator[str]:
     for name, rows in (("scheduler", ground.tables.outbox), ("ipam", ground.ipam.outbox)):
         if rows:
             yield f"{len(rows)} messages in the outbox of {name}"
+    for stream in ground.server.streams.values():
+        for consumer in stream.consumers.values():
+            if consumer.unacknowledged():
+                yield f"{len(consumer.unacknowledged())} messages of {stream.name} wait for {consumer.name}"
     yield from _wrong_requests(ground, promises)
     yield from _left_in_ipam(ground)
     yield from _left_on_nodes(ground)

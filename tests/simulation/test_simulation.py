@@ -75,7 +75,7 @@ def test_without_faults_every_vm_that_can_be_is_made(tally: Tally) -> None:
 
 
 def test_the_same_seed_tells_the_same_story_whatever_the_hash_seed() -> None:
-    told = {_stories(hash_seed) for hash_seed in ("1", "2")}
+    told = {_stories(hash_seed) for hash_seed in ("1", "2", "3")}
     assert len(told) == 1
     assert told == {"\n".join(run_seed(seed).story.text() for seed in REPEATED)}
 

@@ -31,7 +31,7 @@ from vmfabric.contract.streams import REQUEST_STREAM
 from vmfabric.node_agent.ports import KernelUnreadableError
 
 _WORK_SECONDS = 40.0
-_PEACE_SECONDS = 30.0
+_PEACE_SECONDS = 35.0
 _SETTLE_SECONDS = 300.0
 _QUIET_SECONDS = {100: 3600.0, 5: 65.0, 1: 16.0}
 """Of each hundredth seed an hour, of each fifth longer than anything is looked at again, else longer than most is."""

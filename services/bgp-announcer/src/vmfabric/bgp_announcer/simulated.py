@@ -64,7 +64,7 @@ class SimulatedFrr:
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Its neighbours."""
-        return {peer: Session(peer in self.up) for peer in self._peers()}
+        return {peer: Session(peer in self.up) for peer in sorted(self._peers(), key=str)}
 
     def _add(self, change: Change) -> None:
         self._lines[change.section, change.text] = Line(change.section, change.text)
