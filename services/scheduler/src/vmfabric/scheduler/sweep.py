@@ -49,8 +49,8 @@ class Sweep:
         await self._nodes.review()
         async with transaction(self._store) as tx:
             due = await tx.rows.due_vms(now, _BATCH)
-        # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, so that a later time-out in it
-        # is taken for a cancellation.
+        # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and a later time-out in it
+        # would be taken for a cancellation.
         done = await asyncio.gather(*(self._handlers.look_after(key) for key in due), return_exceptions=True)
         for error in done:
             if error is not None:
