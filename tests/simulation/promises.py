@@ -91,13 +91,7 @@ def unsettled(ground: Ground, promises: Promises) -> Iterator[str]:
     for (_, vm), record in ground.tables.vms.items():
         if record.phase is not VmPhase.READY:
             yield f"{vm} is {record.phase} (generation {record.generation}, {record.waiting.asked} times asked again)"
-    for name, rows in (("scheduler", ground.tables.outbox), ("ipam", ground.ipam.outbox)):
-        if rows:
-            yield f"{len(rows)} messages in the outbox of {name}"
-    for stream in ground.server.streams.values():
-        for consumer in stream.consumers.values():
-            if consumer.unacknowledged():
-                yield f"{len(consumer.unacknowledged())} messages of {stream.name} wait for {consumer.name}"
+    yield from _on_the_way(ground)
     yield from _wrong_requests(ground, promises)
     yield from _left_in_ipam(ground)
     yield from _left_on_nodes(ground)
@@ -107,6 +101,16 @@ def unsettled(ground: Ground, promises: Promises) -> Iterator[str]:
         count = sum(record.node == name for record in ground.tables.vms.values())
         if row.used.vms != count:
             yield f"the scheduler counts {row.used.vms} VMs on {name}, and has {count}"
+
+
+def _on_the_way(ground: Ground) -> Iterator[str]:
+    for name, rows in (("scheduler", ground.tables.outbox), ("ipam", ground.ipam.outbox)):
+        if rows:
+            yield f"{len(rows)} messages in the outbox of {name}"
+    for stream in ground.server.streams.values():
+        for consumer in stream.consumers.values():
+            if consumer.unacknowledged():
+                yield f"{len(consumer.unacknowledged())} messages of {stream.name} wait for {consumer.name}"
 
 
 def _alive(ground: Ground) -> set[VmName]:
