@@ -67,7 +67,8 @@ class World:
 
     async def fact(self, subject: str, where: Callable[[Json], bool] = lambda _body: True) -> Json:
         """The first fact on this subject, past or to come."""
-        async with asyncio.timeout(30):
+        # What a killed process had in hand comes again 30 s later.
+        async with asyncio.timeout(45):
             while True:
                 found = next((body for name, body in self.facts if name == subject and where(body)), None)
                 if found is not None:

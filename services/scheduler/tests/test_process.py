@@ -11,6 +11,7 @@ from .conftest import CLUSTER, World, a_node, a_request, until_asked
 
 StartProcess = Callable[[], subprocess.Popen[bytes]]
 _VMS = 300
+_WAVE = 100
 
 
 async def prepared(world: World) -> None:
@@ -31,10 +32,10 @@ async def test_killed_again_and_again_it_serves_every_request_exactly_once(
 ) -> None:
     process = start_process()
     await prepared(bare)
-    for number in range(_VMS):
-        await bare.publish("vm.requested", a_request(f"vm{number}", cpu=1, memory_mb=16, disk_gb=1))
-    for after in (10, 60, 150):
-        await until_count(bare, "vm.placed.", after)
+    for first in range(0, _VMS, _WAVE):
+        for number in range(first, first + _WAVE):
+            await bare.publish("vm.requested", a_request(f"vm{number}", cpu=1, memory_mb=16, disk_gb=1))
+        await until_count(bare, "vm.placed.", first + 10)
         process.kill()
         process.wait()
         assert sum(name.startswith("vm.ready.") for name, _ in bare.facts) < _VMS, "the kill hit in the middle"
@@ -88,3 +89,17 @@ async def test_a_second_scheduler_waits_until_the_first_is_gone(
     await bare.publish("vm.requested", a_request("vm2"))
     await bare.fact("vm.ready.msk.vm2")
     assert bare.count("vm.placed.msk.vm1") == bare.count("vm.placed.msk.vm2") == 1
+
+
+async def test_asked_to_end_it_finishes_the_requests_that_it_has_in_hand(
+    bare: World, start_process: StartProcess
+) -> None:
+    process = start_process()
+    await prepared(bare)
+    for number in range(_VMS):
+        await bare.publish("vm.requested", a_request(f"vm{number}", cpu=1, memory_mb=16, disk_gb=1))
+    await until_count(bare, "vm.placed.", 10)
+    process.terminate()
+    assert await asyncio.to_thread(process.wait, 20) == 0
+    requests = await bare.client.jetstream().consumer_info("REQUESTS", "scheduler")
+    assert (requests.num_pending, requests.num_ack_pending) == (0, 0), "else they come again 30 s later"

@@ -5,7 +5,8 @@ A commit costs the database the same for one VM as for many, and placement on on
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -47,6 +48,14 @@ class Desk:
         self._waiting.append(job)
         self._arrived.set()
         await job.done
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Work within this block. Those who bring the work have to end within it, so that none is left undone."""
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(self.run())
+            yield
+            working.cancel()
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -64,9 +64,10 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         transient=TRANSIENT,
     )
     facts = Consumer(service.bus, stream=FACT_STREAM, durable=SOURCE, routes=handlers.facts(), transient=TRANSIENT)
+    # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
+    await service.stack.enter_async_context(desk.open())
     endpoints = Administration(store, committed=relay.wake).endpoints()
     service.tasks.create_task(relay.run())
-    service.tasks.create_task(desk.run())
     await service.bus.connected()
     await _hear(service, nodes)
     for task in (
