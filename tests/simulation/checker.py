@@ -80,16 +80,17 @@ class Checker:
         self.data_plane()
 
     def records(self) -> None:
-        """After each commit of the scheduler."""
-        for (_, vm), record in self._tables.vms.items():
-            known = self._generations.get(vm)
-            if known == record.generation:
-                continue
-            if record.generation <= self._highest_generation:
-                self._fail(
-                    f"{vm} gets generation {record.generation}, though {self._highest_generation} was given already"
-                )
-            self._generations[vm] = self._highest_generation = record.generation
+        """After each commit of the scheduler, which may make many VMs."""
+        new = {
+            vm: record.generation
+            for (_, vm), record in self._tables.vms.items()
+            if self._generations.get(vm) != record.generation
+        }
+        for vm, generation in new.items():
+            if generation <= self._highest_generation:
+                self._fail(f"{vm} gets generation {generation}, though {self._highest_generation} was given already")
+        self._generations |= new
+        self._highest_generation = max([self._highest_generation, *new.values()])
 
     def kept(self, kept: Kept) -> None:
         """After each message that a stream of the bus keeps: desired state goes forward only."""
