@@ -7,13 +7,16 @@ from datetime import datetime, timedelta
 from simulation.bus_server import Kept
 from simulation.nodes import Node
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.lease import State
 from vmfabric.ipam.domain.leasing import Holding
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.node_agent.domain.naming import interface_name
+from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, SetDown
 from vmfabric.runtime.desired import KEY_SUBJECT
+from vmfabric.scheduler.domain.record import VmKey
 from vmfabric.scheduler.memory_store import Tables
 
 _STEPS_DOWN = (Presence.ROUTED, Presence.WIRED, Presence.ABSENT)
@@ -80,16 +83,25 @@ class Checker:
         self.data_plane()
 
     def records(self) -> None:
-        """After each commit of the scheduler."""
-        for (_, vm), record in self._tables.vms.items():
-            known = self._generations.get(vm)
-            if known == record.generation:
-                continue
-            if record.generation <= self._highest_generation:
-                self._fail(
-                    f"{vm} gets generation {record.generation}, though {self._highest_generation} was given already"
-                )
-            self._generations[vm] = self._highest_generation = record.generation
+        """After each commit of the scheduler, which may make many VMs."""
+        new = {
+            vm: record.generation
+            for (_, vm), record in self._tables.vms.items()
+            if self._generations.get(vm) != record.generation
+        }
+        for vm, generation in new.items():
+            if generation <= self._highest_generation:
+                self._fail(f"{vm} gets generation {generation}, though {self._highest_generation} was given already")
+        self._generations |= new
+        self._highest_generation = max([self._highest_generation, *new.values()])
+
+    def carried_out(self, node: NodeName, operation: Operation) -> None:
+        """After each operation of a node-agent: what is ready is repaired, never taken down."""
+        if operation.vm is None or not isinstance(operation, (RemoveRoute, SetDown, DeleteLink)):
+            return
+        record = self._tables.vms.get(VmKey(self._cluster, operation.vm))
+        if record is not None and record.node == node and record.phase is VmPhase.READY:
+            self._fail(f"{operation.vm} is ready, and the node-agent of {node} does: {operation}")
 
     def kept(self, kept: Kept) -> None:
         """After each message that a stream of the bus keeps: desired state goes forward only."""

@@ -51,7 +51,7 @@ _OFTEN = {
     Fault.STORE_AWAY: 0.003,
     Fault.COMMIT_UNKNOWN: 0.02,
     Fault.KERNEL_UNREADABLE: 0.03,
-    Fault.KERNEL_REFUSES: 0.01,
+    Fault.KERNEL_REFUSES: 0.03,
     Fault.FRR_SILENT: 0.01,
 }
 """The chance of each at every opportunity."""

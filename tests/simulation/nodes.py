@@ -16,6 +16,7 @@ from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.bgp_announcer.simulated import SimulatedFrr
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.errors import Code
+from vmfabric.contract.names import NodeName
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
@@ -52,7 +53,7 @@ class Node:
 
     def __init__(
         self,
-        name: str,
+        name: NodeName,
         address: IPv4Address,
         *,
         reflectors: Sequence[HostAddress],
@@ -71,6 +72,7 @@ class Node:
         self.announced: Mapping[Prefix, frozenset[HostAddress]] = {}
         """What reflectors hear from here."""
         self.check: Callable[[], None] = lambda: None
+        self.carried_out: Callable[[NodeName, Operation], None] = lambda _node, _operation: None
         self.watch: Callable[[], None] = lambda: None
         """Whoever listens to the kernel's own messages."""
         self._reflectors = tuple(reflectors)
@@ -134,6 +136,7 @@ class Node:
     def _kernel_changed(self, operation: Operation | None) -> None:
         if operation is not None:
             self._story.tell("kernel of {0}: {1}: {2}", self.name, operation.vm or "node", operation)
+            self.carried_out(self.name, operation)
         self.check()
         if not self._zebra_is_told:
             self._zebra_is_told = True

@@ -86,24 +86,21 @@ class Promises:
 
 def unsettled(ground: Ground, promises: Promises) -> Iterator[str]:
     """What is not yet as it should be, in words; it must come to nothing once nothing goes wrong any more."""
+    yield from _under_way(ground, promises)
+    yield from _wrong_requests(ground, promises)
+    yield from _miscounted(ground)
+    yield from _left_in_ipam(ground)
+    yield from _left_on_nodes(ground)
+    yield from _left_in_bucket(ground)
+    yield from _not_served(ground)
+
+
+def _under_way(ground: Ground, promises: Promises) -> Iterator[str]:
     for promise in promises.open():
         yield f"{promise.kind} of {promise.vm}, asked at {promise.at:.3f} s, has no answer"
     for (_, vm), record in ground.tables.vms.items():
         if record.phase is not VmPhase.READY:
             yield f"{vm} is {record.phase} (generation {record.generation}, {record.waiting.asked} times asked again)"
-    yield from _on_the_way(ground)
-    yield from _wrong_requests(ground, promises)
-    yield from _left_in_ipam(ground)
-    yield from _left_on_nodes(ground)
-    yield from _left_in_bucket(ground)
-    yield from _not_served(ground)
-    for (_, name), row in ground.tables.nodes.items():
-        count = sum(record.node == name for record in ground.tables.vms.values())
-        if row.used.vms != count:
-            yield f"the scheduler counts {row.used.vms} VMs on {name}, and has {count}"
-
-
-def _on_the_way(ground: Ground) -> Iterator[str]:
     for name, rows in (("scheduler", ground.tables.outbox), ("ipam", ground.ipam.outbox)):
         if rows:
             yield f"{len(rows)} messages in the outbox of {name}"
@@ -111,6 +108,13 @@ def _on_the_way(ground: Ground) -> Iterator[str]:
         for consumer in stream.consumers.values():
             if consumer.unacknowledged():
                 yield f"{len(consumer.unacknowledged())} messages of {stream.name} wait for {consumer.name}"
+
+
+def _miscounted(ground: Ground) -> Iterator[str]:
+    for (_, name), row in ground.tables.nodes.items():
+        count = sum(record.node == name for record in ground.tables.vms.values())
+        if row.used.vms != count:
+            yield f"the scheduler counts {row.used.vms} VMs on {name}, and has {count}"
 
 
 def _alive(ground: Ground) -> set[VmName]:

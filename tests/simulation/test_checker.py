@@ -19,7 +19,7 @@ from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.memory_store import MemoryRows
 
-WITHIN_SEEDS = 150
+WITHIN_SEEDS = 200
 
 Break = Callable[[pytest.MonkeyPatch], None]
 

@@ -113,6 +113,7 @@ class World:
         self._ground.ipam_committed = checker.addresses
         for node in self._nodes.values():
             node.check = checker.data_plane
+            node.carried_out = checker.carried_out
         self._supervisors = self._supervise()
 
     def fail(self, sentence: str) -> None:
