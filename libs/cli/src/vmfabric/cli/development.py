@@ -42,7 +42,9 @@ def bench() -> None:
 
 def run_tests(
     arguments: Annotated[list[str] | None, typer.Argument(help="For pytest.")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Leave out what needs a lab, and the checks.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Leave out the checks, and what needs a lab or takes long.")
+    ] = False,
     expression: Annotated[str | None, typer.Option("-k", help="Only tests that match, without the checks.")] = None,
 ) -> None:
     """Run everything that CI runs: the checks, then every test."""
@@ -50,7 +52,7 @@ def run_tests(
     if not fast and expression is None and not arguments:
         check()
     command = [sys.executable, "-m", "pytest", *(arguments or ())]
-    command += ["-m", "not lab"] if fast else []
+    command += ["-m", "not lab and not long"] if fast else []
     command += ["-k", expression] if expression is not None else []
     os.chdir(root)
     os.execv(command[0], command)  # noqa: S606  # its terminal and its exit status are ours
