@@ -101,8 +101,12 @@ async def test_a_second_writer_waits_until_the_first_ends(database_url: str) -> 
         waiting = asyncio.create_task(second())
         probe = await asyncpg.connect(database_url)
         async with asyncio.timeout(5):
-            while not await probe.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while (
+                await probe.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vmfabric-lock-a'"
+                    " AND query LIKE '%pg_try_advisory_lock%' AND state = 'idle'"
+                )
+                != 2
             ):
                 await asyncio.sleep(0.02)
         await probe.close()

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,7 +16,13 @@ from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.clock import Clock, SystemClock
 from vmfabric.runtime.settings import ServiceSettings
 
+_AGAIN_SECONDS = 0.5
+
 log = structlog.get_logger()
+
+
+class Interrupted(Exception):  # nothing is wrong with the service
+    """What a service stands on has gone for a while, so its work has ended; composed again, it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,8 @@ class Service:
     bus: Bus
     clock: Clock
     tasks: asyncio.TaskGroup
-    """Tasks that live as long as the service; one that fails ends it, and whoever started it starts it again."""
+    """Tasks that live as long as the service. One that is `Interrupted` has it composed again; any other failure ends
+    the process, and whoever started it starts it again."""
     stack: AsyncExitStack
     """What is closed when the tasks have ended."""
 
@@ -48,19 +55,41 @@ async def _serve(name: str, settings: ServiceSettings, compose: Compose) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    work = asyncio.create_task(_work(name, settings, compose))
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if work.done():
-        stop.cancel()
-        await work
-        return
-    log.info("service.stopping")
-    work.cancel()
-    await asyncio.wait({work})
-    if not work.cancelled():
-        await work
+    await work_until(stopping, lambda: _work(name, settings, compose))
     log.info("service.stopped")
+
+
+async def work_until(stopping: asyncio.Event, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Work, again and again while it is interrupted, until it is told to stop; then let it finish what is in hand."""
+    stop = asyncio.create_task(stopping.wait())
+    while True:
+        # A task of its own each time: one in which a TaskGroup has failed stays half cancelled in Python 3.11.
+        working = asyncio.create_task(work())
+        await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            log.info("service.stopping")
+            working.cancel()
+            await asyncio.wait({working})
+        if working.cancelled():
+            return
+        reasons = _interruptions(working.exception())
+        if not reasons:
+            stop.cancel()
+            await working
+            return
+        log.warning("service.interrupted", reason="; ".join(str(reason) for reason in reasons))
+        await asyncio.wait({stop}, timeout=_AGAIN_SECONDS)
+        if stop.done():
+            return
+
+
+def _interruptions(error: BaseException | None) -> Sequence[BaseException]:
+    """What interrupted the work; nothing when it ended by itself or was wrong."""
+    if isinstance(error, Interrupted):
+        return [error]
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for each in error.exceptions for reason in _interruptions(each)]
+    return []
 
 
 async def _work(name: str, settings: ServiceSettings, compose: Compose) -> None:
@@ -79,6 +108,7 @@ def _collect_garbage_seldom() -> None:
     """What lives as long as the process is not looked at again, and the young are looked at in larger numbers: with
     the defaults a busy service spends a third of its time on looking for cycles, which hardly anything here makes.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -8,10 +8,9 @@ from prometheus_client import REGISTRY
 
 from vmfabric.contract.desired import POOLS_KEY
 from vmfabric.contract.streams import FACT_STREAM
-from vmfabric.database.lock import writer_lock
-from vmfabric.database.migrations import migrate
 from vmfabric.database.outbox import Relay
-from vmfabric.database.pool import TRANSIENT, connect
+from vmfabric.database.pool import TRANSIENT
+from vmfabric.database.writer import writer as schema_writer
 from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers
@@ -39,10 +38,9 @@ def main() -> None:
 
 async def compose(service: Service, settings: IpamSettings) -> None:
     """Everything that ipam is made of; a second one waits at the lock."""
-    await service.stack.enter_async_context(writer_lock(settings.database_url, SOURCE))
-    await migrate(settings.database_url, schema=SOURCE, directory=MIGRATIONS)
-    pool = await connect(settings.database_url, schema=SOURCE)
-    service.stack.callback(pool.terminate)
+    pool = await service.stack.enter_async_context(
+        schema_writer(settings.database_url, schema=SOURCE, migrations=MIGRATIONS)
+    )
     relay = Relay(pool, service.bus)
     store = PostgresStore(pool, relay)
     writer = Writer(store, service.clock)
@@ -51,7 +49,9 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     republish = Republish(writer, store, lambda: read_bucket(service.bus, [POOLS_KEY.pattern()]))
     service.bus.on_reconnect(republish.wake)
     admin = Administration(writer, Applying(writer, store), PostgresRecords(pool))
-    REGISTRY.register(StockCollector(lambda: writer.stock))
+    stock = StockCollector(lambda: writer.stock)
+    REGISTRY.register(stock)
+    service.stack.callback(REGISTRY.unregister, stock)
     events = Consumer(
         service.bus, stream=FACT_STREAM, durable=SOURCE, routes=Handlers(writer).routes(), transient=TRANSIENT
     )

@@ -8,10 +8,9 @@ from nats.aio.msg import Msg
 from vmfabric.contract.desired import NODE_KEY, VM_KEY
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
-from vmfabric.database.lock import writer_lock
-from vmfabric.database.migrations import migrate
 from vmfabric.database.outbox import Relay
-from vmfabric.database.pool import TRANSIENT, connect
+from vmfabric.database.pool import TRANSIENT
+from vmfabric.database.writer import writer
 from vmfabric.runtime import micro
 from vmfabric.runtime.bucket import read_bucket
 from vmfabric.runtime.consumer import Consumer
@@ -41,15 +40,21 @@ def main() -> None:
 
 async def compose(service: Service, settings: SchedulerSettings) -> None:
     """Everything that the scheduler is made of; a second one waits at the lock."""
-    await service.stack.enter_async_context(writer_lock(settings.database_url, SOURCE))
-    await migrate(settings.database_url, schema=SOURCE, directory=MIGRATIONS)
-    pool = await connect(settings.database_url, schema=SOURCE, size=settings.connections)
+    pool = await service.stack.enter_async_context(
+        writer(settings.database_url, schema=SOURCE, migrations=MIGRATIONS, connections=settings.connections)
+    )
     relay = Relay(pool, service.bus)
     store = PostgresStore(pool)
     desk = Desk(store, committed=relay.wake)
     patience = Patience(phase=settings.phase_seconds, first=settings.ask_again_seconds)
     handlers = Handlers(desk, service.clock, patience)
-    nodes = Nodes(store, service.clock, committed=relay.wake, lost_after=settings.node_lost_seconds)
+    nodes = Nodes(
+        store,
+        service.clock,
+        committed=relay.wake,
+        is_listening=lambda: service.bus.is_connected,
+        lost_after=settings.node_lost_seconds,
+    )
     republish = Republish(
         store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]), committed=relay.wake
     )
