@@ -94,7 +94,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         store = SchedulerStore(ground.tables, process, ground.faults, committed=ground.scheduler_committed)
         desk = Desk(store, committed=relay.wake)
         handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
-        nodes = Nodes(store, ground.clock, committed=relay.wake)
+        nodes = Nodes(store, ground.clock, committed=relay.wake, is_listening=lambda: bus.is_connected)
         read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
         republish = Republish(store, read, committed=relay.wake)
         administration = Administration(store, committed=relay.wake)

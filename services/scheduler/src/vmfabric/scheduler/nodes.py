@@ -36,17 +36,20 @@ class Nodes:
         clock: Clock,
         *,
         committed: Callable[[], None],
+        is_listening: Callable[[], bool] = lambda: True,
         lost_after: float = 10.0,
         kept_every: float = 5.0,
     ) -> None:
+        """`is_listening` says whether heartbeats can arrive at all: while they cannot, no node is silent."""
         self._store = store
         self._clock = clock
         self._committed = committed
+        self._is_listening = is_listening
         self._lost_after = timedelta(seconds=lost_after)
         self._kept_every = timedelta(seconds=kept_every)
         self._beats: dict[NodeKey, _Beat] = {}
         self._strangers: set[NodeKey] = set()
-        self._started = clock.now()
+        self._listening_since = clock.now()
 
     def heard(self, beat: NodeHeartbeat) -> None:
         """A heartbeat has come."""
@@ -55,6 +58,8 @@ class Nodes:
     async def review(self) -> None:
         """Compare what was heard with what is kept."""
         now = self._clock.now()
+        if not self._is_listening():
+            self._listening_since = now
         async with transaction(self._store) as tx:
             rows = await tx.rows.nodes()
         self._name_strangers(rows)
@@ -84,21 +89,20 @@ class Nodes:
     def _now_heard(self, row: NodeRow, now: datetime) -> Heard:
         """What is to be kept of it: as it is, unless its state or its addresses changed, or that has become old."""
         kept, beat = row.heard, self._beats.get(row.key)
+        last = beat.at if beat else kept.at
+        silent = now - max(last or self._listening_since, self._listening_since)
         if beat is None:
-            silent = now - max(kept.at or self._started, self._started)
-            return replace(kept, state=self._state(kept, silent, is_heard=False))
-        now_heard = Heard(self._state(kept, now - beat.at, is_heard=True), beat.at, beat.addresses)
+            return replace(kept, state=self._unless_lost(kept, silent))
+        is_heard = now - beat.at < self._lost_after
+        state = NodeState.JOINED if is_heard else self._unless_lost(kept, silent)
+        now_heard = Heard(state, beat.at, beat.addresses)
         is_old = kept.at is None or beat.at - kept.at >= self._kept_every
         if is_old or (now_heard.state, now_heard.addresses) != (kept.state, kept.addresses):
             return now_heard
         return kept
 
-    def _state(self, kept: Heard, silent: timedelta, *, is_heard: bool) -> NodeState:
-        if is_heard and silent < self._lost_after:
-            return NodeState.JOINED
-        if kept.state is NodeState.JOINED and silent >= self._lost_after:
-            return NodeState.LOST
-        return kept.state
+    def _unless_lost(self, kept: Heard, silent: timedelta) -> NodeState:
+        return NodeState.LOST if kept.state is NodeState.JOINED and silent >= self._lost_after else kept.state
 
 
 def _event(row: NodeRow, state: NodeState) -> Event | None:
