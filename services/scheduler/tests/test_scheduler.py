@@ -290,6 +290,14 @@ async def test_a_password_is_never_shown(world: World) -> None:
     assert "hush" not in json.dumps(await world.ask("cluster.list", {}))
 
 
+async def test_a_node_with_the_address_of_a_vm_is_refused(world: World) -> None:
+    await world.publish("vm.requested", a_request())
+    ready = await world.fact("vm.ready.msk.vm1")
+    with pytest.raises(Refused, match="VM vm1 of cluster msk has the address") as caught:
+        await world.ask("node.apply", {"spec": {**a_node("n3", 3), "address": ready["addresses"][0]["address"]}})
+    assert caught.value.code is Code.CONFLICT
+
+
 async def test_a_node_with_the_address_of_another_is_refused(world: World) -> None:
     with pytest.raises(Refused, match="n1 has the address") as caught:
         await world.ask("node.apply", {"spec": a_node("n3", 1)})

@@ -84,6 +84,7 @@ class Administration:
                 others=[row.spec for row in rows],
                 heard=row.heard.addresses if row else (),
                 vms=row.used.vms if row else 0,
+                holder=await tx.rows.vm_with(spec.address),
             )
             applied = compare("node", spec, found, spec.name, dry_run=asked.dry_run)
             if not asked.dry_run and found != spec and cluster is not None:

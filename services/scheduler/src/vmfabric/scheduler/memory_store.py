@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing
@@ -103,6 +104,11 @@ class MemoryRows:
     async def vm(self, key: VmKey) -> VmRecord | None:
         await self._round_trip()
         return self._tables.vms.get(key)
+
+    async def vm_with(self, address: HostAddress) -> VmKey | None:
+        await self._round_trip()
+        found = (key for key, vm in self._tables.vms.items() if address in {held.address for held in vm.addresses})
+        return next(found, None)
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
         await self._round_trip()

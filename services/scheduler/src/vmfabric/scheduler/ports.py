@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
@@ -44,6 +45,10 @@ class Rows(Protocol):
 
     async def vm(self, key: VmKey) -> VmRecord | None:
         """One VM as it is now."""
+        ...
+
+    async def vm_with(self, address: HostAddress) -> VmKey | None:
+        """The VM that has this address."""
         ...
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:

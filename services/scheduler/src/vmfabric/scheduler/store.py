@@ -6,6 +6,7 @@ from datetime import datetime
 
 import asyncpg
 
+from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.names import ClusterName
@@ -102,6 +103,12 @@ class PostgresRows:
     async def vm(self, key: VmKey) -> VmRecord | None:
         text = await self._connection.fetchval("SELECT record::text FROM vm WHERE cluster = $1 AND name = $2", *key)
         return VmRecord.model_validate_json(text) if text else None
+
+    async def vm_with(self, address: HostAddress) -> VmKey | None:
+        row = await self._connection.fetchrow(
+            "SELECT cluster, name FROM vm WHERE record -> 'addresses' @> $1", [{"address": str(address)}]
+        )
+        return VmKey(*row) if row else None
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
         rows = await self._connection.fetch(

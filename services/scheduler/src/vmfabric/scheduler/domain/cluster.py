@@ -10,6 +10,7 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.desired import DesiredNode
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName
+from vmfabric.scheduler.domain.record import VmKey
 
 _FIXED_WITH_VMS = ("type", "virtualization", "gateway", "mtu")
 """Fields that every interface of the cluster was made with."""
@@ -56,8 +57,12 @@ def check_node(
     others: Iterable[NodeSpec],
     heard: Sequence[HostAddress],
     vms: int,
+    holder: VmKey | None,
 ) -> None:
-    """Refused when the node cannot be so. `heard` are the addresses of its last heartbeat."""
+    """Refused when the node cannot be so.
+
+    `heard` are the addresses of its last heartbeat; `holder` is the VM that has its address.
+    """
     if cluster is None:
         raise Refused(Code.UNKNOWN_CLUSTER, f"there is no cluster {wanted.cluster}; apply it before its nodes")
     _check_gateway(cluster, wanted.name, (wanted.address, *heard))
@@ -67,6 +72,12 @@ def check_node(
                 Code.CONFLICT,
                 f"node {other.name} has the address {wanted.address} already; it is the BGP router id too",
             )
+    if holder is not None:
+        raise Refused(
+            Code.CONFLICT,
+            f"VM {holder.vm} of cluster {holder.cluster} has the address {wanted.address}; exclude the addresses of "
+            "nodes from the pools, and give the node one that no VM has",
+        )
     _check_reflectors(cluster, (wanted.address, *heard))
     if found is not None and found.address != wanted.address and vms:
         raise Refused(
