@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from pydantic import BaseModel
 
 from vmfabric.contract import admin
+from vmfabric.contract.addresses import Family
 from vmfabric.contract.desired import BUCKET, DesiredPools
 from vmfabric.contract.envelope import Trace, outgoing
 from vmfabric.contract.errors import Code, Refused
@@ -89,8 +90,8 @@ class Fabric:
             batch = events[start : start + 100]
             await self.bus.send([outgoing(event, source="test", trace=Trace.new(), at=at) for event in batch])
 
-    async def usage(self) -> admin.PoolUsage:
-        return (await self.ask("pool.list", admin.ListOfCluster(), admin.Pools)).pools[0]
+    async def usage(self, family: Family = Family.IPV4) -> admin.Usage:
+        return (await self.ask("pool.list", admin.ListOfCluster(), admin.Pools)).pools[0].usage[family]
 
 
 def _model(kind: type[A], value: object) -> A:
@@ -195,8 +196,9 @@ async def test_a_vm_gets_one_address_of_each_family_and_gives_both_back(ipam: Pr
     await fabric.say([deleting("vm1"), removed("vm1")])
     (released,) = await fabric.facts.until(IpReleased, bool)
     assert [str(address) for address in released.addresses] == ["10.0.0.0", "2001:db8::"]
-    usage = await fabric.usage()
-    assert (usage.allocated, usage.quarantined, usage.free) == (0, 2, 2**64 + 256 - 2)
+    assert await fabric.usage() == admin.Usage(total=256, allocated=0, quarantined=1, free=255)
+    ipv6 = await fabric.usage(Family.IPV6)
+    assert ipv6 == admin.Usage(total=2**64, allocated=0, quarantined=1, free=2**64 - 1)
 
 
 async def test_500_vms_at_once_get_500_addresses_though_ipam_is_killed_in_between(
@@ -229,7 +231,8 @@ async def test_a_full_pool_is_said_and_nothing_of_the_other_family_is_held(ipam:
     assert refused.code is Code.POOL_EXHAUSTED
     (exhausted,) = await fabric.facts.until(IpExhausted, bool)
     assert (exhausted.pool, exhausted.family) == ("web", "ipv6")
-    assert (await fabric.usage()).allocated == 4
+    assert (await fabric.usage()).allocated == 2
+    assert (await fabric.usage(Family.IPV6)).allocated == 2
 
 
 async def test_a_released_address_is_given_again_when_its_quarantine_ends(ipam: Process, fabric: Fabric) -> None:

@@ -66,10 +66,16 @@ async def test_killed_again_and_again_it_serves_every_request_exactly_once(
     assert not [key for key in await bare.desired() if key.startswith("vm.")]
 
 
+SESSIONS_AT_THE_LOCK = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vmfabric-lock-scheduler'
+AND state = 'idle' AND (query LIKE '%pg_try_advisory_lock%' OR query = 'SELECT 1')
+"""
+
+
 async def until_one_waits(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     async with asyncio.timeout(20):
-        while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        while await connection.fetchval(SESSIONS_AT_THE_LOCK) != 2:
             await asyncio.sleep(0.02)
     await connection.close()
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
+from vmfabric.contract.patterns import COMMUNITY, MAC
+
 _ADDRESS_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}\Z")
 _PREFIX_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}/[0-9]{1,3}\Z")
 
@@ -31,11 +33,19 @@ class Family(StrEnum):
 def _host_text(value: object) -> object:
     # A scope id may carry any text, newlines too, through the standard library and pydantic (RFC 4007, 11.2), and
     # both read a number as an address.
-    if isinstance(value, IPv6Address) and value.scope_id is not None:
+    if getattr(value, "scope_id", None) is not None or (isinstance(value, str) and "%" in value):
         raise ValueError("a scope id (%) is not allowed")
-    if isinstance(value, (IPv4Address, IPv6Address)) or (isinstance(value, str) and _ADDRESS_TEXT.match(value)):
+    if isinstance(value, (IPv4Address, IPv6Address)) or (isinstance(value, str) and _is_address(value)):
         return value
-    raise ValueError("not an address in plain text; a scope id (%) is not allowed")
+    raise ValueError("not an IPv4 or IPv6 address")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return _ADDRESS_TEXT.match(text) is not None
 
 
 def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -45,9 +55,17 @@ def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Add
 
 
 def _prefix_text(value: object) -> object:
-    if isinstance(value, (IPv4Network, IPv6Network)) or (isinstance(value, str) and _PREFIX_TEXT.match(value)):
+    if isinstance(value, (IPv4Network, IPv6Network)):
         return value
-    raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
+    if not isinstance(value, str) or not _PREFIX_TEXT.match(value):
+        raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError as error:
+        raise ValueError(f"not a prefix: {error}") from error
+    if network.network_address != ip_address(value.partition("/")[0]):
+        raise ValueError(f"has bits set behind its length; {network} is the prefix")
+    return value
 
 
 def _prefix_no_embedded_ipv4(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
@@ -72,7 +90,7 @@ def _unicast_mac(value: str) -> str:
 
 Mac = Annotated[
     str,
-    StringConstraints(strict=True, pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"),
+    StringConstraints(strict=True, pattern=MAC),
     AfterValidator(_unicast_mac),
 ]
 """A unicast MAC address: six lower-case octets with colons."""
@@ -88,7 +106,7 @@ def _community_parts(value: str) -> str:
 
 Community = Annotated[
     str,
-    StringConstraints(strict=True, pattern=r"^(0|[1-9][0-9]{0,9})(:(0|[1-9][0-9]{0,9})){1,2}$"),
+    StringConstraints(strict=True, pattern=COMMUNITY),
     AfterValidator(_community_parts),
 ]
 """A BGP community `asn:value` of 16 bits each (RFC 1997), or a large one of three 32-bit parts (RFC 8092)."""

@@ -24,7 +24,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vmfabric.contract.addresses import HostAddress, Mac
+from vmfabric.contract.addresses import Family, HostAddress, Mac
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
@@ -187,14 +187,20 @@ class Networks(Part):
     networks: tuple[NetworkSpec, ...]
 
 
-class PoolUsage(Part):
-    """A pool and how full it is. Counts may be larger than 2**63 for IPv6."""
+class Usage(Part):
+    """How full a pool is, in addresses. For IPv6 the numbers are often larger than 2**53."""
 
-    spec: PoolSpec
     total: int
     allocated: int
     quarantined: int
     free: int
+
+
+class PoolUsage(Part):
+    """A pool and how full it is, for each family that it has."""
+
+    spec: PoolSpec
+    usage: dict[Family, Usage]
 
 
 class Pools(Part):

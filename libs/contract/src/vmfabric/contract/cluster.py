@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from vmfabric.contract.addresses import Community, Family, HostAddress, Mac
 from vmfabric.contract.model import Request
 from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.patterns import PASSWORD
 
 
 class Virtualization(StrEnum):
@@ -81,7 +82,7 @@ class Bgp(Request):
     community: dict[Family, Community]
     """One community for each family that is announced."""
     timers: BgpTimers = BgpTimers()
-    password: Annotated[str, StringConstraints(strict=True, pattern=r"^[!-~]{1,80}$")] | None = Field(
+    password: Annotated[str, StringConstraints(strict=True, pattern=PASSWORD)] | None = Field(
         default=None, repr=False
     )
     """TCP MD5 password (RFC 2385): 1 to 80 printable ASCII characters without spaces."""

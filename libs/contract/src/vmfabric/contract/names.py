@@ -4,17 +4,19 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-ClusterName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+from vmfabric.contract.patterns import INTERFACE, LABEL, SHORT_NAME
+
+ClusterName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
 """1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
 
-VmName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+VmName = Annotated[str, StringConstraints(strict=True, pattern=LABEL)]
 """1 to 63 characters of `[a-z0-9-]`, no dash at either end (an RFC 1123 label)."""
 
-NodeName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+NodeName = Annotated[str, StringConstraints(strict=True, pattern=LABEL)]
 """1 to 63 characters of `[a-z0-9-]`, no dash at either end (an RFC 1123 label)."""
 
-ResourceName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+ResourceName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
 """Name of a network or a pool: 1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
 
-InterfaceName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]{0,14}$", max_length=15)]
+InterfaceName = Annotated[str, StringConstraints(strict=True, pattern=INTERFACE, max_length=15)]
 """A kernel interface name that vmfabric makes: at most 15 bytes (IFNAMSIZ - 1)."""

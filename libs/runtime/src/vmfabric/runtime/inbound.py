@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vmfabric.contract.envelope import Trace
-from vmfabric.contract.model import Event
+from vmfabric.contract.model import Event, Request
 from vmfabric.contract.names import ClusterName, VmName
+from vmfabric.runtime.complaints import repeated_field, sentence
 
 MAX_BODY_BYTES = 64 * 1024
 """No event of the contract comes near it."""
@@ -48,19 +49,11 @@ def parse(kind: type[E], subject: str, body: bytes) -> E:
         event = kind.model_validate_json(body)
     except ValidationError as error:
         raise UnreadableError(sentence(error)) from error
+    if issubclass(kind, Request) and (name := repeated_field(body)):
+        raise UnreadableError(f"the field {name!r} stands there twice; which one is meant?")
     if subject not in {kind.subject_template.stem, event.subject()}:
         raise UnreadableError(f"the subject is {subject}, but the body belongs to {event.subject()}")
     return event
-
-
-def sentence(error: ValidationError) -> str:
-    """What pydantic found, on one line: `field: complaint` for each."""
-    parts: list[str] = []
-    for detail in error.errors(include_url=False, include_input=False)[:10]:
-        where = ".".join(str(part) for part in detail["loc"])
-        complaint = detail["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {complaint}" if where else complaint)
-    return "; ".join(parts)
 
 
 def names_of(body: bytes) -> tuple[str | None, str | None]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from vmfabric.contract.errors import Code, Refused, TryAgain, VmfabricError
 from vmfabric.contract.model import Request
 from vmfabric.runtime.bus import Bus
-from vmfabric.runtime.inbound import sentence
+from vmfabric.runtime.complaints import repeated_field, sentence
 
 _HANDLER_SECONDS = 10.0
 VERSION = "0.1.0"
@@ -67,10 +67,13 @@ def _no_further_stats(_stats: EndpointStats) -> dict[str, str]:
 
 def _answer(endpoint: Endpoint[Any]) -> Callable[[MicroRequest], Awaitable[None]]:
     async def handle(request: MicroRequest) -> None:
+        body = request.data or b"{}"
         try:
-            asked = endpoint.request.model_validate_json(request.data or b"{}")
+            asked = endpoint.request.model_validate_json(body)
         except ValidationError as error:
             raise _error(Code.INVALID_REQUEST, sentence(error)) from error
+        if name := repeated_field(body):
+            raise _error(Code.INVALID_REQUEST, f"the field {name!r} stands there twice; which one is meant?")
         try:
             async with asyncio.timeout(_HANDLER_SECONDS):
                 answer = await endpoint.handler(asked)

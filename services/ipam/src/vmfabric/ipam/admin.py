@@ -14,6 +14,7 @@ from vmfabric.contract.admin import (
     Networks,
     Pools,
     PoolUsage,
+    Usage,
 )
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.ipam.applying import Applying
@@ -90,10 +91,18 @@ async def _itself(stock: Stock) -> Stock:
 
 
 def _usage(pool: PoolStock) -> PoolUsage:
-    total = sum(allocator.total for allocator in pool.allocators.values())
-    used = sum(allocator.used for allocator in pool.allocators.values())
-    resting = pool.resting.total()
-    return PoolUsage(spec=pool.spec, total=total, allocated=used - resting, quarantined=resting, free=total - used)
+    return PoolUsage(
+        spec=pool.spec,
+        usage={
+            family: Usage(
+                total=allocator.total,
+                allocated=allocator.used - pool.resting[family],
+                quarantined=pool.resting[family],
+                free=allocator.total - allocator.used,
+            )
+            for family, allocator in pool.allocators.items()
+        },
+    )
 
 
 def _address(text: str) -> HostAddress:
