@@ -47,6 +47,19 @@ async def test_a_service_killed_in_the_middle_changes_nothing_in_the_end(
             assert await cluster.answers(allocated.address)
 
 
+async def test_what_crashes_is_started_again_by_the_lab_and_serves(cluster: Cluster) -> None:
+    crashed = [cluster.lab.program(service, host) for service, host in SERVICES]
+    before = {program.name: processes.pid(cluster.lab.state, program) for program in crashed}
+    for program in crashed:
+        faults.crash_service(cluster.lab, program.service, program.host)
+    async with asyncio.timeout(30):
+        while not all(processes.pid(cluster.lab.state, it) not in {None, before[it.name]} for it in crashed):
+            await asyncio.sleep(0.05)
+    await cluster.request("vm1", node="n1")
+    states = await cluster.all_ready(["vm1"])
+    assert await cluster.answers(states[0].addresses[0].address)
+
+
 async def test_bgpd_killed_comes_back_with_its_routes(cluster: Cluster) -> None:
     await cluster.request("vm1", node="n1")
     ready = await cluster.ready("vm1")
@@ -99,8 +112,7 @@ async def test_an_agent_that_starts_without_the_bus_restores_what_it_had(cluster
     try:
         run_on(cluster.lab, "n1", "ip", "route", "flush", "proto", "86")
         assert not await cluster.answers(ready.addresses[0].address, seconds=1)
-        # Not waited for: it is ready when it has the bus, and that is away.
-        processes.start(cluster.lab.state, cluster.lab.program("node-agent", "n1"))
+        faults.start_service(cluster.lab, "node-agent", "n1", wait=False)
         assert await cluster.answers(ready.addresses[0].address, seconds=10)
     finally:
         faults.restore_management(cluster.lab, "n1")

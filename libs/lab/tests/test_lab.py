@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
-from vmfabric.lab import control_plane, diagnosis, faults, frr, namespaces
+from vmfabric.lab import control_plane, diagnosis, faults, frr, namespaces, processes, units
 from vmfabric.lab import lab as labs
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.hosts import answers_ping, bgp_routes, run_on
-from vmfabric.lab.lab import Lab
+from vmfabric.lab.lab import Lab, wait_until_answers
 from vmfabric.lab.programs import run
 from vmfabric.lab.state import State
 from vmfabric.lab.topology import Node, Topology
+from vmfabric.lab.units import Condition
 from vmfabric.runtime.bus import open_client
 
 pytestmark = pytest.mark.lab
@@ -160,6 +161,47 @@ def test_a_killed_bus_and_a_killed_database_come_back(data_centre: Lab) -> None:
     assert control_plane.postgres_answers(data_centre.state)
 
 
+def test_a_crashed_server_is_started_again_by_itself(data_centre: Lab) -> None:
+    for server in data_centre.servers():
+        before = units.health(data_centre, server).restarts
+        faults.crash_service(data_centre, server.service)
+        eventually(lambda: units.health(data_centre, server).restarts > before, f"{server.service} again")  # noqa: B023
+        wait_until_answers(data_centre, server)
+
+
+def test_what_a_killed_supervisor_held_is_taken_over_by_the_next(data_centre: Lab) -> None:
+    os.kill(processes.pid(data_centre.state, data_centre.supervisor) or 0, signal.SIGKILL)
+    supervisor = units.find(data_centre, "supervisor")
+    eventually(lambda: units.health(data_centre, supervisor).condition is Condition.ENDED, "it has ended")
+    units.start(data_centre, supervisor)
+    wait_until_answers(data_centre, data_centre.program("door", "control"))
+    assert {units.health(data_centre, unit).condition for unit in data_centre.servers()} == {Condition.RUNS}
+
+
+@pytest.mark.parametrize("name", ["nats", "control/postgres", "rr1/bfdd", "rr2/bgpd", "core/zebra"])
+def test_what_status_names_can_be_stopped_and_started_by_that_name(data_centre: Lab, name: str) -> None:
+    unit = units.find(data_centre, name)
+    units.stop(data_centre, unit)
+    assert units.health(data_centre, unit).condition is not Condition.RUNS
+    with pytest.raises(LabError, match="does not run"):
+        units.stop(data_centre, unit)
+    units.start(data_centre, unit)
+    assert units.health(data_centre, unit).condition is Condition.RUNS
+    with pytest.raises(LabError, match="runs already"):
+        units.start(data_centre, unit)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("bgpd", "on more than one host; say which: n1/bgpd, n2/bgpd"), ("n1/nats", "nothing in the lab is named")],
+)
+def test_a_name_that_is_not_one_units_is_refused_with_those_there_are(
+    data_centre: Lab, name: str, complaint: str
+) -> None:
+    with pytest.raises(LabError, match=complaint):
+        units.find(data_centre, name)
+
+
 def test_a_lab_that_is_up_is_not_made_again(data_centre: Lab) -> None:
     with pytest.raises(LabError, match="is up already"):
         labs.up(data_centre.topology, data_centre.state, with_services=False)
@@ -179,7 +221,7 @@ def traces(topology: Topology, state: State) -> list[str]:
     places = (namespaces.DIRECTORY, Path("/etc/frr"), Path("/var/run/frr"))
     left = [str(path) for place in places for path in place.glob(f"{topology.name}*")]
     left += [line for line in run("ip", "-brief", "link").splitlines() if topology.name in line]
-    left += [line for line in run("ps", "-eo", "pid,args").splitlines() if f"{state.directory}/" in line]
+    left += [line for line in run("ps", "-eo", "pid,args").splitlines() if str(state.directory) in line]
     left += [line for line in run("ps", "-eo", "pid,args").splitlines() if f" {topology.name}-" in line]
     return left + ([str(state.directory)] if state.directory.exists() else [])
 

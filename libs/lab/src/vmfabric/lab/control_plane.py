@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from signal import Signals
 
 from vmfabric.lab import namespaces, servers
 from vmfabric.lab.errors import LabError
@@ -54,13 +55,22 @@ def postgres(state: State, topology: Topology) -> Program:
     command = servers.postgres_command(directory, port=_POSTGRES_PORT)
     user = servers.postgres_user() or "root"
     unprivileged = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", "env", f"--chdir={directory}")
-    return Program("postgres", CONTROL, namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command))
+    inside = namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command)
+    # SIGTERM would wait until every client has gone by itself.
+    return Program("postgres", CONTROL, inside, ends_by=Signals.SIGINT)
 
 
 def door(topology: Topology) -> Program:
     """The way from this machine's loopback address to the bus."""
     command = python("vmfabric.lab.door", str(topology.management.control), str(_NATS_PORT))
-    return Program("door", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
+    return Program("door", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command), takes_door=True)
+
+
+def supervisor(state: State, topology: Topology) -> Program:
+    """What starts all other processes, and starts them again when they end. It holds the door's socket."""
+    # It starts hypervisors, which need the machine's mount namespace; ip-netns(8) leaves it.
+    inside = ("nsenter", f"--net={namespaces.DIRECTORY / topology.namespace(CONTROL)}")
+    return Program("supervisor", CONTROL, (*inside, *python("vmfabric.lab.supervisor", str(state.directory))))
 
 
 def listen(topology: Topology) -> socket.socket:

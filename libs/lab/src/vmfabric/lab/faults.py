@@ -2,8 +2,9 @@
 
 import signal
 
-from vmfabric.lab import frr, processes
-from vmfabric.lab.lab import Lab, wait_until_answers
+from vmfabric.lab import frr, processes, supervision
+from vmfabric.lab.errors import LabError
+from vmfabric.lab.lab import Lab, start, wait_until_answers
 from vmfabric.lab.network import fabric_port, management_port
 from vmfabric.lab.programs import run
 from vmfabric.lab.topology import CONTROL, SWITCH
@@ -31,14 +32,27 @@ def restore_fabric(lab: Lab, host: str) -> None:
 
 def kill_service(lab: Lab, service: str, host: str = CONTROL, number: signal.Signals = signal.SIGKILL) -> None:
     """End a service or a server (`nats`, `postgres`) as a crash does, or by another signal; it stays away."""
-    processes.kill(lab.state, lab.program(service, host), number)
+    supervision.stop(lab.state, lab.program(service, host), number)
 
 
-def start_service(lab: Lab, service: str, host: str = CONTROL) -> None:
-    """Start a service or a server that was killed; returns when it answers or has said that it has started."""
+def crash_service(lab: Lab, service: str, host: str = CONTROL) -> None:
+    """The same, but the lab starts it again by itself. LabError when it does not run."""
     program = lab.program(service, host)
-    processes.start(lab.state, program)
-    wait_until_answers(lab, program)
+    process = processes.pid(lab.state, program)
+    if process is None:
+        raise LabError(f"{service} on {host} does not run")
+    supervision.end(lab.state, program, process, signal.SIGKILL)
+
+
+def start_service(lab: Lab, service: str, host: str = CONTROL, *, wait: bool = True) -> None:
+    """Start a service or a server that was killed; returns when it answers or has said that it has started.
+
+    Without waiting it is one that cannot do so yet, since what it needs is away.
+    """
+    program = lab.program(service, host)
+    start(lab, program)
+    if wait:
+        wait_until_answers(lab, program)
 
 
 def kill_frr(lab: Lab, host: str, *daemons: str) -> None:

@@ -123,9 +123,13 @@ def start_daemon(topology: Topology, router: Router, daemon: str, log: Path) -> 
     )
 
 
-def load(topology: Topology, router: Router) -> None:
-    """Give the running daemons what the router's frr.conf says."""
-    run("vtysh", "-N", topology.namespace(router.name), "-b")
+def load(topology: Topology, router: Router, *daemons: str) -> None:
+    """Give the running daemons, or only these, what the router's frr.conf says.
+
+    bgpd takes some lines only once: LabError when it is given them again.
+    """
+    for only in [["-d", daemon] for daemon in daemons] or [[]]:
+        run("vtysh", "-N", topology.namespace(router.name), *only, "-b")
 
 
 def vtysh(topology: Topology, router: Router, *commands: str) -> str:
@@ -150,13 +154,13 @@ def pid(topology: Topology, router: Router, daemon: str) -> int | None:
     return number if number in namespaces.processes([namespace]) else None
 
 
-def kill(topology: Topology, router: Router, daemon: str) -> None:
-    """End a daemon as a crash does (SIGKILL), and wait until it is gone. LabError when it does not run."""
+def kill(topology: Topology, router: Router, daemon: str, number: signal.Signals = signal.SIGKILL) -> None:
+    """End a daemon as a crash does, or by another signal, and wait until it is gone. LabError if it does not run."""
     process = pid(topology, router, daemon)
     if process is None:
         raise LabError(f"{daemon} does not run on {router.name}")
-    os.kill(process, signal.SIGKILL)
-    _wait(lambda: pid(topology, router, daemon) is None, f"{daemon} on {router.name} is still there after SIGKILL")
+    os.kill(process, number)
+    _wait(lambda: pid(topology, router, daemon) is None, f"{daemon} on {router.name} is there after {number.name}")
     _remove_scratch(process)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nats.errors
 
 from vmfabric.contract.errors import VmfabricError
-from vmfabric.lab import control_plane, frr, guests, namespaces, network, processes, services
+from vmfabric.lab import control_plane, frr, guests, namespaces, network, processes, services, supervision
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.processes import Program
 from vmfabric.lab.state import Record, State
@@ -56,6 +56,11 @@ class Lab:
     def nats_url(self) -> str:
         """Where this machine finds the bus."""
         return control_plane.operators_url(self.topology)
+
+    @property
+    def supervisor(self) -> Program:
+        """What starts all other programs."""
+        return control_plane.supervisor(self.state, self.topology)
 
     def servers(self) -> tuple[Program, ...]:
         """Programs that the services need."""
@@ -120,8 +125,9 @@ def up(topology: Topology, state: State, step: Step = silently, *, with_services
             state.write(Record(topology=topology))
             with step("network: switch, cables, addresses"):
                 network.build(topology)
+            supervision.begin(state, lab.supervisor, listener.fileno())
             with step("control plane: nats-server, Postgres"):
-                _start_servers(lab, listener.fileno())
+                _start_servers(lab)
         with step(f"routers: FRR on {', '.join(router.name for router in topology.routers)}"):
             _start_routers(lab)
         if with_services:
@@ -164,12 +170,11 @@ def _refuse_taken_names(topology: Topology) -> None:
         )
 
 
-def _start_servers(lab: Lab, listener: int) -> None:
-    nats, postgres, door = lab.servers()
+def _start_servers(lab: Lab) -> None:
+    nats, postgres, _ = lab.servers()
     control_plane.prepare(lab.state)
-    processes.start(lab.state, nats)
-    processes.start(lab.state, postgres)
-    processes.start(lab.state, door, inherit=listener)
+    for server in lab.servers():
+        start(lab, server)
     wait_until_answers(lab, postgres)
     control_plane.create_database(lab.state)
     wait_until_answers(lab, nats)
@@ -197,9 +202,25 @@ def _wait_for_sessions(lab: Lab) -> None:
 def _start_services(lab: Lab) -> None:
     for program in lab.services():
         lab.state.of_service(program.host, program.service).mkdir(parents=True)
-        processes.start(lab.state, program)
+        start(lab, program)
     for program in lab.services():
         wait_until_answers(lab, program)
+
+
+def start(lab: Lab, program: Program) -> None:
+    """Have the program run from now on; it may need a moment until it does its work. LabError if it runs already."""
+    supervision.start(lab.state, program, lab.supervisor)
+
+
+def start_supervisor(lab: Lab) -> None:
+    """Start the supervisor of a lab whose last one has ended; all that runs goes on. LabError when it runs."""
+    if processes.pid(lab.state, lab.supervisor) is not None:
+        raise LabError("the lab's supervisor runs already")
+    door = control_plane.door(lab.topology)
+    if (process := processes.pid(lab.state, door)) is not None:  # its socket is the one that the last supervisor had
+        supervision.end(lab.state, door, process, door.ends_by)
+    with control_plane.listen(lab.topology) as listener:
+        supervision.begin(lab.state, lab.supervisor, listener.fileno())
 
 
 def wait_until_answers(lab: Lab, program: Program) -> None:
@@ -211,7 +232,7 @@ def wait_until_answers(lab: Lab, program: Program) -> None:
     match program.service:
         case "postgres":
             _until(lab, program, lambda: control_plane.postgres_answers(lab.state), _SERVER_SECONDS)
-        case "nats":
+        case "nats" | "door":
             _until(lab, program, lambda: asyncio.run(_bus_answers(lab)), _SERVER_SECONDS)
         case "scheduler":
             _until(lab, program, lambda: asyncio.run(_is_served(lab, "cluster.list")), _SERVICE_SECONDS)

@@ -1,19 +1,18 @@
-"""The lab's processes: started apart from the command that starts them, and known again by id and start time."""
+"""The lab's processes: each leads a session of its own, and is known again by its id and start time."""
 
 import os
 import signal
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from signal import Signals
 
 from pydantic import BaseModel
 
-from vmfabric.lab.errors import LabError
 from vmfabric.lab.state import State
 
-_GONE_SECONDS = 10.0
 _TAIL_LINES = 20
 
 
@@ -26,21 +25,34 @@ class Program:
     command: tuple[str, ...]
     """With everything that puts it into its namespace."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    ends_by: Signals = Signals.SIGTERM
+    """Asks it to finish and end."""
+    takes_door: bool = False
+    """It gets the socket that listens outside of the lab as descriptor 3."""
 
     @property
     def name(self) -> str:
-        """Names its log and its pid file."""
+        """Names its log and the files that tell of it."""
         return f"{self.host}-{self.service}"
 
 
-class _Pid(BaseModel):
-    """A process, and when it started: the kernel gives ids again, but not at the same time."""
+class Run(BaseModel):
+    """The last process of a program, and when it started: the kernel gives ids again, but not at the same time."""
 
+    order: int
+    """The order that it was started by."""
     pid: int
     started: int
     """Clock ticks since boot, /proc/PID/stat field 22 (proc(5))."""
     log_from: int
     """Where in its log this process began, in bytes."""
+    restarts: int = 0
+    """How often the program was started again by itself since the order was given."""
+    last_end: str | None = None
+    """How it ended the last time, in words."""
+    ended_at: datetime | None = None
+    again_at: datetime | None = None
+    """When it is started again, after it has ended by itself."""
 
 
 def log_of(state: State, program: Program) -> Path:
@@ -48,15 +60,12 @@ def log_of(state: State, program: Program) -> Path:
     return state.logs / f"{program.name}.log"
 
 
-def start(state: State, program: Program, *, inherit: int | None = None) -> None:
-    """Start the program; it lives on when this process ends. `inherit` is a descriptor that it gets as number 3.
+def spawn(state: State, program: Program, *, inherit: int | None = None, blocked: Collection[int] = ()) -> Run:
+    """Start the program; it lives on when this process ends. Whoever calls this keeps the run with `write`.
 
-    LabError when it runs already.
+    `inherit` is a descriptor that it gets as number 3, `blocked` are the signals that it starts with blocked.
     """
-    if pid(state, program) is not None:
-        raise LabError(f"{program.service} on {program.host} runs already")
     state.logs.mkdir(exist_ok=True)
-    state.pids.mkdir(exist_ok=True)
     log = log_of(state, program)
     log_from = log.stat().st_size if log.exists() else 0
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -71,39 +80,45 @@ def start(state: State, program: Program, *, inherit: int | None = None) -> None
             *([] if inherit is None else [(os.POSIX_SPAWN_DUP2, inherit, 3)]),
         ],
         setsid=True,
+        setsigmask=blocked,
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
-    started = started_at(number)
-    if started is not None:  # else it has ended already; whoever waits for it reads its log
-        known = _Pid(pid=number, started=started, log_from=log_from)
-        _pid_file(state, program).write_text(known.model_dump_json())
+    _, started = _status(number)  # of a child that nobody has waited for, so it is there even when it has ended
+    return Run(order=0, pid=number, started=started, log_from=log_from)
+
+
+def write(state: State, program: Program, run: Run) -> None:
+    """Keep what is known of the program's last process. Only its supervisor does."""
+    state.pids.mkdir(exist_ok=True)
+    state.replace(_run_file(state, program), run.model_dump_json())
+
+
+def last_run(state: State, program: Program) -> Run | None:
+    """The last process that was started for the program, or None when none ever was."""
+    try:
+        return Run.model_validate_json(_run_file(state, program).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the process of the run is there."""
+    return started_at(run.pid) == run.started
 
 
 def pid(state: State, program: Program) -> int | None:
     """The process that was started for the program, or None when it has ended."""
-    known = _known(state, program)
-    return known.pid if known is not None and started_at(known.pid) == known.started else None
-
-
-def kill(state: State, program: Program, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal that ends the program, and wait until it has ended. LabError when it does not run or end."""
-    process = pid(state, program)
-    if process is None:
-        raise LabError(f"{program.service} on {program.host} does not run")
-    os.kill(process, number)
-    deadline = time.monotonic() + _GONE_SECONDS
-    while pid(state, program) is not None:
-        if time.monotonic() > deadline:
-            raise LabError(f"{program.service} on {program.host} still runs {_GONE_SECONDS} s after {number.name}")
-        time.sleep(0.02)
+    run = last_run(state, program)
+    return run.pid if run is not None and is_alive(run) else None
 
 
 def output(state: State, program: Program) -> str:
     """What the program has printed since it was started last; nothing when it never was."""
-    known = _known(state, program)
-    if known is None:
+    run = last_run(state, program)
+    if run is None:
         return ""
     with log_of(state, program).open("rb") as log:
-        log.seek(known.log_from)
+        log.seek(run.log_from)
         return log.read().decode(errors="replace")
 
 
@@ -123,21 +138,19 @@ def started_at(number: int) -> int | None:
     """When a process started, in clock ticks since boot; None when there is no such process, or only its remains."""
     _reap(number)
     try:
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        status, started = _status(number)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
+    return None if status in {"Z", "X"} else started
 
 
-def _pid_file(state: State, program: Program) -> Path:
+def _status(number: int) -> tuple[str, int]:
+    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[19])
+
+
+def _run_file(state: State, program: Program) -> Path:
     return state.pids / f"{program.name}.json"
-
-
-def _known(state: State, program: Program) -> _Pid | None:
-    try:
-        return _Pid.model_validate_json(_pid_file(state, program).read_bytes())
-    except FileNotFoundError:
-        return None
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -17,8 +17,9 @@ def run(*command: str, stdin: str | None = None) -> str:
     try:
         done = subprocess.run(
             [*_ENDS_WITH_CALLER, *command],
-            input=stdin,
+            input=stdin or "",
             capture_output=True,
+            process_group=0,  # a Ctrl-C is for the command itself, which then knows what it has made
             text=True,
             timeout=DEADLINE,
             check=False,

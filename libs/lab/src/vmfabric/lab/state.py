@@ -45,8 +45,13 @@ class State:
 
     @property
     def pids(self) -> Path:
-        """One file for each process that was started."""
+        """What became of each program that was started, one file each. The supervisor writes them."""
         return self.directory / "pids"
+
+    @property
+    def orders(self) -> Path:
+        """One file for each program that should run. Commands write them."""
+        return self.directory / "orders"
 
     def of_service(self, host: str, service: str) -> Path:
         """Where a service on a host keeps its own files."""
@@ -60,10 +65,15 @@ class State:
             return None
 
     def write(self, record: Record) -> None:
-        """Keep the record; a process killed meanwhile leaves the old one or the new one."""
-        draft = self._file.with_suffix(".new")
-        draft.write_text(record.model_dump_json(indent=2))
-        draft.rename(self._file)
+        """Keep the record."""
+        self.replace(self._file, record.model_dump_json(indent=2))
+
+    @staticmethod
+    def replace(path: Path, text: str) -> None:
+        """Write a file; who reads it meanwhile, or kills the writer, finds the old text or the new one."""
+        draft = path.with_suffix(".new")
+        draft.write_text(text)
+        draft.rename(path)
 
     def remove(self) -> None:
         """Remove the directory, the record last."""
