@@ -7,7 +7,7 @@ import allocation
 import fabric
 import uvloop
 
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.servers import NatsServer, PostgresServer, free_port
 from vmfabric.lab.testing import own_state, own_topology
 

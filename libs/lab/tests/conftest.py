@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import State
 from vmfabric.lab.testing import own_state, own_topology

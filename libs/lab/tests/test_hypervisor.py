@@ -10,7 +10,7 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.contract.model import Event
 from vmfabric.lab import faults, guests, namespaces
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.client import LabClient, connect
 from vmfabric.lab.hosts import answers_ping, run_on
 from vmfabric.lab.lab import Lab

@@ -14,10 +14,11 @@ import pytest
 
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
 from vmfabric.lab import control_plane, diagnosis, faults, frr, namespaces, processes, units
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
+from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.hosts import answers_ping, bgp_routes, run_on
-from vmfabric.lab.lab import Lab, wait_until_answers
+from vmfabric.lab.lab import Lab
 from vmfabric.lab.programs import run
 from vmfabric.lab.state import State
 from vmfabric.lab.topology import Node, Topology
@@ -286,7 +287,7 @@ def test_down_leaves_nothing_of_a_lab_whose_making_was_killed(
 _MAKE = """
 import sys
 from pathlib import Path
-from vmfabric.lab import lab
+from vmfabric.lab import making as lab
 from vmfabric.lab.state import State
 from vmfabric.lab.topology import Topology
 lab.up(Topology.model_validate_json(sys.argv[1]), State(Path(sys.argv[2])), with_services=False)

@@ -14,7 +14,7 @@ from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualizat
 from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Event
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.testing import own_state, own_topology
 from vmfabric.runtime.clock import SystemClock

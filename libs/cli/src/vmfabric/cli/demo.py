@@ -27,7 +27,7 @@ from vmfabric.contract.node import NodeJoined
 from vmfabric.contract.route import BgpSessionUp
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
 from vmfabric.lab import diagnosis, traces
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.client import Heard, LabClient, connect
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.hosts import answers_ping

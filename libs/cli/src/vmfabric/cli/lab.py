@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vmfabric.cli.screen import console, step
 from vmfabric.lab import diagnosis, frr, guests, namespaces, processes
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import State
 from vmfabric.lab.topology import CONTROL, Router, load

@@ -8,8 +8,6 @@ from rich.markup import escape
 from vmfabric.cli import apply, demo, development, lab, publish, watch
 from vmfabric.cli.screen import errors
 from vmfabric.contract.errors import VmfabricError
-from vmfabric.lab.errors import LabError
-from vmfabric.lab.servers import ServerFailedError
 
 app = typer.Typer(
     help="The network control plane of VM clusters.",
@@ -34,7 +32,7 @@ def main() -> None:
     """Run the command line; a failure that a person can do something about is one sentence, not a traceback."""
     try:
         app(prog_name="vmfabric")
-    except (LabError, ServerFailedError) as error:
+    except LabError as error:
         errors.print(f"[bold red]✗[/] {escape(str(error))}", soft_wrap=True)
     except VmfabricError as error:
         errors.print(f"[bold red]✗[/] {escape(error.sentence)} [dim]({error.code})[/]", soft_wrap=True)

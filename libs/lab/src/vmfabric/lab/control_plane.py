@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from signal import Signals
 
-from vmfabric.lab import namespaces, servers
+from vmfabric.lab import namespaces, server_commands
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.processes import Program, python
 from vmfabric.lab.programs import run
@@ -43,7 +43,7 @@ def postgres_directory(state: State) -> Path:
 
 def nats(state: State, topology: Topology) -> Program:
     """The bus, on the management network."""
-    command = servers.nats_command(
+    command = server_commands.nats_command(
         state.of_service(CONTROL, "nats"), host=str(topology.management.control), port=_NATS_PORT
     )
     return Program("nats", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
@@ -52,8 +52,8 @@ def nats(state: State, topology: Topology) -> Program:
 def postgres(state: State, topology: Topology) -> Program:
     """The database, on the control host's loopback address."""
     directory = postgres_directory(state)
-    command = servers.postgres_command(directory, port=_POSTGRES_PORT)
-    user = servers.postgres_user() or "root"
+    command = server_commands.postgres_command(directory, port=_POSTGRES_PORT)
+    user = server_commands.postgres_user() or "root"
     unprivileged = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", "env", f"--chdir={directory}")
     inside = namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command)
     # SIGTERM would wait until every client has gone by itself.
@@ -93,7 +93,7 @@ def prepare(state: State) -> None:
     """Make the directories of both servers and an empty database cluster."""
     for service in ("nats", "postgres"):
         state.of_service(CONTROL, service).mkdir(parents=True)
-    servers.prepare_postgres(postgres_directory(state))
+    server_commands.prepare_postgres(postgres_directory(state))
 
 
 def create_database(state: State) -> None:
@@ -136,6 +136,6 @@ def _psql(state: State, database: str, statement: str) -> None:
     directory = postgres_directory(state)
     # By its socket in the file system, which is there in every network namespace.
     run(
-        *(servers.postgres_program(directory, "psql"), "-h", str(directory), "-p", str(_POSTGRES_PORT)),
+        *(server_commands.postgres_program(directory, "psql"), "-h", str(directory), "-p", str(_POSTGRES_PORT)),
         *("-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement),
     )

@@ -7,3 +7,7 @@ class LabError(Exception):
 
 class LabIsUpError(LabError):
     """A lab is to be made where one is up already; it is untouched."""
+
+
+class ServerFailedError(LabError):
+    """A server did not start; the text has the end of its log."""

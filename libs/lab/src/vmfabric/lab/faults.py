@@ -3,8 +3,9 @@
 import signal
 
 from vmfabric.lab import frr, processes, supervision
+from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError
-from vmfabric.lab.lab import Lab, start, wait_until_answers
+from vmfabric.lab.lab import Lab
 from vmfabric.lab.network import fabric_port, management_port
 from vmfabric.lab.programs import run
 from vmfabric.lab.topology import CONTROL, SWITCH
@@ -50,7 +51,7 @@ def start_service(lab: Lab, service: str, host: str = CONTROL, *, wait: bool = T
     Without waiting it is one that cannot do so yet, since what it needs is away.
     """
     program = lab.program(service, host)
-    start(lab, program)
+    supervision.start(lab.state, program, lab.supervisor)
     if wait:
         wait_until_answers(lab, program)
 

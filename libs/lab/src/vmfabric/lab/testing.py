@@ -16,7 +16,7 @@ import nats.js.errors
 import pytest
 
 from vmfabric.lab import diagnosis
-from vmfabric.lab import lab as labs
+from vmfabric.lab import making as labs
 from vmfabric.lab.client import LabClient, connect
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.servers import NatsServer, PostgresServer, free_port

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from vmfabric.lab import frr, processes, supervision
+from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError
-from vmfabric.lab.lab import Lab, start_supervisor, wait_until_answers
-from vmfabric.lab.lab import start as start_program
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.making import start_supervisor
 from vmfabric.lab.processes import Program
 from vmfabric.lab.topology import Router
 
@@ -100,7 +101,7 @@ def start(lab: Lab, unit: Unit) -> None:
         case Program() if unit == lab.supervisor:
             start_supervisor(lab)
         case Program():
-            start_program(lab, unit)
+            supervision.start(lab.state, unit, lab.supervisor)
             wait_until_answers(lab, unit)
 
 
