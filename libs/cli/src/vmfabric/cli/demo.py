@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,8 @@ from vmfabric.cli.apply import apply_one
 from vmfabric.cli.demo_report import VmTimes
 from vmfabric.cli.documents import read
 from vmfabric.cli.facts import line
-from vmfabric.cli.lab import TopologyFile
+from vmfabric.cli.lab import TopologyFile, take_down
+from vmfabric.cli.lab_status import is_up_already
 from vmfabric.cli.screen import console, duration, step
 from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.errors import VmfabricError
@@ -26,14 +28,13 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.node import NodeJoined
 from vmfabric.contract.route import BgpSessionUp
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
-from vmfabric.lab import diagnosis, traces
-from vmfabric.lab import making as labs
+from vmfabric.lab import diagnosis, making, traces
 from vmfabric.lab.client import Heard, LabClient, connect
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.hosts import answers_ping
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import State
-from vmfabric.lab.topology import load
+from vmfabric.lab.topology import Topology, load
 
 _CLUSTER = "msk"
 _EXAMPLE = Path("deploy/examples/ip-fabric.yaml")
@@ -54,34 +55,56 @@ def demo(
     """Show it all: a data centre, VMs that come and answer a ping from its core, and go again."""
     state = State.of_environment()
     started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # the same as Ctrl-C
+    made = _Made()
     try:
-        lab = labs.up(load(topology), state, step)
-        asyncio.run(_Demo(lab, vms, keep=keep).run())
-    except LabIsUpError:
-        raise
-    except (LabError, VmfabricError, TimeoutError) as error:
-        _tell_failure(state, error, keep=keep)
-        raise typer.Exit(1) from error
-    if keep:
-        console.print(
-            "\nIt is all still there: [bold]./vmfabric lab status[/], [bold]./vmfabric watch[/]; to end it,"
-        )
-        console.print("[bold]./vmfabric lab down[/]")
-    else:
-        with step("taking the lab down"):
-            labs.down(state)
+        _show_all(made, state, load(topology), vms, keep=keep)
+    except KeyboardInterrupt as interruption:
+        console.print("\n[bold]interrupted[/]")
+        if made.anything:
+            _end(state, keep=keep)
+        raise typer.Exit(130) from interruption
+    _end(state, keep=keep)
     console.print(f"[bold green]✓[/] all done in {duration(time.monotonic() - started)}")
 
 
-def _tell_failure(state: State, error: Exception, *, keep: bool) -> None:
-    console.print(f"\n[bold red]✗ the demo failed:[/] {escape(str(error))}", soft_wrap=True)
-    if state.record() is None:
-        return
-    directory = Path(tempfile.mkdtemp(prefix="vmfabric-demo-"))
-    diagnosis.write(Lab.find(state), directory)
-    console.print(f"  what every host, router, process and the bus said is in [bold]{directory}[/]", soft_wrap=True)
-    if not keep:
-        labs.down(state)
+@dataclass
+class _Made:
+    """Whether the demo has made anything: a lab that was there before is left alone, whatever happens."""
+
+    anything: bool = False
+
+    def step(self, what: str) -> AbstractContextManager[None]:
+        self.anything = True
+        return step(what)
+
+
+def _show_all(made: _Made, state: State, topology: Topology, vms: int, *, keep: bool) -> None:
+    try:
+        lab = making.up(topology, state, made.step)
+        asyncio.run(_Demo(lab, vms, keep=keep).run())
+    except LabIsUpError as error:
+        raise LabError(is_up_already(Lab.find(state))) from error
+    except (LabError, VmfabricError, TimeoutError) as error:
+        if not made.anything or state.record() is None:
+            raise
+        console.print(f"\n[bold red]✗ the demo failed:[/] {escape(str(error))}", soft_wrap=True)
+        directory = Path(tempfile.mkdtemp(prefix="vmfabric-demo-"))
+        diagnosis.write(Lab.find(state), directory)
+        console.print(
+            f"  what every host, router, process and the bus said is in [bold]{directory}[/]", soft_wrap=True
+        )
+        _end(state, keep=keep)
+        raise typer.Exit(1) from error
+
+
+def _end(state: State, *, keep: bool) -> None:
+    if keep:
+        console.print("\nIt is all still there: [bold]./vmfabric lab status[/], [bold]./vmfabric watch[/];")
+        console.print("[bold]./vmfabric lab down[/] ends it")
+    else:
+        take_down(state)
 
 
 @dataclass

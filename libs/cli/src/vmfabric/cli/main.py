@@ -2,38 +2,59 @@
 
 import sys
 
-import typer
 from rich.markup import escape
 
-from vmfabric.cli import apply, demo, development, lab, publish, watch
+from vmfabric.cli.on_demand import group
 from vmfabric.cli.screen import errors
 from vmfabric.contract.errors import VmfabricError
+from vmfabric.lab.errors import LabError
 
-app = typer.Typer(
-    help="The network control plane of VM clusters.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+_LAB = group(
+    "lab",
+    "The lab: a data centre in network namespaces.",
+    {
+        "up": "vmfabric.cli.lab:up",
+        "down": "vmfabric.cli.lab:down",
+        "status": "vmfabric.cli.lab_status:status",
+        "start": "vmfabric.cli.lab_units:start",
+        "stop": "vmfabric.cli.lab_units:stop",
+        "restart": "vmfabric.cli.lab_units:restart",
+        "exec": "vmfabric.cli.lab_exec:execute",
+        "dump": "vmfabric.cli.lab:dump",
+    },
 )
 
-app.command("demo")(demo.demo)
-app.add_typer(lab.app, name="lab")
-app.command("apply")(apply.apply)
-app.command("publish")(publish.publish)
-app.command("watch")(watch.watch)
-app.command("test", context_settings={"ignore_unknown_options": True})(development.run_tests)
-app.command("check")(development.check)
-app.command("bench")(development.bench)
-app.command("contract")(development.contract)
+_COMMANDS = group(
+    "vmfabric",
+    "The network control plane of VM clusters.",
+    {
+        "demo": "vmfabric.cli.demo:demo",
+        "lab": _LAB,
+        "apply": "vmfabric.cli.apply:apply",
+        "publish": "vmfabric.cli.publish:publish",
+        "watch": "vmfabric.cli.watch:watch",
+        "test": "vmfabric.cli.development:run_tests",
+        "check": "vmfabric.cli.development:check",
+        "bench": "vmfabric.cli.development:bench",
+        "contract": "vmfabric.cli.development:contract",
+    },
+)
 
 
 def main() -> None:
     """Run the command line; a failure that a person can do something about is one sentence, not a traceback."""
     try:
-        app(prog_name="vmfabric")
+        _COMMANDS.main(prog_name="vmfabric")
     except LabError as error:
-        errors.print(f"[bold red]✗[/] {escape(str(error))}", soft_wrap=True)
+        _tell(str(error))
     except VmfabricError as error:
-        errors.print(f"[bold red]✗[/] {escape(error.sentence)} [dim]({error.code})[/]", soft_wrap=True)
+        _tell(error.sentence, error.code)
+    except OSError as error:
+        if error.filename is None:  # of nothing that a person has named
+            raise
+        _tell(f"{error.filename}: {error.strerror}")
     sys.exit(1)
+
+
+def _tell(sentence: str, code: str = "") -> None:
+    errors.print(f"[bold red]✗[/] {escape(sentence)}{f' [dim]({code})[/]' if code else ''}", soft_wrap=True)

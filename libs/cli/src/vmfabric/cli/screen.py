@@ -1,8 +1,9 @@
-"""The terminal: one console for results, one for errors, and steps that say how long they took."""
+"""The terminal: one console for results, one for errors, and how times and lengths of time look."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 
@@ -24,5 +25,10 @@ def step(what: str) -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """A length of time, as people read it."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    """A length of time, as people read it: `8 ms`, `1.23 s`."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
+
+
+def clock(moment: datetime) -> str:
+    """The time of day here."""
+    return moment.astimezone().strftime("%H:%M:%S")

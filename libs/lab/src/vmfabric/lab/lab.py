@@ -27,6 +27,12 @@ class Lab:
         return Lab(where, record.topology)
 
     @property
+    def is_complete(self) -> bool:
+        """False while it is being made, and when its making did not come to its end."""
+        record = self.state.record()
+        return record is not None and record.ready
+
+    @property
     def nats_url(self) -> str:
         """Where this machine finds the bus."""
         return control_plane.operators_url(self.topology)

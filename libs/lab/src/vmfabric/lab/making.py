@@ -34,7 +34,7 @@ def up(topology: Topology, state: State, step: Step = silently, *, with_services
     with state.locked():
         if (record := state.record()) is not None:
             if record.ready and namespaces.processes(record.topology.namespaces()):
-                raise LabIsUpError(f"the lab in {state.directory} is up already; `./vmfabric lab down` takes it down")
+                raise LabIsUpError(f"the lab in {state.directory} is up already")
             with step("removing what an earlier run has left"):
                 _remove(state, record.topology)
                 state.directory.mkdir(mode=0o755)
