@@ -1,5 +1,8 @@
 """The terminal: one console for results, one for errors, and how times and lengths of time look."""
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +10,18 @@ from datetime import datetime
 
 from rich.console import Console
 
-console = Console(highlight=False)
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (`| head -1`): the same as Ctrl-C, so whoever cleans up then does so now."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+
+console = _Terminal(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
