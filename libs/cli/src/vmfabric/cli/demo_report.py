@@ -6,6 +6,7 @@ from statistics import median
 
 from rich.table import Table
 
+from vmfabric.cli.screen import duration
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.vm import VmReady
 
@@ -53,10 +54,10 @@ def table(times: Sequence[VmTimes]) -> Table:
         for step, milliseconds in one.steps():
             by_step.setdefault(step, []).append(milliseconds)
     made = Table(box=None, header_style="dim", pad_edge=False)
-    made.add_column("ms since the request" if len(times) == 1 else f"ms since the request, {len(times)} VMs at once")
+    made.add_column("since the request" if len(times) == 1 else f"since the request, {len(times)} VMs at once")
     for column in ("took",) if len(times) == 1 else ("quickest", "median", "slowest"):
         made.add_column(column, justify="right")
     for step, found in by_step.items():
         values = (found[0],) if len(times) == 1 else (min(found), median(found), max(found))
-        made.add_row(step, *(f"{value:.0f}" for value in values))
+        made.add_row(step, *(duration(value / 1000) for value in values))
     return made

@@ -1,15 +1,17 @@
 """Events as a person reads them: what happened, to whom, and what is essential about it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.text import Text
 
+from vmfabric.cli.screen import duration
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.streams import DEAD_PREFIX
 from vmfabric.contract.vm import (
     StepTimes,
     VmDeleted,
@@ -35,34 +37,61 @@ _COLOURS = {
     IfaceDrifted: "yellow",
 }
 _STEM_WIDTH = max(map(len, KINDS)) + 1
-_WHO_WIDTH = 16
-_NODE_WIDTH = 4
+_WHO_WIDTH = 20
+_NODE_WIDTH = 6
+_SHOWN_CHANGES = 3
+_CHANGE_WIDTH = 100
+_BODY_WIDTH = 120
+_REASON = "vmfabric-reason"
+"""The header in which a dead letter says why it is one."""
 
 
-def line(at: str, subject: str, body: bytes) -> Text:
-    """One event on one line."""
+def line(at: str, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> Text:
+    """One event on one line, in columns: time, kind, whose, node, and what is essential about it."""
     event = read(subject, body)
     if event is None:
-        return Text.assemble(
-            (at, "dim"), "  ", (f"{_printable(subject):<{_STEM_WIDTH}}", "red"), " ", _shortened(body)
-        )
+        return _unread(at, subject, body, headers or {})
     stem = event.subject_template.stem
     who = f"{getattr(event, 'cluster', '')}/{event.vm}" if hasattr(event, "vm") else getattr(event, "cluster", "")
     node = getattr(event, "node", None) or ""
+    cut = [full for full, width in ((who, _WHO_WIDTH), (node, _NODE_WIDTH)) if len(full) > width]
     return Text.assemble(
         (at, "dim"),
         "  ",
         (f"{stem:<{_STEM_WIDTH}}", _COLOURS.get(type(event), "")),
-        f" {who:<{_WHO_WIDTH}} {node:<{_NODE_WIDTH}} ",
+        f" {_fitted(who, _WHO_WIDTH)} {_fitted(node, _NODE_WIDTH)} ",
         (_printable(essence(event)), "" if type(event) in _COLOURS else "dim"),
+        *([f"  ({', '.join(cut)})"] if cut else []),
     )
+
+
+def _unread(at: str, subject: str, body: bytes, headers: Mapping[str, str]) -> Text:
+    original = subject.removeprefix(f"{DEAD_PREFIX}.")
+    kind = "unreadable" if original == subject else DEAD_PREFIX
+    reason = headers.get(_REASON, "")
+    return Text.assemble(
+        (at, "dim"),
+        "  ",
+        (f"{kind:<{_STEM_WIDTH}}", "bold red"),
+        f" {_fitted(_printable(original), _WHO_WIDTH + _NODE_WIDTH + 1)} ",
+        (f"{_printable(reason)}  " if reason else "", "red"),
+        (_shortened(body), "dim"),
+    )
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text in so many characters; of a longer one both ends."""
+    if len(text) <= width:
+        return f"{text:<{width}}"
+    end = width // 2
+    return f"{text[: width - end - 1]}…{text[-end:]}"
 
 
 def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each kind of event, and nothing else
     """What matters about an event, beside its subject."""
     match event:
         case VmRequested():
-            return f"{event.cpu} CPU, {event.memory_mb} MiB, {event.disk_gb} GiB"
+            return f"{event.cpu} CPU, {_memory(event.memory_mb)} memory, {event.disk_gb} GiB disk"
         case VmDeleteRequested() | IfaceRemoved() | RouteWithdrawn() | GuestRunning():
             return ""
         case VmPlaced():
@@ -75,11 +104,11 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case VmDeleting():
             return "the way back begins"
         case VmDeleted():
-            return "nothing of it is left"
+            return "nothing of it is left" if event.generation is not None else "there was no such VM"
         case IpAllocated():
             return _join(allocated.address for allocated in event.addresses)
         case IpReleased():
-            return f"{_join(event.addresses)} into quarantine"
+            return f"{_join(event.addresses)} into quarantine" if event.addresses else "it held none"
         case IpRefused():
             return f"{event.code}: {event.message}"
         case IpExhausted():
@@ -87,7 +116,7 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case IfaceReady():
             return f"{event.interface}, mtu {event.guest.mtu}"
         case IfaceDrifted():
-            return f"put back for {_join(event.vms) or 'the node'}: {'; '.join(event.repaired)}"
+            return f"put back for {_first(event.vms, ', ') or 'the node'}: {_first(event.repaired, '; ')}"
         case RouteAnnounced():
             return _announced(event)
         case BgpSessionUp():
@@ -97,7 +126,7 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case NodeJoined() | NodeLost() | NodeReturned():
             return ""
         case NodeHeartbeat():
-            return f"{event.vms} VMs"
+            return "1 VM" if event.vms == 1 else f"{event.vms} VMs"
         case _:
             return type(event).__name__
 
@@ -111,8 +140,21 @@ def _announced(event: RouteAnnounced) -> str:
 
 
 def _steps(steps: StepTimes) -> str:
-    announced = "" if steps.announced is None else f" announced {steps.announced:.0f}"
-    return f"placed {steps.placed:.0f} allocated {steps.allocated:.0f} wired {steps.wired:.0f}{announced} ms"
+    times = {"placed": steps.placed, "allocated": steps.allocated, "wired": steps.wired}
+    times |= {} if steps.announced is None else {"announced": steps.announced}
+    return ", ".join(f"{step} {duration(milliseconds / 1000)}" for step, milliseconds in times.items())
+
+
+def _memory(mib: int) -> str:
+    return f"{mib} MiB" if mib % 1024 else f"{mib // 1024} GiB"
+
+
+def _first(values: Sequence[str], separator: str) -> str:
+    shown = [
+        value if len(value) <= _CHANGE_WIDTH else f"{value[:_CHANGE_WIDTH]}…" for value in values[:_SHOWN_CHANGES]
+    ]
+    more = len(values) - len(shown)
+    return separator.join(shown) + (f" and {more} more" if more else "")
 
 
 def _join(values: Iterable[object]) -> str:
@@ -126,4 +168,4 @@ def _printable(text: str) -> str:
 
 def _shortened(body: bytes) -> str:
     text = _printable(body.decode(errors="backslashreplace"))
-    return text if len(text) <= 120 else f"{text[:120]}… ({len(body)} bytes)"
+    return text if len(text) <= _BODY_WIDTH else f"{text[:_BODY_WIDTH]}… ({len(body)} bytes)"
