@@ -39,7 +39,7 @@ class Program:
 class Run(BaseModel):
     """The last process of a program, and when it started: the kernel gives ids again, but not at the same time."""
 
-    order: int
+    order: int = 0
     """The order that it was started by."""
     pid: int
     started: int
@@ -84,7 +84,7 @@ def spawn(state: State, program: Program, *, inherit: int | None = None, blocked
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
     _, started = _status(number)  # of a child that nobody has waited for, so it is there even when it has ended
-    return Run(order=0, pid=number, started=started, log_from=log_from)
+    return Run(pid=number, started=started, log_from=log_from)
 
 
 def write(state: State, program: Program, run: Run) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.topology import Topology
@@ -58,11 +58,15 @@ class State:
         return self.directory / "hosts" / host / service
 
     def record(self) -> Record | None:
-        """What was written, or None when there is no lab."""
+        """What was written, or None when there is no lab. LabError when it cannot be understood."""
         try:
             return Record.model_validate_json(self._file.read_bytes())
         except FileNotFoundError:
             return None
+        except ValidationError as error:
+            raise LabError(
+                f"{self._file} was written by another version of vmfabric; take the lab down with that one"
+            ) from error
 
     def write(self, record: Record) -> None:
         """Keep the record."""

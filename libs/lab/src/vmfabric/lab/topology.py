@@ -138,7 +138,7 @@ def parse(text: str, *, origin: str) -> Topology:
     try:
         return Topology.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise LabError(f"{origin} is not YAML: {error}") from error
+        raise LabError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'topology'}: {item['msg']}" for item in error.errors()
@@ -149,5 +149,8 @@ def parse(text: str, *, origin: str) -> Topology:
 def load(path: Path | None) -> Topology:
     """The topology in a file, or the lab's own without one."""
     if path is not None:
-        return parse(path.read_text(), origin=str(path))
+        try:
+            return parse(path.read_text(), origin=str(path))
+        except UnicodeDecodeError as error:
+            raise LabError(f"{path} is not text in UTF-8: {error.reason}") from error
     return parse(resources.files("vmfabric.lab").joinpath("default.yaml").read_text(), origin="the default topology")
