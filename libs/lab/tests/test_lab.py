@@ -190,6 +190,8 @@ def test_what_status_names_can_be_stopped_and_started_by_that_name(data_centre: 
     assert units.health(data_centre, unit).condition is Condition.RUNS
     with pytest.raises(LabError, match="runs already"):
         units.start(data_centre, unit)
+    topology = data_centre.topology
+    eventually(lambda: not frr.sessions_down(topology, topology.core), "the core has its sessions again")
 
 
 @pytest.mark.parametrize(

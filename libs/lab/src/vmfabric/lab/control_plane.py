@@ -53,8 +53,7 @@ def postgres(state: State, topology: Topology) -> Program:
     """The database, on the control host's loopback address."""
     directory = postgres_directory(state)
     command = server_commands.postgres_command(directory, port=_POSTGRES_PORT)
-    user = server_commands.postgres_user() or "root"
-    unprivileged = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", "env", f"--chdir={directory}")
+    unprivileged = server_commands.as_postgres_user(directory)
     inside = namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command)
     # SIGTERM would wait until every client has gone by itself.
     return Program("postgres", CONTROL, inside, ends_by=Signals.SIGINT)
@@ -89,11 +88,12 @@ def listen(topology: Topology) -> socket.socket:
     return listener
 
 
-def prepare(state: State) -> None:
+def prepare(state: State, topology: Topology) -> None:
     """Make the directories of both servers and an empty database cluster."""
     for service in ("nats", "postgres"):
         state.of_service(CONTROL, service).mkdir(parents=True)
-    server_commands.prepare_postgres(postgres_directory(state))
+    # In the lab, so that who takes it down finds what a killed command has left at work.
+    server_commands.prepare_postgres(postgres_directory(state), namespaces.inside(topology.namespace(CONTROL)))
 
 
 def create_database(state: State) -> None:

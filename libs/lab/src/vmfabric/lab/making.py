@@ -93,7 +93,7 @@ def _refuse_taken_names(topology: Topology) -> None:
 
 def _start_servers(lab: Lab) -> None:
     nats, postgres, _ = lab.servers()
-    control_plane.prepare(lab.state)
+    control_plane.prepare(lab.state, lab.topology)
     for server in lab.servers():
         supervision.start(lab.state, server, lab.supervisor)
     wait_until_answers(lab, postgres)

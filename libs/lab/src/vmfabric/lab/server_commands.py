@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vmfabric.lab.errors import ServerFailedError
@@ -23,8 +24,18 @@ def postgres_user() -> str | None:
     return _POSTGRES_USER if os.geteuid() == 0 else None
 
 
-def prepare_postgres(directory: Path) -> None:
-    """Make an empty database cluster in the directory, if there is none, for `postgres_user`."""
+def as_postgres_user(directory: Path) -> tuple[str, ...]:
+    """What stands before a command that `postgres_user` runs in the directory."""
+    user = postgres_user()
+    identity = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups") if user else ()
+    return (*identity, "env", f"--chdir={directory}")
+
+
+def prepare_postgres(directory: Path, inside: Sequence[str] = ()) -> None:
+    """Make an empty database cluster in the directory, if there is none, for `postgres_user`.
+
+    `inside` stands before the command that does it, as one that enters a namespace.
+    """
     user = postgres_user()
     if user is not None:
         shutil.chown(directory, user)
@@ -32,10 +43,9 @@ def prepare_postgres(directory: Path) -> None:
     if (data / "PG_VERSION").exists():
         return
     _install_postgres(directory)
-    command = [postgres_program(directory, "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, cwd=directory, user=user, env=dict(os.environ), timeout=60
-    )
+    initdb = [postgres_program(directory, "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+    command = [*inside, *as_postgres_user(directory), *initdb]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     if done.returncode:
         raise ServerFailedError(f"initdb failed: {done.stderr.decode(errors='replace')}")
 
