@@ -56,7 +56,8 @@ def demo(
     state = State.of_environment()
     started = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # the same as Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) leaves it
+            signal.signal(number, signal.default_int_handler)  # the same as Ctrl-C
     made = _Made()
     try:
         _show_all(made, state, load(topology), vms, keep=keep)
