@@ -17,6 +17,7 @@ from vmfabric.ipam.domain.stock import Stock
 from vmfabric.node_agent import agent
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.memory_store import MemoryRows
 
 WITHIN_SEEDS = 200
@@ -28,7 +29,7 @@ def no_generation_fence(patch: pytest.MonkeyPatch) -> None:
     """ipam and the scheduler take a late event for one of the generation that they know."""
     heard, acted = lifecycle.advance, lease.act_on
 
-    def advance(record: VmRecord, fact: lifecycle.VmFact, *rest: Any) -> lifecycle.Turn | None:
+    def advance(record: VmRecord, fact: lifecycle.VmFact, *rest: Any) -> Turn | None:
         return heard(record, fact.model_copy(update={"generation": record.generation}), *rest)
 
     def act_on(known: Lease, said: Said, generation: int, node: NodeName) -> Act:

@@ -151,6 +151,18 @@ class VmPhase(StrEnum):
     ALLOCATING = "allocating"
     WIRING = "wiring"
     READY = "ready"
+    PREPARING = "preparing"
+    """Ready, and its migration's target is being wired."""
+    MOVING = "moving"
+    """Ready, and its guest is being moved."""
+    SWITCHING = "switching"
+    """The guest runs on the target, which is to be announced."""
+    LEAVING = "leaving"
+    """The source is to let go."""
+    SETTLING = "settling"
+    """The target's routes are to have the normal preference."""
+    RETURNING = "returning"
+    """A migration has failed: ready on the source, the target is to let go."""
     WITHDRAWING = "withdrawing"
     UNWIRING = "unwiring"
     RELEASING = "releasing"
@@ -167,6 +179,8 @@ class VmState(Part):
     size: VmSize
     mac: Mac
     addresses: tuple[AllocatedAddress, ...]
+    other_node: NodeName | None = None
+    """During a migration, the node that it is to go to or has just left."""
     waiting_for: str | None = None
     """The fact that comes next; None when the VM is ready."""
     since: datetime

@@ -5,4 +5,17 @@ KERNEL_PROTOCOL = 86
 198: zebra takes such a route for one that it made itself, and tells bgpd nothing of it."""
 
 ROUTE_METRIC = 18600
-"""Metric of our host routes: FRR sees the metric of a kernel route, but not its protocol number."""
+"""Metric of our host routes: FRR sees the metric of a kernel route, but not its protocol number. Each of these
+metrics has an entry in the announcer's route-map (docs/decisions/0002)."""
+
+FORWARD_METRIC = 18550
+"""Of a route to the node that the guest went to; it wins over the one to the port that the guest left."""
+
+PREFERRED_METRIC = 18500
+"""Of a route to a guest that has just come, while the node that it left still announces it too."""
+
+LOCAL_PREFERENCE = 100
+"""BGP's own default (RFC 4271, 9.1.1 leaves it to configuration; FRR takes 100)."""
+
+PREFERRED_LOCAL_PREFERENCE = 200
+"""Of a route with PREFERRED_METRIC."""

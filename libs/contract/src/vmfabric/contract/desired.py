@@ -32,12 +32,21 @@ POOLS_KEY = Template("pools", ("cluster",))
 class Presence(StrEnum):
     """How much of a VM should be on a node. On the way back each word is one step down."""
 
+    PREFERRED = "preferred"
+    """As routed, with a higher preference: the guest has just come, and the node that it left still announces it."""
     ROUTED = "routed"
     """Wired, with its host routes."""
+    FORWARDED = "forwarded"
+    """As routed, but what arrives goes on to `toward`: the guest has just left."""
     WIRED = "wired"
     """The interface stays, the host routes are gone."""
     ABSENT = "absent"
     """Nothing is left; the node says so and keeps nothing."""
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the VM's routes are announced."""
+        return self in {Presence.PREFERRED, Presence.ROUTED, Presence.FORWARDED}
 
 
 class DesiredVm(Desired):
@@ -50,6 +59,9 @@ class DesiredVm(Desired):
     presence: Presence
     mac: Mac
     addresses: tuple[HostAddress, ...]
+    toward: tuple[HostAddress, ...] = ()
+    """Addresses of the node that the guest has left for, while it is forwarded; one on a segment of this node's is
+    the next hop."""
     virtualization: Virtualization
     gateway: Gateway
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from vmfabric.contract.addresses import Community, HostAddress, Prefix
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.model import Fact, Part
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import NODE, VM_ON_NODE, Template
@@ -15,6 +16,7 @@ class AnnouncedRoute(Part):
 
     prefix: Prefix
     communities: tuple[Community, ...]
+    local_preference: int = LOCAL_PREFERENCE
     reflectors: tuple[HostAddress, ...]
     """Reflectors it is advertised to; at least one."""
     missing: tuple[HostAddress, ...] = ()

@@ -17,18 +17,23 @@ from vmfabric.contract.vm import (
     VmDeleteRequested,
     VmDeleting,
     VmFailed,
+    VmMigrated,
+    VmMigrateRequested,
+    VmMigrating,
     VmPlaced,
     VmReady,
     VmRequested,
 )
 
-REQUESTS: tuple[type[RequestEvent], ...] = (VmRequested, VmDeleteRequested)
+REQUESTS: tuple[type[RequestEvent], ...] = (VmRequested, VmDeleteRequested, VmMigrateRequested)
 """Published by anybody; accepted on the bare stem and with the names behind it."""
 
 FACTS: tuple[type[Fact], ...] = (
     VmPlaced,
     VmReady,
     VmFailed,
+    VmMigrating,
+    VmMigrated,
     VmDeleting,
     VmDeleted,
     IpAllocated,

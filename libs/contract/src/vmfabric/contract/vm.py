@@ -69,6 +69,17 @@ class VmDeleteRequested(RequestEvent):
     vm: VmName
 
 
+class VmMigrateRequested(RequestEvent):
+    """Move this VM to another node without a gap."""
+
+    subject_template: ClassVar[Template] = Template("vm.migrate.requested", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName | None = None
+    """Only this node will do; without it, placement chooses."""
+
+
 class VmPlaced(Fact):
     """A node is chosen; ipam answers with `ip.allocated` or `ip.refused`."""
 
@@ -132,6 +143,52 @@ class VmReady(Fact):
     steps_ms: StepTimes
 
 
+class VmMigrating(Fact):
+    """The target of a migration is chosen, and is being wired.
+
+    Whoever moves the guest waits for `iface.ready` of this generation from the target, moves it, and says
+    `guest.running` there.
+    """
+
+    subject_template: ClassVar[Template] = Template("vm.migrating", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    source: NodeName
+    target: NodeName
+    generation: Generation
+    """That of the VM on its target."""
+
+
+class MigrationTimes(Part):
+    """Milliseconds from the request to each step of a migration."""
+
+    placed: float
+    wired: float
+    running: float
+    announced: float
+    left: float
+    """The source has let go."""
+    settled: float
+    """The target's routes have the normal preference."""
+
+
+class VmMigrated(Fact):
+    """The VM is on another node, and nothing of it is left on the one it came from."""
+
+    subject_template: ClassVar[Template] = Template("vm.migrated", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    source: NodeName | None = None
+    """None when it was there already."""
+    node: NodeName
+    generation: Generation
+    addresses: tuple[AllocatedAddress, ...]
+    steps_ms: MigrationTimes | None = None
+    """None when it was there already."""
+
+
 class VmFailed(Fact):
     """A request could not be carried out."""
 
@@ -142,7 +199,7 @@ class VmFailed(Fact):
     generation: Generation | None = None
     """None when the request was refused before a node was chosen; a VM that exists is then untouched."""
     step: str
-    """Where it ended: request, place, allocate, wire, announce, withdraw, unwire, release."""
+    """Where it ended: request, place, allocate, wire, announce, migrate, withdraw, unwire, release."""
     code: Code
     message: str
     """What was wanted, what was found, what to do."""

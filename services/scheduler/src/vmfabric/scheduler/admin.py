@@ -134,6 +134,7 @@ def _state(record: VmRecord) -> VmState:
         size=record.request.size,
         mac=record.mac,
         addresses=record.addresses,
+        other_node=next(iter(record.nodes() - {record.node}), None),
         waiting_for=lifecycle.waits_for(record),
         since=record.waiting.since,
     )

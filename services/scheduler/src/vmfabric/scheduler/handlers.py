@@ -2,23 +2,26 @@
 
 import structlog
 
+from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
-from vmfabric.contract.vm import VmDeleted, VmDeleteRequested, VmRequested
+from vmfabric.contract.vm import VmDeleted, VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import purge, put
 from vmfabric.runtime.inbound import Invalid
 from vmfabric.runtime.message import AnyRoute, Message, Route
 from vmfabric.scheduler import metrics
 from vmfabric.scheduler.desk import Desk
-from vmfabric.scheduler.domain import lifecycle, requests
+from vmfabric.scheduler.domain import lifecycle, migration, requests
 from vmfabric.scheduler.domain.deadlines import Patience
-from vmfabric.scheduler.domain.lifecycle import Turn, VmFact
+from vmfabric.scheduler.domain.lifecycle import VmFact
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.transaction import Transaction
 
 SOURCE = "scheduler"
@@ -36,7 +39,11 @@ class Handlers:
 
     def requests(self) -> tuple[AnyRoute, ...]:
         """What anybody may ask."""
-        return (Route(VmRequested, self.requested), Route(VmDeleteRequested, self.delete_requested))
+        return (
+            Route(VmRequested, self.requested),
+            Route(VmDeleteRequested, self.delete_requested),
+            Route(VmMigrateRequested, self.migrate_requested),
+        )
 
     def facts(self) -> tuple[AnyRoute, ...]:
         """What the other services say."""
@@ -49,7 +56,7 @@ class Handlers:
             RouteAnnounced,
             RouteWithdrawn,
         )
-        return tuple(Route(kind, self.happened) for kind in kinds)
+        return (*(Route(kind, self.happened) for kind in kinds), Route(GuestRunning, self.guest_running))
 
     async def requested(self, message: Message[VmRequested]) -> None:
         """Somebody wants a VM."""
@@ -58,6 +65,14 @@ class Handlers:
     async def delete_requested(self, message: Message[VmDeleteRequested]) -> None:
         """Somebody wants a VM gone."""
         await self._desk.do(_key(message.event), lambda tx: self._delete_requested(tx, message))
+
+    async def migrate_requested(self, message: Message[VmMigrateRequested]) -> None:
+        """Somebody wants a VM on another node."""
+        await self._desk.do(_key(message.event), lambda tx: self._migrate_requested(tx, message))
+
+    async def guest_running(self, message: Message[GuestRunning]) -> None:
+        """The hypervisor's side says where a guest runs."""
+        await self._desk.do(_key(message.event), lambda tx: self._guest_running(tx, message))
 
     async def happened(self, message: Message[VmFact]) -> None:
         """Another service says something of a VM."""
@@ -121,7 +136,7 @@ class Handlers:
             log.info("request.repeated", at=message.at)
         elif record is not None:
             turn = lifecycle.delete(record, asked, self._clock.now(), self._patience)
-            self._take(tx, record, turn, Trace(record.trace_id))
+            self._take(tx, record, turn, Trace(record.current_trace_id))
         else:
             tx.keep_last_request(key, asked)
             known = await tx.cluster(key.cluster) is not None
@@ -135,7 +150,53 @@ class Handlers:
             return
         turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience)
         if turn is not None:
-            self._take(tx, record, turn, Trace(record.trace_id))
+            self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _guest_running(self, tx: Transaction, message: Message[GuestRunning]) -> None:
+        record, node = await tx.vm(_key(message.event)), message.event.node
+        if record is None:
+            return
+        turn = migration.guest_runs(record, node, said_at=message.at, now=self._clock.now(), patience=self._patience)
+        if turn is not None:
+            self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _migrate_requested(self, tx: Transaction, message: Message[VmMigrateRequested]) -> None:
+        request, asked = message.event, Stamp(message.at, message.sequence)
+        key = _key(request)
+        record = await tx.vm(key)
+        cluster = await tx.cluster(key.cluster)
+        if requests.is_repetition(asked, record.last_request if record else await tx.last_request(key)):
+            log.info("request.repeated", at=message.at)
+        elif record is None or cluster is None:
+            tx.keep_last_request(key, asked)
+            self._say(tx, requests.no_vm(*key) if cluster else requests.no_cluster(*key), message.trace)
+        elif (answer := requests.cannot_migrate(record, request)) is not None:
+            tx.put_vm(record.model_copy(update={"last_request": asked}))
+            self._say(tx, answer, message.trace)
+        else:
+            await self._migrate(tx, record, message, cluster)
+
+    async def _migrate(
+        self, tx: Transaction, record: VmRecord, message: Message[VmMigrateRequested], cluster: ClusterSpec
+    ) -> None:
+        asked = Stamp(message.at, message.sequence)
+        decision = requests.target(record, message.event, cluster, await tx.candidates(cluster.name))
+        row = next((row for row in await tx.nodes(cluster.name) if row.spec.name == decision.node), None)
+        if row is None:
+            tx.put_vm(record.model_copy(update={"last_request": asked}))
+            self._say(tx, requests.no_target(record, decision.refusals), message.trace)
+            return
+        turn = migration.start(
+            record,
+            asked,
+            target=row.spec.name,
+            addresses=(row.spec.address, *row.heard.addresses),
+            generation=await tx.new_generation(),
+            trace_id=message.trace.trace_id,
+            now=self._clock.now(),
+            patience=self._patience,
+        )
+        self._take(tx, record, turn, message.trace)
 
     async def _look_after(self, tx: Transaction, key: VmKey) -> None:
         record = await tx.vm(key)
@@ -145,9 +206,9 @@ class Handlers:
         metrics.overdue.labels(record.phase).inc()
         log.info(
             "vm.overdue", cluster=key.cluster, vm=key.vm, phase=record.phase, waits_for=lifecycle.waits_for(record),
-            node=record.node, generation=record.generation, trace_id=record.trace_id,
+            node=record.node, generation=record.generation, trace_id=record.current_trace_id,
         )  # fmt: skip
-        self._take(tx, record, turn, Trace(record.trace_id))
+        self._take(tx, record, turn, Trace(record.current_trace_id))
 
     def _take(self, tx: Transaction, before: VmRecord | None, turn: Turn, trace: Trace) -> None:
         if turn.record is not None:
@@ -168,5 +229,5 @@ class Handlers:
         return outgoing(event, source=SOURCE, trace=trace, at=self._clock.now())
 
 
-def _key(event: VmRequested | VmDeleteRequested | VmFact) -> VmKey:
+def _key(event: VmRequested | VmDeleteRequested | VmMigrateRequested | GuestRunning | VmFact) -> VmKey:
     return VmKey(event.cluster, event.vm)

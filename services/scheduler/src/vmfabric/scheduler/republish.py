@@ -115,7 +115,7 @@ class Republish:
         async with transaction(self._store) as tx:
             record = await tx.vm(VmKey(value.cluster, value.vm))
             # Locked now: a change that was made meanwhile has its own message, and none can come in between.
-            is_so = record is not None and record.desired == value
+            is_so = record is not None and value in record.all_desired()
             tx.send([put(value)] if is_so else [])
         self._committed()
         return is_so
@@ -125,6 +125,6 @@ async def _wanted_vms(rows: Rows) -> dict[str, DesiredVm]:
     found: dict[str, DesiredVm] = {}
     after = ("", "")
     while records := await rows.vms(None, after, _PAGE):
-        found |= {record.desired.key(): record.desired for record in records if record.desired is not None}
+        found |= {value.key(): value for record in records for value in record.all_desired()}
         after = records[-1].key
     return found

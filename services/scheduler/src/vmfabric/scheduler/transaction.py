@@ -90,24 +90,29 @@ class Transaction:
         return self._generations.pop()
 
     def put_vm(self, record: VmRecord) -> None:
-        """It is so now. A new one takes its size of its node."""
+        """It is so now. It takes room on the nodes that it has come to, and leaves that on those that it has left."""
         key = record.key
         before = self._vms[key]
-        if before is None:
-            self._use(record, Usage.of(record.request))
+        size = Usage.of(record.request)
+        there = frozenset() if before is None else before.nodes()
+        for node in record.nodes() - there:
+            self._use(NodeKey(key.cluster, node), size)
+        for node in there - record.nodes():
+            self._use(NodeKey(key.cluster, node), -size)
         self._vms[key] = record
         self.changes.gone.discard(key)
         (self.changes.vms if key in self._was_there else self.changes.new_vms)[key] = record
 
     def remove_vm(self, record: VmRecord) -> None:
-        """It gives its size back to its node."""
+        """It gives its size back."""
         key = record.key
         self._vms[key] = None
         self.changes.vms.pop(key, None)
         self.changes.new_vms.pop(key, None)
         if key in self._was_there:
             self.changes.gone.add(key)
-        self._use(record, -Usage.of(record.request))
+        for node in record.nodes():
+            self._use(NodeKey(key.cluster, node), -Usage.of(record.request))
 
     def keep_last_request(self, key: VmKey, asked: Stamp) -> None:
         """Remember it, so that a late repetition is known as one."""
@@ -130,8 +135,7 @@ class Transaction:
         """Publish these after the commit, in this order."""
         self.changes.messages.extend(messages)
 
-    def _use(self, record: VmRecord, size: Usage) -> None:
-        key = NodeKey(record.cluster, record.node)
+    def _use(self, key: NodeKey, size: Usage) -> None:
         self.changes.used[key] = self.changes.used.get(key, Usage()) + size
         row = self._nodes.get(key.cluster, {}).get(key.node)
         if row is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vmfabric.contract.admin import VmPhase
 from vmfabric.scheduler.domain.record import Waiting
 
 
@@ -12,16 +13,21 @@ class Patience:
 
     phase: float = 30.0
     """How long one phase may take."""
+    move: float = 600.0
+    """How long a guest may take to move: that is copying its memory, not ours to hurry."""
+    drain: float = 1.0
+    """How long a node goes on forwarding for a guest that has left, once the new node is announced. FRR holds an
+    update for 50 ms at each hop, and there are three between the nodes and the core's kernel."""
     first: float = 3.0
     """When to ask again for the first time; each further time after twice as long."""
     longest: float = 30.0
     """The longest time between two askings."""
 
-    def begin(self, now: datetime) -> Waiting:
+    def begin(self, now: datetime, phase: VmPhase) -> Waiting:
         """A phase that waits for an answer begins."""
-        return Waiting(
-            since=now, ask_at=now + timedelta(seconds=self.first), deadline=now + timedelta(seconds=self.phase)
-        )
+        deadline = self.move if phase is VmPhase.MOVING else self.phase
+        first = self.drain if phase is VmPhase.LEAVING else self.first
+        return Waiting(since=now, ask_at=now + timedelta(seconds=first), deadline=now + timedelta(seconds=deadline))
 
     def rest(self, now: datetime) -> Waiting:
         """A phase that waits for nothing begins."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from vmfabric.contract.addresses import Mac
+from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code
@@ -78,6 +78,49 @@ class Waiting(BaseModel):
         return self.due is not None and self.due <= now
 
 
+class MoveSteps(BaseModel):
+    """When each step of a migration was done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    placed: datetime
+    wired: datetime | None = None
+    running: datetime | None = None
+    announced: datetime | None = None
+    left: datetime | None = None
+
+
+class Move(BaseModel):
+    """A migration under way, with what the VM has on the node that is not its home: the target until the guest runs
+    there, then the source.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    source: NodeName
+    target: NodeName
+    target_addresses: tuple[HostAddress, ...]
+    generation: int
+    """Of the VM on the other node."""
+    desired: DesiredVm
+    """What the bucket says of the VM on the other node."""
+    asked_at: datetime
+    """When the bus took the request."""
+    trace_id: str
+    steps: MoveSteps
+    failure: Failure | None = None
+    """Why it was given up."""
+    withdrawn: bool = False
+    """Whether the other node has said that it announces nothing."""
+    unwired: bool = False
+    """Whether the other node has said that nothing is left."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the other node has let go of everything."""
+        return self.withdrawn and self.unwired
+
+
 class VmRecord(BaseModel):
     """One VM from its placement until nothing of it is left."""
 
@@ -98,6 +141,8 @@ class VmRecord(BaseModel):
     addresses: tuple[AllocatedAddress, ...] = ()
     desired: DesiredVm | None = None
     """What the bucket says of it; None until it has addresses."""
+    move: Move | None = None
+    """The migration that is under way."""
     failure: Failure | None = None
     delete_requested: bool = False
     reported: bool = False
@@ -120,8 +165,23 @@ class VmRecord(BaseModel):
 
     @property
     def going_back(self) -> bool:
-        """Whether it is being taken apart."""
-        return self.phase in {VmPhase.WITHDRAWING, VmPhase.UNWIRING, VmPhase.RELEASING}
+        """Whether it is being taken apart, or will be when its migration is over."""
+        return self.delete_requested or self.phase in {VmPhase.WITHDRAWING, VmPhase.UNWIRING, VmPhase.RELEASING}
+
+    @property
+    def current_trace_id(self) -> str:
+        """The trace of what is being done."""
+        return self.trace_id if self.move is None else self.move.trace_id
+
+    def all_desired(self) -> tuple[DesiredVm, ...]:
+        """What the bucket says of it, on every node."""
+        home = () if self.desired is None else (self.desired,)
+        return home if self.move is None or self.move.is_gone else (*home, self.move.desired)
+
+    def nodes(self) -> frozenset[NodeName]:
+        """Where it takes room."""
+        other = () if self.move is None or self.move.is_gone else (self.move.desired.node,)
+        return frozenset((self.node, *other))
 
     def wanted(self, presence: Presence) -> DesiredVm:
         """Its desired value with another presence; an error before it has addresses."""

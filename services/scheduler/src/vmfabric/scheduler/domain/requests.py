@@ -8,13 +8,13 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import ClusterName, NodeName, VmName
-from vmfabric.contract.vm import VmFailed, VmRequested
-from vmfabric.scheduler.domain import lifecycle
+from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmRequested
+from vmfabric.scheduler.domain import lifecycle, migration
 from vmfabric.scheduler.domain.candidate import Candidate, Wish
 from vmfabric.scheduler.domain.deadlines import Patience
-from vmfabric.scheduler.domain.lifecycle import Turn
 from vmfabric.scheduler.domain.placement import Decision, choose
 from vmfabric.scheduler.domain.record import Stamp, Steps, VmRecord, guest_mac
+from vmfabric.scheduler.domain.turn import Turn
 
 _REASONS_IN_SENTENCE = 5
 
@@ -49,7 +49,7 @@ def create(
         generation=generation,
         mac=guest_mac(request.cluster, request.vm),
         phase=VmPhase.ALLOCATING,
-        waiting=patience.begin(now),
+        waiting=patience.begin(now, VmPhase.ALLOCATING),
         steps=Steps(placed=now),
     )
     return lifecycle.place(record)
@@ -64,7 +64,65 @@ def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
     if request != record.request:
         sentence = f"{record.vm} exists with another {_differences(request, record.request)}; it is untouched"
         return Turn(served, events=(refusal(record.cluster, record.vm, Code.CONFLICT, sentence),))
-    return Turn(served, events=(lifecycle.ready(record),) if record.phase is VmPhase.READY else ())
+    is_up = record.phase is VmPhase.READY or record.move is not None
+    return Turn(served, events=(lifecycle.ready(record),) if is_up else ())
+
+
+def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated | VmFailed | None:
+    """The answer to a request that starts no migration; None when it does."""
+    if record.going_back:
+        return _stays(record, Code.CONFLICT, f"{record.vm} is being removed")
+    if record.move is not None:
+        move = record.move
+        way = f"from {move.source} to {move.target}, and waits for {lifecycle.waits_for(record)}"
+        return _stays(
+            record, Code.CONFLICT, f"{record.vm} is on its way {way}; ask again after vm.migrated or vm.failed"
+        )
+    if record.phase is not VmPhase.READY:
+        return _stays(
+            record, Code.CONFLICT, f"{record.vm} is not ready yet: it waits for {lifecycle.waits_for(record)}"
+        )
+    if request.node == record.node:
+        return VmMigrated(
+            cluster=record.cluster,
+            vm=record.vm,
+            node=record.node,
+            generation=record.generation,
+            addresses=record.addresses,
+        )
+    return None
+
+
+def target(
+    record: VmRecord, request: VmMigrateRequested, cluster: ClusterSpec, nodes: Sequence[Candidate]
+) -> Decision:
+    """The node to move to, or why none will do."""
+    others = [node for node in nodes if node.name != record.node]
+    return choose(Wish(record.request.size, request.node), others, cluster.placement)
+
+
+def no_target(record: VmRecord, refusals: Mapping[NodeName, str]) -> VmFailed:
+    """Placement found none; the VM stays where it is."""
+    sentence = f"{record.vm} stays on {record.node}: {_found(record.request, refusals)}"
+    failed = _stays(record, Code.NO_NODE_FITS, sentence)
+    return failed.model_copy(update={"refusals": dict(refusals)})
+
+
+def no_vm(cluster: ClusterName, vm: VmName) -> VmFailed:
+    """There is nothing to move."""
+    sentence = f"there is no VM {vm} in cluster {cluster}; vm.list shows those that are"
+    return VmFailed(cluster=cluster, vm=vm, step=migration.STEP, code=Code.UNKNOWN_VM, message=sentence)
+
+
+def _stays(record: VmRecord, code: Code, sentence: str) -> VmFailed:
+    return VmFailed(
+        cluster=record.cluster,
+        vm=record.vm,
+        generation=record.generation,
+        step=migration.STEP,
+        code=code,
+        message=sentence,
+    )
 
 
 def refusal(cluster: ClusterName, vm: VmName, code: Code, sentence: str) -> VmFailed:
@@ -80,16 +138,22 @@ def no_cluster(cluster: ClusterName, vm: VmName) -> VmFailed:
 
 def no_node(request: VmRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
     """Placement found none; each with its reason, the first of them in the sentence too."""
-    reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(refusals.items())[:_REASONS_IN_SENTENCE])
-    found = f"{len(refusals)} nodes, none fits ({reasons})" if reasons else "it has no node; apply one"
     return VmFailed(
         cluster=request.cluster,
         vm=request.vm,
         step="place",
         code=Code.NO_NODE_FITS,
-        message=f"{request.vm} wants {request.cpu} cpu, {request.memory_mb} MB, {request.disk_gb} GB; "
-        f"in cluster {request.cluster}: {found}",
+        message=f"{request.vm} has no node: {_found(request, refusals)}",
         refusals=dict(refusals),
+    )
+
+
+def _found(request: VmRequested, refusals: Mapping[NodeName, str]) -> str:
+    reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(refusals.items())[:_REASONS_IN_SENTENCE])
+    found = f"{len(refusals)} nodes, none fits ({reasons})" if reasons else "there is no node for it; apply one"
+    return (
+        f"it wants {request.cpu} cpu, {request.memory_mb} MiB of memory and {request.disk_gb} GiB of disk; "
+        f"in cluster {request.cluster}: {found}"
     )
 
 

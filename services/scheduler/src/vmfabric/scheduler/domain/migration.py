@@ -1,0 +1,244 @@
+"""A VM moves to another node, make-before-break.
+
+| phase | home | the other node | waits for | then |
+| --- | --- | --- | --- | --- |
+| preparing | source: routed | target: wired | iface.ready of the target | moving |
+| moving | source: routed | target: wired | guest.running on the target | switching |
+| switching | target: preferred | source: forwarded | route.announced of the target | leaving |
+| leaving | target: preferred | source: forwarded, absent | route.withdrawn, iface.removed of the source | settling |
+| settling | target: routed | | route.announced, normal preference | ready, `vm.migrated` |
+| returning | source: routed | target: absent | iface.removed of the target | ready, `vm.failed` |
+
+The target has a generation of its own, which is the VM's from the moment that the guest runs there. Where the guest
+runs is not ours to decide: when it is late, the migration is given up, and when it shows up on the target all the
+same, the migration goes on.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
+from vmfabric.contract.desired import Presence
+from vmfabric.contract.errors import Code
+from vmfabric.contract.iface import IfaceReady, IfaceRemoved
+from vmfabric.contract.names import NodeName
+from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.vm import MigrationTimes, VmFailed, VmMigrated, VmMigrating
+from vmfabric.scheduler.domain import removal
+from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.domain.record import Failure, Move, MoveSteps, Stamp, VmRecord
+from vmfabric.scheduler.domain.turn import Turn, enter, rest
+
+STEP = "migrate"
+BEFORE_THE_SWITCH = frozenset({VmPhase.PREPARING, VmPhase.MOVING})
+PHASES = BEFORE_THE_SWITCH | {VmPhase.SWITCHING, VmPhase.LEAVING, VmPhase.SETTLING, VmPhase.RETURNING}
+
+MoveFact = IfaceReady | IfaceRemoved | RouteAnnounced | RouteWithdrawn
+
+
+def start(
+    record: VmRecord,
+    asked: Stamp,
+    *,
+    target: NodeName,
+    addresses: Sequence[HostAddress],
+    generation: int,
+    trace_id: str,
+    now: datetime,
+    patience: Patience,
+) -> Turn:
+    """The target is chosen; `addresses` are its own."""
+    if record.desired is None:
+        raise ValueError(f"{record.cluster}/{record.vm} is not wired anywhere, so it cannot move")
+    desired = record.desired.model_copy(
+        update={"node": target, "generation": generation, "presence": Presence.WIRED, "trace_id": trace_id}
+    )
+    move = Move(
+        source=record.node,
+        target=target,
+        target_addresses=tuple(addresses),
+        generation=generation,
+        desired=desired,
+        asked_at=asked.at,
+        trace_id=trace_id,
+        steps=MoveSteps(placed=now),
+    )
+    moving = record.model_copy(update={"last_request": asked, "move": move})
+    said = VmMigrating(cluster=record.cluster, vm=record.vm, source=record.node, target=target, generation=generation)
+    return Turn(enter(moving, VmPhase.PREPARING, now, patience), events=(said,), puts=(desired,))
+
+
+def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patience: Patience) -> Turn | None:
+    """What a fact changes; None when it changes nothing."""
+    of_home, of_other = fact.generation == record.generation, fact.generation == move.generation
+    match record.phase, fact:
+        case VmPhase.PREPARING, IfaceReady() if of_other:
+            return Turn(enter(_stepped(record, move, wired=now), VmPhase.MOVING, now, patience))
+        case VmPhase.SWITCHING, RouteAnnounced() if of_home:
+            return Turn(enter(_stepped(record, move, announced=now), VmPhase.LEAVING, now, patience))
+        case ((VmPhase.LEAVING | VmPhase.RETURNING), (IfaceRemoved() | RouteWithdrawn())) if of_other:
+            return _lets_go(record, move, fact, now, patience)
+        case VmPhase.SETTLING, RouteAnnounced() if of_home and _is_normal(fact):
+            return _migrated(record, move, now, patience)
+        case _:
+            return None
+
+
+def guest_runs(
+    record: VmRecord, node: NodeName, *, said_at: datetime, now: datetime, patience: Patience
+) -> Turn | None:
+    """The guest runs on this node; None unless that is the target, and was said after the migration began.
+
+    Without the time, a late word of an earlier stay on the target would cut the VM off.
+    """
+    move = record.move
+    is_awaited = record.phase in BEFORE_THE_SWITCH or record.phase is VmPhase.RETURNING
+    if move is None or record.desired is None or not is_awaited:
+        return None
+    if node != move.target or said_at <= move.asked_at:
+        return None
+    preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED})
+    forwarded = record.desired.model_copy(
+        update={"presence": Presence.FORWARDED, "toward": move.target_addresses, "trace_id": move.trace_id}
+    )
+    left = move.model_copy(
+        update={
+            "generation": record.generation,
+            "desired": forwarded,
+            "steps": move.steps.model_copy(update={"wired": move.steps.wired or now, "running": now}),
+            "failure": None,
+            "unwired": False,
+            "withdrawn": False,
+        }
+    )
+    arrived = record.model_copy(
+        update={"node": move.target, "generation": move.generation, "desired": preferred, "move": left}
+    )
+    return Turn(enter(arrived, VmPhase.SWITCHING, now, patience), puts=(preferred, forwarded))
+
+
+def give_up(record: VmRecord, move: Move, failure: Failure, now: datetime, patience: Patience) -> Turn:
+    """The guest does not come to the target, which lets go of everything."""
+    absent = move.desired.model_copy(update={"presence": Presence.ABSENT})
+    # It was never announced there, so nothing is to be withdrawn.
+    back = move.model_copy(update={"desired": absent, "failure": failure, "withdrawn": True})
+    returning = enter(record.model_copy(update={"move": back}), VmPhase.RETURNING, now, patience)
+    return Turn(returning, puts=(absent,))
+
+
+def cancelled() -> Failure:
+    """Somebody asked for the VM's removal meanwhile."""
+    return Failure(step=STEP, code=Code.CANCELLED, message="the VM is to be deleted, so it does not move any more")
+
+
+def ask_again(record: VmRecord, move: Move) -> Turn:
+    """What the answer follows from, once more; a node that has forwarded long enough lets go."""
+    if record.phase is VmPhase.LEAVING and move.desired.presence is Presence.FORWARDED:
+        absent = move.desired.model_copy(update={"presence": Presence.ABSENT, "toward": ()})
+        left = move.model_copy(update={"desired": absent})
+        return Turn(record.model_copy(update={"move": left}), puts=(absent,))
+    home = () if record.desired is None else (record.desired,)
+    match record.phase:
+        case VmPhase.SWITCHING:
+            return Turn(record, puts=(*home, move.desired))
+        case VmPhase.SETTLING:
+            return Turn(record, puts=home)
+        case _:
+            return Turn(record, puts=(move.desired,))
+
+
+def waits_for(record: VmRecord, move: Move) -> str:
+    """In an operator's words."""
+    match record.phase:
+        case VmPhase.PREPARING:
+            return f"iface.ready from the node-agent of {move.target}"
+        case VmPhase.MOVING:
+            return f"guest.running on {move.target}, from whoever moves the guest"
+        case VmPhase.SWITCHING:
+            return f"route.announced from the bgp-announcer of {move.target}"
+        case VmPhase.SETTLING:
+            return f"route.announced with the normal preference from the bgp-announcer of {move.target}"
+        case _:
+            node = move.source if record.phase is VmPhase.LEAVING else move.target
+            services = [] if move.withdrawn else [f"route.withdrawn from the bgp-announcer of {node}"]
+            services += [] if move.unwired else [f"iface.removed from the node-agent of {node}"]
+            return " and ".join(services)
+
+
+def _lets_go(
+    record: VmRecord, move: Move, fact: IfaceRemoved | RouteWithdrawn, now: datetime, patience: Patience
+) -> Turn | None:
+    if move.desired.presence is not Presence.ABSENT:
+        return None
+    said: Mapping[str, bool] = {"unwired": True} if isinstance(fact, IfaceRemoved) else {"withdrawn": True}
+    gone = move.model_copy(update=said)
+    record = record.model_copy(update={"move": gone})
+    if not gone.is_gone:
+        return Turn(record)
+    if record.phase is VmPhase.RETURNING:
+        return _returned(record, gone, now, patience)
+    routed = record.wanted(Presence.ROUTED)
+    settling = _stepped(record.model_copy(update={"desired": routed}), gone, left=now)
+    return Turn(enter(settling, VmPhase.SETTLING, now, patience), puts=(routed,), purges=(gone.desired.key(),))
+
+
+def _migrated(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
+    said = VmMigrated(
+        cluster=record.cluster,
+        vm=record.vm,
+        source=move.source,
+        node=record.node,
+        generation=record.generation,
+        addresses=record.addresses,
+        steps_ms=_times(move, now),
+    )
+    return _ended(record, said, now, patience)
+
+
+def _returned(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
+    failure = move.failure or cancelled()
+    said = VmFailed(
+        cluster=record.cluster,
+        vm=record.vm,
+        generation=record.generation,
+        step=failure.step,
+        code=failure.code,
+        message=f"{failure.message}. The VM is on {record.node} as before, nothing of it is left on {move.target}",
+    )
+    turn = _ended(record, said, now, patience)
+    return Turn(turn.record, turn.events, turn.puts, purges=(move.desired.key(),))
+
+
+def _ended(record: VmRecord, said: VmMigrated | VmFailed, now: datetime, patience: Patience) -> Turn:
+    """Ready, or on its way back when its removal was asked for meanwhile."""
+    up = rest(record.model_copy(update={"move": None}), now, patience)
+    if not record.delete_requested:
+        return Turn(up, events=(said,))
+    turn = removal.begin(up, now, patience)
+    return Turn(turn.record, events=(said, *turn.events), puts=turn.puts)
+
+
+def _stepped(record: VmRecord, move: Move, **steps: datetime) -> VmRecord:
+    stepped = move.model_copy(update={"steps": move.steps.model_copy(update=steps)})
+    return record.model_copy(update={"move": stepped})
+
+
+def _is_normal(fact: RouteAnnounced) -> bool:
+    return all(route.local_preference == LOCAL_PREFERENCE for route in fact.routes)
+
+
+def _times(move: Move, settled: datetime) -> MigrationTimes:
+    def milliseconds(moment: datetime | None) -> float:
+        return round(((moment or settled) - move.asked_at).total_seconds() * 1000, 3)
+
+    steps = move.steps
+    return MigrationTimes(
+        placed=milliseconds(steps.placed),
+        wired=milliseconds(steps.wired),
+        running=milliseconds(steps.running),
+        announced=milliseconds(steps.announced),
+        left=milliseconds(steps.left),
+        settled=milliseconds(settled),
+    )
