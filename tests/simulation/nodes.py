@@ -144,7 +144,9 @@ class Node:
 
     def _zebra_hears(self) -> None:
         self._zebra_is_told = False
-        self.seen_by_frr = {route.prefix: route.metric for route in self.kernel.routes}
+        self.seen_by_frr = {
+            route.prefix: route.metric for route in sorted(self.kernel.routes, key=lambda it: it.metric, reverse=True)
+        }
         self.frr_changed()
         self.watch()
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -17,7 +20,14 @@ from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.cluster import Reflector
-from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
+from vmfabric.contract.dataplane import (
+    FORWARD_METRIC,
+    KERNEL_PROTOCOL,
+    LOCAL_PREFERENCE,
+    PREFERRED_LOCAL_PREFERENCE,
+    PREFERRED_METRIC,
+    ROUTE_METRIC,
+)
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import VmfabricError
 from vmfabric.contract.route import BgpSessionUp, RouteAnnounced, RouteWithdrawn
@@ -34,6 +44,31 @@ pytestmark = pytest.mark.lab
 
 ALL = Dirty(frozenset(), all=True)
 OURS = ("proto", str(KERNEL_PROTOCOL), "metric", str(ROUTE_METRIC))
+FORWARDING = ("proto", str(KERNEL_PROTOCOL), "metric", str(FORWARD_METRIC))
+PREFERRED = ("proto", str(KERNEL_PROTOCOL), "metric", str(PREFERRED_METRIC))
+
+
+@contextmanager
+def routes_deleted(lab: Lab, host: str) -> Iterator[list[str]]:
+    """The IPv4 routes that the kernel of a host takes away meanwhile; there when the block has ended."""
+    deleted: list[str] = []
+    command = ["ip", "-n", lab.namespace(host), "monitor", "route"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
+        probe = ("blackhole", "192.0.2.255/32", "table", "99")
+        assert monitor.stdout is not None
+        seen = iter(monitor.stdout.readline, "")
+        # Not before the monitor is seen to listen, and not without all that it has to tell.
+        while not select([monitor.stdout], [], [], 0.05)[0]:
+            run("ip", "-n", lab.namespace(host), "route", "replace", *probe)
+        yield deleted
+        run("ip", "-n", lab.namespace(host), "route", "del", *probe)
+        for line in seen:
+            if "192.0.2.255" in line and line.startswith("Deleted"):
+                break
+            # The core's zebra changes an IPv6 route by deleting it and adding it again (without --v6-rr-semantics).
+            if line.startswith("Deleted") and ":" not in line.split()[1]:
+                deleted.append(line)
+        monitor.terminate()
 
 
 class Node:
@@ -57,9 +92,15 @@ class Node:
         for prefix in vm.prefixes():
             self.ip("route", "add", str(prefix), "dev", "vm_net0", *(mark or OURS))
 
-    def unroute(self, vm: DesiredVm) -> None:
+    def unroute(self, vm: DesiredVm, *mark: str) -> None:
         for prefix in vm.prefixes():
-            self.ip("route", "del", str(prefix), *OURS)
+            self.ip("route", "del", str(prefix), *(mark or OURS))
+
+    def preferences(self) -> list[int]:
+        """Of the routes of the last announcement."""
+        fact = self.bus.of(RouteAnnounced)[-1]
+        assert isinstance(fact, RouteAnnounced)
+        return [route.local_preference for route in fact.routes]
 
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
         """Reconcile until it is so."""
@@ -134,6 +175,46 @@ async def test_a_route_that_goes_is_withdrawn(node: Node) -> None:
     node.unroute(vm)
     await node.until(lambda: bool(node.bus.of(RouteWithdrawn)), "withdrawn")
     await node.until(lambda: not node.core(), "the core has none")
+
+
+async def test_a_preferred_route_becomes_normal_without_a_gap(node: Node) -> None:
+    vm, prefix = a_vm(presence=Presence.PREFERRED), "198.51.100.7/32"
+    node.view.want(vm)
+    node.route(vm, *PREFERRED)
+    await node.announced(vm)
+    assert node.preferences() == [PREFERRED_LOCAL_PREFERENCE] * 2
+    await node.until(lambda: prefix in node.core(), "the core has it")
+    node.view.want(a_vm())
+    await node.announcer.step(ALL)
+    assert len(node.bus.of(RouteAnnounced)) == 1, "it is still preferred"
+    with routes_deleted(node.lab, "core") as deleted:
+        node.route(vm)
+        node.unroute(vm, *PREFERRED)
+        await node.until(lambda: node.preferences() == [LOCAL_PREFERENCE] * 2, "announced with the normal preference")
+        await node.until(
+            lambda: f'"locPrf":{LOCAL_PREFERENCE}' in node.show("core", f"show bgp ipv4 unicast {prefix} json"),
+            "the core knows the normal preference",
+        )
+    assert deleted == []
+
+
+async def test_a_forwarded_route_is_announced_as_before(node: Node) -> None:
+    vm, prefix = a_vm(), "198.51.100.7/32"
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    await node.until(lambda: prefix in node.core(), "the core has it")
+    with routes_deleted(node.lab, "core") as deleted:
+        node.ip(
+            "route", "add", prefix, "via", "10.0.0.2", "proto", str(KERNEL_PROTOCOL), "metric", str(FORWARD_METRIC)
+        )
+        node.view.want(a_vm(presence=Presence.FORWARDED))
+        await node.until(lambda: len(node.bus.of(RouteAnnounced)) == 2, "announced, forwarded")
+        node.ip("route", "del", prefix, "via", "10.0.0.2")
+        node.view.want(a_vm())
+        await node.until(lambda: len(node.bus.of(RouteAnnounced)) == 3, "announced, no longer forwarded")
+    assert node.preferences() == [LOCAL_PREFERENCE] * 2
+    assert deleted == []
 
 
 async def test_a_strangers_route_and_one_outside_the_pools_are_not_announced(node: Node) -> None:

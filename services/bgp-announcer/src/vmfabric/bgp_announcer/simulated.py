@@ -9,10 +9,9 @@ from vmfabric.bgp_announcer.domain.lines import Line
 from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
-from vmfabric.contract.dataplane import ROUTE_METRIC
 
 KernelRoutes = Callable[[], Mapping[Prefix, int]]
-"""The host routes of the node's kernel and their metrics."""
+"""The host routes of the node's kernel, each with its lowest metric: that one zebra selects."""
 
 _NEGATIVE = ("no bgp ebgp-requires-policy", "no bgp default", "no bgp network")
 """Settings that are said by their absence."""
@@ -56,11 +55,15 @@ class SimulatedFrr:
         """What it says of each."""
         announced, kernel = self.announced(), self._kernel()
         return {
-            prefix: Route(self._communities(prefix), announced.get(prefix, frozenset()))
+            prefix: self._route(prefix, kernel[prefix], announced.get(prefix, frozenset()))
             if prefix in kernel and self._passes(prefix, kernel[prefix])
             else None
             for prefix in prefixes
         }
+
+    def local_preference(self, prefix: Prefix) -> int:
+        """What the reflectors hear of it."""
+        return int(self._set_by_map(Family.of(prefix), self._kernel()[prefix], "set local-preference")[0])
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Its neighbours."""
@@ -86,17 +89,35 @@ class SimulatedFrr:
 
     def _passes(self, prefix: Prefix, metric: int) -> bool:
         family = Family.of(prefix)
-        if f"redistribute kernel route-map {kernel_map(family)}" not in self._texts() or metric != ROUTE_METRIC:
+        if f"redistribute kernel route-map {kernel_map(family)}" not in self._texts():
+            return False
+        if self._entry(family, metric) is None:
             return False
         permitted = [ip_network(match.group(1)) for text in self._texts() if (match := _PERMIT.search(text))]
         return any(block.version == prefix.version and _inside(prefix, block) for block in permitted)
 
-    def _communities(self, prefix: Prefix) -> tuple[str, ...]:
-        section = f"route-map {kernel_map(Family.of(prefix))} permit 10"
+    def _route(self, prefix: Prefix, metric: int, peers: frozenset[HostAddress]) -> Route:
+        family = Family.of(prefix)
+        communities = (
+            *self._set_by_map(family, metric, "set community"),
+            *self._set_by_map(family, metric, "set large-community"),
+        )
+        return Route(communities, int(self._set_by_map(family, metric, "set local-preference")[0]), peers)
+
+    def _entry(self, family: Family, metric: int) -> str | None:
+        """The entry of the route-map that takes this metric."""
+        name = f"route-map {kernel_map(family)} "
+        for line in self._lines.values():
+            if line.text == f"match metric {metric}" and line.section[0].startswith(name):
+                return line.section[0]
+        return None
+
+    def _set_by_map(self, family: Family, metric: int, what: str) -> tuple[str, ...]:
+        entry = self._entry(family, metric)
         return tuple(
             line.text.rsplit(" ", 1)[1]
             for line in self._lines.values()
-            if line.section == (section,) and line.text.startswith(("set community", "set large-community"))
+            if line.section == (entry,) and line.text.startswith(f"{what} ")
         )
 
 

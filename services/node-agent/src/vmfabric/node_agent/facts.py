@@ -35,12 +35,12 @@ def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
 
 
 def is_news(desired: DesiredVm, last: Confirmed | None) -> bool:
-    """Whether the fact says more than the last one: a VM that only lost its routes has been ready before."""
-    return not (
-        desired.presence is Presence.WIRED
-        and last is not None
-        and (last.generation, last.presence) == (desired.generation, Presence.ROUTED)
-    )
+    """Whether the fact says more than the last one: while a VM stays wired, it makes no difference what is routed.
+    The same said once more is an answer to somebody who asks again.
+    """
+    if last is None or last.generation != desired.generation or Presence.ABSENT in {desired.presence, last.presence}:
+        return True
+    return last.presence is desired.presence
 
 
 def own_addresses(actual: Actual) -> Iterable[str]:

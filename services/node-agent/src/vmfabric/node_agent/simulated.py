@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
@@ -59,7 +59,7 @@ class SimulatedKernel:
             ruleset=Ruleset(self.table, dict(self.guards)),
         )
 
-    def carry_out(self, operation: do.Operation) -> None:  # noqa: C901, PLR0912, PLR0915  # one case for each kind
+    def carry_out(self, operation: do.Operation) -> None:  # noqa: C901, PLR0912  # one case for each kind
         """RefusedError when a kernel would refuse it."""
         match operation:
             case do.SetNodeSysctl(name=name, value=value):
@@ -75,9 +75,7 @@ class SimulatedKernel:
                 if self.guards.pop(interface, None) is None:
                     raise RefusedError(f"there is no chain for {interface}")
             case do.RemoveRoute(interface=interface, prefix=prefix, metric=metric):
-                if HostRoute(prefix, interface, metric) not in self.routes:
-                    raise RefusedError(f"there is no route {prefix}")
-                self.routes.discard(HostRoute(prefix, interface, metric))
+                self._remove_route(prefix, interface, metric)
             case do.AddRoute():
                 self._add_route(operation)
             case do.CreateLink():
@@ -154,9 +152,15 @@ class SimulatedKernel:
     def _add_route(self, wanted: do.AddRoute) -> None:
         if not self._link(wanted.interface).up:
             raise RefusedError(f"{wanted.interface} is down")
-        if any(route.prefix == wanted.prefix and route.metric == ROUTE_METRIC for route in self.routes):
+        if any(route.prefix == wanted.prefix and route.metric == wanted.metric for route in self.routes):
             raise RefusedError(f"a route to {wanted.prefix} exists")
-        self.routes.add(HostRoute(wanted.prefix, wanted.interface, ROUTE_METRIC))
+        self.routes.add(HostRoute(wanted.prefix, wanted.interface, wanted.metric, wanted.gateway))
+
+    def _remove_route(self, prefix: Prefix, interface: str, metric: int) -> None:
+        found = {it for it in self.routes if (it.prefix, it.interface, it.metric) == (prefix, interface, metric)}
+        if not found:
+            raise RefusedError(f"there is no route {prefix}")
+        self.routes -= found
 
     def _name(self, index: int) -> str:
         for link in self.links.values():

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
 from vmfabric.contract.addresses import Community, Family, Prefix
-from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.dataplane import (
+    FORWARD_METRIC,
+    LOCAL_PREFERENCE,
+    PREFERRED_LOCAL_PREFERENCE,
+    PREFERRED_METRIC,
+    ROUTE_METRIC,
+)
 from vmfabric.contract.desired import DesiredNode
 
 GROUP = "vmfabric"
@@ -19,6 +25,13 @@ INWARD = f"route-map {GROUP}-in deny 10"
 PEER_GROUP = f"neighbor {GROUP} peer-group"
 
 _FAMILIES = (Family.IPV4, Family.IPV6)
+
+_PREFERENCES = {
+    ROUTE_METRIC: LOCAL_PREFERENCE,
+    FORWARD_METRIC: LOCAL_PREFERENCE,
+    PREFERRED_METRIC: PREFERRED_LOCAL_PREFERENCE,
+}
+"""The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 
 
 def wanted(node: DesiredNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
@@ -64,15 +77,14 @@ def _kind(community: Community) -> str:
 def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
     word = "ip" if family is Family.IPV4 else "ipv6"
     community = node.community[family]
-    inward = f"route-map {kernel_map(family)} permit 10"
-    yield Line(TOP, inward)
-    for text in (
-        f"match {word} address prefix-list {GROUP}-{family}",
-        f"match metric {ROUTE_METRIC}",
-        f"set {_kind(community)} {community}",
-        "set metric 0",
-    ):
-        yield Line((inward,), text)
+    for number, (metric, preference) in enumerate(_PREFERENCES.items(), start=1):
+        inward = f"route-map {kernel_map(family)} permit {10 * number}"
+        yield Line(TOP, inward)
+        yield Line((inward,), f"match {word} address prefix-list {GROUP}-{family}")
+        yield Line((inward,), f"match metric {metric}")
+        yield Line((inward,), f"set {_kind(community)} {community}")
+        yield Line((inward,), f"set local-preference {preference}")
+        yield Line((inward,), "set metric 0")
     outward = f"route-map {GROUP}-out-{family} permit 10"
     yield Line(TOP, outward)
     yield Line((outward,), f"match {_kind(community)} {GROUP}-{family} exact-match")

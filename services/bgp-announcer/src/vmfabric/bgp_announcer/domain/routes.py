@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vmfabric.contract.addresses import Community, HostAddress, Prefix
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.route import AnnouncedRoute, BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
 
@@ -13,6 +14,7 @@ class Route:
     """A prefix that this node itself brings into BGP."""
 
     communities: tuple[Community, ...]
+    local_preference: int
     advertised_to: frozenset[HostAddress]
 
 
@@ -34,18 +36,25 @@ def answer(
 ) -> RouteAnnounced | RouteWithdrawn | None:
     """The fact that is true of the VM now, if it is the one that is wanted."""
     who = {"cluster": desired.cluster, "vm": desired.vm, "node": desired.node, "generation": desired.generation}
-    if desired.presence is not Presence.ROUTED:
+    if not desired.presence.is_announced:
         is_gone = all(found[prefix] is None for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
+    preference = PREFERRED_LOCAL_PREFERENCE if desired.presence is Presence.PREFERRED else LOCAL_PREFERENCE
     routes: list[AnnouncedRoute] = []
     for prefix in desired.prefixes():
         route = found[prefix]
         having = tuple(address for address in reflectors if route and address in route.advertised_to)
-        if route is None or not having:
+        if route is None or not having or route.local_preference != preference:
             return None
         missing = tuple(address for address in reflectors if address not in having)
         routes.append(
-            AnnouncedRoute(prefix=prefix, communities=route.communities, reflectors=having, missing=missing)
+            AnnouncedRoute(
+                prefix=prefix,
+                communities=route.communities,
+                local_preference=route.local_preference,
+                reflectors=having,
+                missing=missing,
+            )
         )
     return RouteAnnounced.model_validate({**who, "routes": tuple(routes)})
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vmfabric.bgp_announcer.domain.routes import Route, Session
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
 
 
@@ -20,6 +21,7 @@ class _Communities(_Shown):
 
 class _Path(_Shown):
     sourced: bool = False
+    local_preference: int = Field(default=LOCAL_PREFERENCE, alias="locPrf")
     community: _Communities = _Communities()
     large_community: _Communities = Field(default=_Communities(), alias="largeCommunity")
 
@@ -49,7 +51,8 @@ def route(text: str) -> Route | None:
     own = next((path for path in shown.paths if path.sourced), None)
     if own is None:
         return None
-    return Route((*own.community.list, *own.large_community.list), frozenset(shown.advertised_to))
+    communities = (*own.community.list, *own.large_community.list)
+    return Route(communities, own.local_preference, frozenset(shown.advertised_to))
 
 
 def sessions(text: str) -> Mapping[HostAddress, Session]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 
-from vmfabric.contract.addresses import Prefix
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.node_agent.domain.antispoof import Ruleset
 
 InterfaceAddress = IPv4Interface | IPv6Interface
@@ -45,6 +45,8 @@ class HostRoute:
     prefix: Prefix
     interface: str
     metric: int
+    gateway: HostAddress | None = None
+    """None: the interface is the VM's."""
 
 
 @dataclass(frozen=True, slots=True)

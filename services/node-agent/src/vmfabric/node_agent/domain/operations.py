@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
-from vmfabric.contract.addresses import Mac, Prefix
+from vmfabric.contract.addresses import HostAddress, Mac, Prefix
+from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
 from vmfabric.node_agent.domain.antispoof import TABLE, Guard, GuardState
@@ -28,6 +29,7 @@ class Stage(IntEnum):
     GUARD = 9
     SET_UP = 10
     ADD_ROUTE = 11
+    RETIRE_ROUTE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,16 @@ class RemoveRoute(_OfPort):
 
     def __str__(self) -> str:
         return f"remove route {self.prefix} from {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RetireRoute(RemoveRoute):
+    """The same, once its successor stands: the VM has a route at every moment."""
+
+    stage: ClassVar[Stage] = Stage.RETIRE_ROUTE
+
+    def __str__(self) -> str:
+        return f"remove route {self.prefix} from {self.interface}, metric {self.metric}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +261,19 @@ class SetUp(_OfPort):
 
 @dataclass(frozen=True, slots=True)
 class AddRoute(_OfPort):
-    """Route an address of the VM to its port, with our protocol number and metric."""
+    """Route an address of the VM, with our protocol number and a metric that says the preference."""
 
     stage: ClassVar[Stage] = Stage.ADD_ROUTE
 
     prefix: Prefix
+    metric: int
+    gateway: HostAddress | None
+    """The node that the guest has left for; None: to the VM's port."""
 
     def __str__(self) -> str:
-        return f"add route {self.prefix} to {self.interface}"
+        way = "" if self.gateway is None else f" via {self.gateway}"
+        preference = "" if self.metric == ROUTE_METRIC else f", metric {self.metric}"
+        return f"add route {self.prefix}{way} to {self.interface}{preference}"
 
 
 GuardOperation = LoadTable | LoadGuard | RemoveGuard

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vmfabric.contract.addresses import Family, Prefix
-from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
 from vmfabric.node_agent.domain.antispoof import GuardState
+from vmfabric.node_agent.domain.forwarding import wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, LINK_GROUP, NODE_SYSCTLS, Port, port_of
 
@@ -142,7 +142,9 @@ def _port(port: Port, actual: Actual, routes: _Routes, marked: Link | None) -> I
     found = actual.ruleset.guards.get(port.interface)
     unwanted = link is not None and link.kind != port.kind
     present = routes.concerning(port)
-    yield from _surplus_routes(port, present)
+    wanted = wanted_routes(port, actual.links.values())
+    stays = port.presence is not Presence.ABSENT and named is not None and not unwanted
+    yield from _surplus_routes(port, present, wanted, stays=stays)
     if port.presence is Presence.ABSENT:
         yield from _removal(port, link, found)
     elif link is None or unwanted:
@@ -157,7 +159,7 @@ def _port(port: Port, actual: Actual, routes: _Routes, marked: Link | None) -> I
             yield do.LoadGuard(port.vm, port.interface, port.guard, found)
         if not link.up:
             yield do.SetUp(port.vm, port.interface)
-    yield from _missing_routes(port, present if named is not None and not unwanted else frozenset())
+    yield from _missing_routes(port, present if stays else frozenset(), wanted)
 
 
 def _renaming(port: Port, link: Link) -> Iterator[do.Operation]:
@@ -171,20 +173,23 @@ def _once_renamed(link: Link) -> Link:
     return replace(link, up=False, addresses=frozenset(it for it in link.addresses if it.version == 4))
 
 
-def _surplus_routes(port: Port, present: frozenset[HostRoute]) -> Iterator[do.Operation]:
-    for route in sorted(present - _wanted_routes(port), key=str):
-        yield do.RemoveRoute(port.vm, route.interface, route.prefix, route.metric)
+def _surplus_routes(
+    port: Port, present: frozenset[HostRoute], wanted: frozenset[HostRoute], *, stays: bool
+) -> Iterator[do.Operation]:
+    # The kernel takes no second route of the same metric; where the metrics differ, the new one comes first.
+    have = {(route.prefix, route.metric) for route in wanted}
+    replaced = {route.prefix for route in wanted} if stays else frozenset()
+    for route in sorted(present - wanted, key=str):
+        can_wait = route.prefix in replaced and (route.prefix, route.metric) not in have
+        remove = do.RetireRoute if can_wait else do.RemoveRoute
+        yield remove(port.vm, route.interface, route.prefix, route.metric)
 
 
-def _missing_routes(port: Port, present: frozenset[HostRoute]) -> Iterator[do.Operation]:
-    for route in sorted(_wanted_routes(port) - present, key=str):
-        yield do.AddRoute(port.vm, port.interface, route.prefix)
-
-
-def _wanted_routes(port: Port) -> frozenset[HostRoute]:
-    if port.presence is not Presence.ROUTED:
-        return frozenset()
-    return frozenset(HostRoute(prefix, port.interface, ROUTE_METRIC) for prefix in port.prefixes)
+def _missing_routes(
+    port: Port, present: frozenset[HostRoute], wanted: frozenset[HostRoute]
+) -> Iterator[do.Operation]:
+    for route in sorted(wanted - present, key=str):
+        yield do.AddRoute(port.vm, route.interface, route.prefix, route.metric, route.gateway)
 
 
 def _removal(port: Port, link: Link | None, found: GuardState | None) -> Iterator[do.Operation]:

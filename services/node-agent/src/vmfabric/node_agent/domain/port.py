@@ -56,6 +56,8 @@ class Port:
     prefixes: frozenset[Prefix]
     """The VM's own, which are routed here."""
     presence: Presence
+    toward: tuple[HostAddress, ...]
+    """Addresses of the node that the guest has left for."""
     generation: int
 
     @property
@@ -89,6 +91,7 @@ def port_of(desired: DesiredVm) -> Port:
         ),
         prefixes=frozenset(desired.prefixes()),
         presence=desired.presence,
+        toward=desired.toward,
         generation=desired.generation,
     )
 

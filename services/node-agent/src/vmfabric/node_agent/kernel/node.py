@@ -13,7 +13,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.actual import Actual, HostRoute
 from vmfabric.node_agent.domain.antispoof import Ruleset
 from vmfabric.node_agent.domain.port import NODE_SYSCTLS
 from vmfabric.node_agent.kernel import addresses, links, nftables, routes, sysctls
@@ -161,8 +161,8 @@ class NodeKernel:
                 addresses.add(netlink, interface, address)
             case do.SetUp(interface=interface):
                 links.change(netlink, interface, state="up")
-            case do.AddRoute(interface=interface, prefix=prefix):
-                routes.add(netlink, interface, prefix)
+            case do.AddRoute(interface=interface, prefix=prefix, metric=metric, gateway=gateway):
+                routes.add(netlink, HostRoute(prefix, interface, metric, gateway))
             case do.LoadTable() | do.LoadGuard() | do.RemoveGuard():
                 raise RuntimeError(f"{operation} belongs in a transaction with its like")
             case _:

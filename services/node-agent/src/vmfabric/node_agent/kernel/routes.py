@@ -3,11 +3,11 @@
 import socket
 import struct
 from collections.abc import Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from vmfabric.contract.addresses import Prefix
-from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
+from vmfabric.contract.dataplane import KERNEL_PROTOCOL
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.kernel.dump import Dump, Entry
 from vmfabric.node_agent.kernel.netlink import Netlink
@@ -15,10 +15,12 @@ from vmfabric.node_agent.kernel.netlink import Netlink
 _MAIN_TABLE = 254
 _SCOPE_LINK = 253
 _SCOPE_UNIVERSE = 0
+_SCOPE_NOWHERE = 255
+"""In a deletion: of any scope."""
 _RTM_GETROUTE = 26
 _MESSAGE = struct.Struct("=BBBBBBBBI")
 _U32 = struct.Struct("=I")
-_DESTINATION, _OIF, _PRIORITY = 1, 4, 6
+_DESTINATION, _OIF, _GATEWAY, _PRIORITY = 1, 4, 5, 6
 
 
 def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
@@ -32,26 +34,28 @@ def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
     )
 
 
-def add(netlink: Netlink, interface: str, prefix: Prefix) -> None:
+def add(netlink: Netlink, route: HostRoute) -> None:
     """An error when somebody has a route to this prefix with this metric already."""
-    netlink.route("add", **_spec(interface, prefix, ROUTE_METRIC))
+    gateway = {} if route.gateway is None else {"gateway": str(route.gateway)}
+    netlink.route("add", **_spec(route), **gateway)
 
 
 def remove(netlink: Netlink, interface: str, prefix: Prefix, metric: int) -> None:
-    """Only the route that has our protocol number."""
-    netlink.route("del", **_spec(interface, prefix, metric))
+    """Only the route that has our protocol number, whatever its gateway."""
+    spec = _spec(HostRoute(prefix, interface, metric))
+    netlink.route("del", **{**spec, "scope": _SCOPE_NOWHERE})
 
 
-def _spec(interface: str, prefix: Prefix, metric: int) -> dict[str, Any]:
-    ipv4 = prefix.version == 4
+def _spec(route: HostRoute) -> dict[str, Any]:
+    ipv4 = route.prefix.version == 4
     return {
         "family": socket.AF_INET if ipv4 else socket.AF_INET6,
-        "dst": str(prefix),
-        "oif": socket.if_nametoindex(interface),
+        "dst": str(route.prefix),
+        "oif": socket.if_nametoindex(route.interface),
         "proto": KERNEL_PROTOCOL,
-        "priority": metric,
+        "priority": route.metric,
         "table": _MAIN_TABLE,
-        "scope": _SCOPE_LINK if ipv4 else _SCOPE_UNIVERSE,
+        "scope": _SCOPE_LINK if ipv4 and route.gateway is None else _SCOPE_UNIVERSE,
     }
 
 
@@ -74,4 +78,5 @@ def _route(entry: Entry, names: Mapping[int, str]) -> HostRoute:
         # A route of several next hops or of none is nobody's port.
         interface=names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else "",
         metric=_U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0,
+        gateway=ip_address(found[_GATEWAY]) if _GATEWAY in found else None,
     )
