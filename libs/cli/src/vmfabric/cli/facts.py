@@ -13,11 +13,15 @@ from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeRetu
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.streams import DEAD_PREFIX
 from vmfabric.contract.vm import (
+    MigrationTimes,
     StepTimes,
     VmDeleted,
     VmDeleteRequested,
     VmDeleting,
     VmFailed,
+    VmMigrated,
+    VmMigrateRequested,
+    VmMigrating,
     VmPlaced,
     VmReady,
     VmRequested,
@@ -27,6 +31,8 @@ from vmfabric.lab.client import KINDS, read
 _COLOURS = {
     VmRequested: "bold cyan",
     VmDeleteRequested: "bold cyan",
+    VmMigrateRequested: "bold cyan",
+    VmMigrated: "bold green",
     VmReady: "bold green",
     VmDeleted: "bold green",
     VmFailed: "bold red",
@@ -98,6 +104,12 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
             return f"generation {event.generation}, {event.mac}"
         case VmReady():
             return f"{_join(a.address for a in event.addresses)}  {_steps(event.steps_ms)}"
+        case VmMigrateRequested():
+            return f"to {event.node or 'any other node'}"
+        case VmMigrating():
+            return f"from {event.source} to {event.target}, generation {event.generation}"
+        case VmMigrated():
+            return f"from {event.source}, {_moved(event.steps_ms)}" if event.steps_ms else "it was there already"
         case VmFailed():
             held = f"; held: {_join(event.held)}" if event.held else ""
             return f"{event.code} at step {event.step}: {event.message}{held}"
@@ -155,6 +167,11 @@ def _first(values: Sequence[str], separator: str) -> str:
     ]
     more = len(values) - len(shown)
     return separator.join(shown) + (f" and {more} more" if more else "")
+
+
+def _moved(steps: MigrationTimes) -> str:
+    moments = ("wired", "running", "announced", "left", "settled")
+    return ", ".join(f"{moment} {duration(getattr(steps, moment) / 1000)}" for moment in moments)
 
 
 def _join(values: Iterable[object]) -> str:

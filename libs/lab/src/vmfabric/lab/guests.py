@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from vmfabric.contract.iface import IfaceReady
+from vmfabric.contract.vm import VmMigrating
 from vmfabric.lab import namespaces
 from vmfabric.lab.programs import run
 from vmfabric.lab.services import HYPERVISOR
@@ -49,8 +52,18 @@ class Guest:
         return f"{self.prefix}.{self.name}"
 
 
+class Move(BaseModel):
+    """The last migration of a guest that this node had a part in."""
+
+    event: VmMigrating
+    released: bool = False
+    """Whether the source has let go of it."""
+
+
 class Records:
-    """What each guest of a node was given, one file each. A file is there as long as its namespace may be."""
+    """What each guest of a node was given, one file each. A file is there as long as its namespace may be. Beside it,
+    the guest's last migration, which outlives the guest: what is said late of the time before is known by it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -74,9 +87,26 @@ class Records:
         draft.write_text(given.model_dump_json())
         draft.rename(self._path(guest))
 
+    def move(self, guest: Guest) -> Move | None:
+        """The last migration of this guest."""
+        try:
+            return Move.model_validate_json(self._move_path(guest).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def put_move(self, guest: Guest, move: Move) -> None:
+        """Remember it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        draft = self._move_path(guest).with_suffix(".draft")
+        draft.write_text(move.model_dump_json())
+        draft.rename(self._move_path(guest))
+
     def remove(self, guest: Guest) -> None:
         """After everything of the guest is gone."""
         self._path(guest).unlink(missing_ok=True)
+
+    def _move_path(self, guest: Guest) -> Path:
+        return self._directory / f"{guest.name}.move"
 
     def _path(self, guest: Guest) -> Path:
         return self._directory / f"{guest.name}.json"
@@ -113,6 +143,12 @@ def has_interface(guest: Guest) -> bool:
     if not namespaces.exists(guest.namespace):
         return False
     return INTERFACE in run("ip", "-n", guest.namespace, "-brief", "link", "show")
+
+
+def unplug(guest: Guest) -> None:
+    """The guest hears and says nothing any more."""
+    if has_interface(guest):
+        run("ip", "-n", guest.namespace, "link", "set", INTERFACE, "down")
 
 
 def plug_in(guest: Guest, interface: str) -> None:

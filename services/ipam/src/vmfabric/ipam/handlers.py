@@ -1,7 +1,7 @@
 """Which event goes to which function."""
 
 from vmfabric.contract.iface import IfaceRemoved
-from vmfabric.contract.vm import VmDeleting, VmPlaced
+from vmfabric.contract.vm import VmDeleting, VmMigrated, VmPlaced
 from vmfabric.ipam.domain.lease import Said, VmKey
 from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.writer import Writer
@@ -19,11 +19,16 @@ class Handlers:
         return (
             Route(VmPlaced, self.vm_placed),
             Route(VmDeleting, self.vm_deleting),
+            Route(VmMigrated, self.vm_migrated),
             Route(IfaceRemoved, self.iface_removed),
         )
 
     async def vm_placed(self, message: Message[VmPlaced]) -> None:
         """Answers `ip.allocated` or `ip.refused`."""
+        await self._writer.hear(_notice(Said.PLACED, message))
+
+    async def vm_migrated(self, message: Message[VmMigrated]) -> None:
+        """The addresses stay with the VM; the node that may let go of them is another one now."""
         await self._writer.hear(_notice(Said.PLACED, message))
 
     async def vm_deleting(self, message: Message[VmDeleting]) -> None:
@@ -36,7 +41,9 @@ class Handlers:
         await self._writer.hear(_notice(Said.REMOVED, message))
 
 
-def _notice(said: Said, message: Message[VmPlaced] | Message[VmDeleting] | Message[IfaceRemoved]) -> Notice:
+def _notice(
+    said: Said, message: Message[VmPlaced] | Message[VmMigrated] | Message[VmDeleting] | Message[IfaceRemoved]
+) -> Notice:
     event = message.event
     wishes = event.addresses if isinstance(event, VmPlaced) else None
     return Notice(said, VmKey(event.cluster, event.vm), event.node, event.generation, message.trace, wishes)

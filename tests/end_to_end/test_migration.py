@@ -1,0 +1,138 @@
+"""A VM moves to the other node while the core pings it."""
+
+import asyncio
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.cluster import Virtualization
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
+from vmfabric.contract.errors import Code
+from vmfabric.contract.route import RouteAnnounced
+from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating
+from vmfabric.lab import faults
+from vmfabric.lab.hosts import run_on
+
+from .conftest import CLUSTER, Address, Cluster, address_of
+
+pytestmark = pytest.mark.lab
+
+_EVERY_SECONDS = "0.01"
+_SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) received")
+
+
+@dataclass
+class Pings:
+    """One every 10 ms, from the core."""
+
+    sent: int = 0
+    received: int = 0
+    text: list[str] = field(default_factory=list)
+
+    @property
+    def lost(self) -> int:
+        return self.sent - self.received
+
+
+@asynccontextmanager
+async def pinged(cluster: Cluster, address: Address) -> AsyncIterator[Pings]:
+    """The counts are there when the block has ended."""
+    pings = Pings()
+    command = ("ip", "netns", "exec", cluster.lab.namespace("core"), "ping", "-n", "-O", "-i", _EVERY_SECONDS)
+    process = await asyncio.create_subprocess_exec(*command, str(address), stdout=subprocess.PIPE)
+    try:
+        yield pings
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = await asyncio.wait_for(process.communicate(), 10)
+    pings.text = output.decode().splitlines()
+    found = _SUMMARY.search(output.decode())
+    assert found is not None, output.decode()[-500:]
+    pings.sent, pings.received = map(int, found.groups())
+
+
+async def migrate(cluster: Cluster, vm: str, node: str | None = None) -> None:
+    body = {"cluster": CLUSTER, "vm": vm} | ({"node": node} if node else {})
+    await cluster.outside.publish("vm.migrate.requested", body)
+
+
+async def migrated(cluster: Cluster, vm: str) -> VmMigrated:
+    return await cluster.outside.wait_for(VmMigrated, vm=vm, unless=VmFailed, seconds=30)
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("virtualization", list(Virtualization))
+async def test_a_vm_moves_and_hardly_a_packet_is_lost(
+    cluster: Cluster, family: Family, virtualization: Virtualization
+) -> None:
+    await cluster.apply(virtualization=virtualization)
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    async with pinged(cluster, address_of(ready, family)) as pings:
+        await asyncio.sleep(0.5)
+        await migrate(cluster, "vm1")
+        moved = await migrated(cluster, "vm1")
+        await asyncio.sleep(0.5)
+    assert (moved.source, moved.node) == ("n1", "n2")
+    assert pings.sent > 50
+    lost = [line for line in pings.text if "no answer" in line]
+    # The guest itself stands still for some milliseconds between its two nodes.
+    assert pings.lost <= 5, f"{pings.lost} of {pings.sent} lost: {lost}"
+    for allocated in ready.addresses:
+        assert str(allocated.address) not in run_on(cluster.lab, "n1", "ip", "-o", "route", "show", "proto", "86")
+    (last,) = cluster.outside.events(RouteAnnounced, vm="vm1", node="n2")[-1:]
+    assert {route.local_preference for route in last.routes} == {LOCAL_PREFERENCE}
+
+
+async def test_a_vm_goes_to_and_fro(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    for node in ("n2", "n1", "n2"):
+        cluster.outside.heard.clear()
+        await migrate(cluster, "vm1", node)
+        moved = await migrated(cluster, "vm1")
+        assert moved.node == node
+        await cluster.reachable(ready)
+
+
+async def test_a_guest_that_never_arrives_leaves_everything_as_it_was(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    faults.kill_service(cluster.lab, "node-agent", "n2")
+    try:
+        await migrate(cluster, "vm1", "n2")
+        await cluster.outside.wait_for(VmMigrating, vm="vm1")
+        await cluster.outside.publish("vm.migrate.requested", {"cluster": CLUSTER, "vm": "vm1", "node": "n2"})
+        conflict = await cluster.failed("vm1")
+        assert (conflict.code, conflict.step) == (Code.CONFLICT, "migrate")
+        cluster.outside.heard.clear()
+        await asyncio.sleep(0)
+        await cluster.reachable(ready)
+    finally:
+        await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n2")
+    # The agent is back before the deadline: what was asked for goes on by itself.
+    await migrated(cluster, "vm1")
+    await cluster.reachable(ready)
+
+
+async def test_a_vm_that_does_not_exist_cannot_move(cluster: Cluster) -> None:
+    await migrate(cluster, "nobody")
+    failed = await cluster.failed("nobody")
+    assert (failed.code, failed.step) == (Code.UNKNOWN_VM, "migrate")
+
+
+async def test_a_delete_after_a_migration_leaves_nothing(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    await cluster.ready("vm1")
+    await migrate(cluster, "vm1", "n2")
+    await migrated(cluster, "vm1")
+    await cluster.delete("vm1")
+    await cluster.no_routes()
