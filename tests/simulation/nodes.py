@@ -200,6 +200,10 @@ class NodeFrr:
         await self._ask()
         return await self._node.frr.routes(prefixes)
 
+    async def selected(self, prefix: Prefix) -> str:
+        await self._ask()
+        return await self._node.frr.selected(prefix)
+
     async def sessions(self) -> Mapping[HostAddress, Session]:
         await self._ask()
         return await self._node.frr.sessions()

@@ -30,7 +30,7 @@ from vmfabric.contract.dataplane import (
 )
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import VmfabricError
-from vmfabric.contract.route import BgpSessionUp, RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes
 from vmfabric.lab.lab import Lab
@@ -177,6 +177,54 @@ async def test_a_route_that_goes_is_withdrawn(node: Node) -> None:
     await node.until(lambda: not node.core(), "the core has none")
 
 
+async def test_a_strangers_better_route_is_said_and_so_is_its_end(node: Node) -> None:
+    vm, prefix = a_vm(), "198.51.100.7/32"
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    node.ip("route", "add", "blackhole", prefix, "proto", "static")
+    await node.until(lambda: bool(node.bus.of(RouteLost)), "lost")
+    lost = node.bus.of(RouteLost)
+    assert isinstance(lost[0], RouteLost)
+    assert [str(route.prefix) for route in lost[0].routes] == [prefix]
+    assert "metric 0, through" in lost[0].routes[0].selected
+    node.bus.facts.clear()
+    node.ip("route", "del", "blackhole", prefix, "proto", "static")
+    await node.announced(vm)
+    await node.until(lambda: prefix in node.core(), "the core has it again")
+    assert not node.bus.of(RouteLost)
+
+
+async def test_a_route_is_announced_at_once_although_its_pool_is_new(node: Node) -> None:
+    node.view.configure(a_node(), (ip_network("192.0.2.0/24"),))
+    await node.announcer.step(ALL)
+    vm = a_vm()
+    node.route(vm)
+    node.view.configure(a_node())
+    node.view.want(vm)
+    begun = time.monotonic()
+    await node.announced(vm)
+    assert time.monotonic() - begun < 3, "FRR's own delay is 5 s"
+
+
+async def test_an_empty_frr_proves_no_withdrawal(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    node.view.want(a_vm(presence=Presence.WIRED))
+    run(
+        "vtysh", "-N", node.lab.namespace("n1"), "-d", "bgpd", "-c", "configure terminal", "-c", "no router bgp 65000"
+    )
+    assert (await node.frr.routes(vm.prefixes()))[vm.prefixes()[0]] is None
+    await node.announcer.step(Dirty(frozenset({vm.vm}), all=False))
+    assert not node.bus.of(RouteWithdrawn)
+    await node.until(lambda: "198.51.100.7/32" in node.core(), "it is there as long as the kernel has it")
+    assert not node.bus.of(RouteWithdrawn)
+    node.unroute(vm)
+    await node.until(lambda: bool(node.bus.of(RouteWithdrawn)), "withdrawn")
+
+
 async def test_a_preferred_route_becomes_normal_without_a_gap(node: Node) -> None:
     vm, prefix = a_vm(presence=Presence.PREFERRED), "198.51.100.7/32"
     node.view.want(vm)
@@ -270,6 +318,10 @@ async def test_changes_of_community_pools_and_reflectors_reset_no_session(node: 
 
     await node.until(has_the_new_community, "the new community", 20)
     assert all(seen), "the route was never away"
+    await node.until(lambda: len(node.bus.of(RouteAnnounced)) > 1, "said again")
+    fact = node.bus.of(RouteAnnounced)[-1]
+    assert isinstance(fact, RouteAnnounced)
+    assert [route.communities for route in fact.routes] == [("65000:101",), ("65000:601",)]
     reflectors = (*changed.reflectors, Reflector(address=parse_host("10.0.0.13"), asn=65000))
     node.view.configure(a_node(reflectors=reflectors))
     await node.until(lambda: "10.0.0.13" in node.established(), "a third neighbour")
@@ -326,6 +378,11 @@ async def test_an_frr_that_was_killed_is_configured_again(node: Node) -> None:
     with pytest.raises(FrrError):
         await node.frr.running()
     node.bus.facts.clear()
+    await node.announcer.look_at_sessions()
+    down = node.bus.of(BgpSessionDown)
+    assert [it.reason for it in down if isinstance(it, BgpSessionDown)] == [
+        "bgpd of this node does not run: start FRR"
+    ] * 2
     frr.start_daemon(node.lab.topology, router, "bgpd", node.directory / "frr.log")
     await node.until(lambda: len(node.bus.of(BgpSessionUp)) == 2, "both sessions again")
     await node.until(lambda: "198.51.100.7/32" in node.core(), "announced again")

@@ -10,7 +10,7 @@ from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
-from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.streams import DEAD_PREFIX
 from vmfabric.contract.vm import (
     MigrationTimes,
@@ -131,6 +131,8 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
             return f"put back for {_first(event.vms, ', ') or 'the node'}: {_first(event.repaired, '; ')}"
         case RouteAnnounced():
             return _announced(event)
+        case RouteLost():
+            return "; ".join(route.selected for route in event.routes)
         case BgpSessionUp():
             return f"with {event.reflector}"
         case BgpSessionDown():

@@ -35,6 +35,29 @@ class RouteAnnounced(Fact):
     routes: tuple[AnnouncedRoute, ...]
 
 
+class LostRoute(Part):
+    """One prefix that FRR should bring into BGP and does not."""
+
+    prefix: Prefix
+    selected: str
+    """The route that FRR's zebra prefers for it, or that there is none."""
+
+
+class RouteLost(Fact):
+    """Prefixes of a VM that was announced have been missing in FRR for seconds, and nothing of ours explains it.
+
+    `route.announced` is said again when they are back.
+    """
+
+    subject_template: ClassVar[Template] = Template("route.lost", VM_ON_NODE)
+
+    cluster: ClusterName
+    vm: VmName
+    node: NodeName
+    generation: Annotated[int, Field(ge=1)]
+    routes: tuple[LostRoute, ...]
+
+
 class RouteWithdrawn(Fact):
     """FRR on this node advertises no prefix of the VM, read back from FRR."""
 

@@ -11,7 +11,7 @@ from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event, Fact, RequestEvent
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
-from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.vm import (
     VmDeleted,
     VmDeleteRequested,
@@ -44,6 +44,7 @@ FACTS: tuple[type[Fact], ...] = (
     IfaceRemoved,
     IfaceDrifted,
     RouteAnnounced,
+    RouteLost,
     RouteWithdrawn,
     BgpSessionUp,
     BgpSessionDown,

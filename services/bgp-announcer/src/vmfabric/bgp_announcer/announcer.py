@@ -1,31 +1,33 @@
 """Keeps FRR as it should be, and says what it proves to advertise."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 from prometheus_client import Counter, Gauge
 from pydantic import BaseModel
 
-from vmfabric.bgp_announcer.domain.configuration import wanted
+from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
 from vmfabric.bgp_announcer.domain.plan import plan
-from vmfabric.bgp_announcer.domain.routes import answer, session_changes
-from vmfabric.bgp_announcer.ports import Frr, FrrError
-from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.bgp_announcer.domain.routes import Found, Session, answer, lost, session_changes
+from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
+from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import VmName
-from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
+from vmfabric.contract.route import LostRoute, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import DesiredView, Revised
 from vmfabric.runtime.message import Publisher
 from vmfabric.runtime.snapshot import Confirmations, Confirmed, load, save
 
-_SETTLE_SECONDS = 12.0
-"""More than twice FRR's route-map delay-timer of 5 s."""
+_SETTLE_SECONDS = 4.0 * ROUTE_MAP_DELAY
+_PROOF_SECONDS = 1.0
+"""So long after a change of its configuration FRR may not have taken the kernel's routes yet."""
+_LOST_SECONDS = 5.0
 _FIRST_LOOK = 0.015
 _LONGEST_LOOK = 1.0
 
@@ -35,7 +37,7 @@ _changes = Counter("vmfabric_frr_changes", "Lines of configuration entered into 
 _up = Gauge("vmfabric_bgp_sessions_up", "Established sessions with reflectors")
 
 
-Fact = RouteAnnounced | RouteWithdrawn
+Fact = RouteAnnounced | RouteWithdrawn | RouteLost
 
 
 class _Sessions(BaseModel):
@@ -54,6 +56,7 @@ class Announcer:
         confirmations: Confirmations,
         sessions: Path,
         clock: Clock,
+        audit_seconds: float = 10.0,
     ) -> None:
         self._view = view
         self._frr = frr
@@ -62,9 +65,13 @@ class Announcer:
         self._sessions_file = sessions
         self._sessions = dict((load(sessions, _Sessions) or _Sessions()).up)
         self._unsettled: set[VmName] = set()
+        self._audited: set[VmName] = set()
         self._said: dict[VmName, Fact] = {}
         self._looks: dict[VmName, int] = {}
+        self._missing_since: dict[VmName, float] = {}
         self._clock = clock
+        self._audit_seconds = audit_seconds
+        self._audited_at = clock.monotonic()
         # A predecessor may have changed the configuration just before it ended.
         self._changed_at = clock.monotonic()
         self._turn = asyncio.Lock()
@@ -74,14 +81,12 @@ class Announcer:
         async with self._turn:
             if not self._view.complete or self._view.node is None:
                 return Again()
+            if dirty.all or self._awaits_withdrawal():
+                await self._configure(self._view.node.value)
             if dirty.all:
-                await self._configure()
                 self._forget_gone()
-            looked_at = [
-                revised
-                for name, revised in self._view.vms.items()
-                if name in self._unsettled or not self._confirmations.is_confirmed(revised)
-            ]
+                self._audit()
+            looked_at = [revised for revised in self._view.vms.values() if self._is_open(revised)]
             waiting = await self._prove(looked_at)
             self._confirmations.save()
             return Again(frozenset(waiting), after=self._pause(waiting))
@@ -93,7 +98,7 @@ class Announcer:
             if node is None:
                 return False
             ours = set(self._reflectors())
-            now = {peer: session for peer, session in (await self._frr.sessions()).items() if peer in ours}
+            now = {peer: session for peer, session in (await self._found_sessions()).items() if peer in ours}
             changes = session_changes(node.value.cluster, node.value.node, self._sessions, now)
             _up.set(sum(session.is_established for session in now.values()))
             if not changes:
@@ -106,28 +111,51 @@ class Announcer:
             self._unsettled |= set(self._view.vms)
             return True
 
-    async def _configure(self) -> None:
-        node, pools = self._view.node, self._view.pools
-        if node is None:
-            return
-        should = wanted(node.value, pools.value.prefixes if pools else ())
+    async def _found_sessions(self) -> Mapping[HostAddress, Session]:
+        try:
+            return await self._frr.sessions()
+        except FrrDownError as error:
+            return {peer: Session(is_established=False, reason=error.sentence) for peer in self._sessions}
+
+    async def _configure(self, node: DesiredNode) -> None:
+        pools = self._view.pools
+        should = wanted(node, pools.value.prefixes if pools else ())
         tidy = self._clock.monotonic() - self._changed_at > _SETTLE_SECONDS
-        changes = plan(should, await self._frr.running(), node.value.asn, tidy=tidy)
+        changes = plan(should, await self._frr.running(), node.asn, tidy=tidy)
         if not changes:
             return
         self._changed_at = self._clock.monotonic()
+        self._unsettled |= set(self._view.vms)
         log.info("frr.configure", lines=len(changes), first=[str(change) for change in changes[:3]])
         _changes.inc(len(changes))
         await self._frr.configure(changes)
-        left = plan(should, await self._frr.running(), node.value.asn, tidy=tidy)
+        left = plan(should, await self._frr.running(), node.asn, tidy=tidy)
         refused = [str(change) for change in left if change in changes]
         if refused:
             raise FrrError(Code.INTERNAL, f"FRR took these lines without a word and does not show them: {refused}")
 
+    def _awaits_withdrawal(self) -> bool:
+        """An FRR that has just started has no route only because it is not configured yet."""
+        return any(
+            not revised.value.presence.is_announced and not self._confirmations.is_confirmed(revised)
+            for revised in self._view.vms.values()
+        )
+
+    def _audit(self) -> None:
+        """From time to time what has been proven is looked at again."""
+        now = self._clock.monotonic()
+        if now - self._audited_at >= self._audit_seconds:
+            self._audited_at = now
+            self._audited = set(self._view.vms)
+
+    def _is_open(self, revised: Revised[DesiredVm]) -> bool:
+        vm = revised.value.vm
+        return vm in self._unsettled or vm in self._audited or not self._confirmations.is_confirmed(revised)
+
     async def _prove(self, looked_at: Sequence[Revised[DesiredVm]]) -> list[VmName]:
         """Publish what FRR proves; returns the VMs that have to be looked at again."""
         found = await self._frr.routes([prefix for revised in looked_at for prefix in revised.value.prefixes()])
-        facts = [(revised, answer(revised.value, found, self._reflectors())) for revised in looked_at]
+        facts = [(revised, self._answer(revised.value, found)) for revised in looked_at]
         # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and the loop's next time-out
         # would end the loop.
         said = await asyncio.gather(
@@ -137,12 +165,44 @@ class Announcer:
             if error is not None:
                 raise error
         waiting = [revised.value.vm for revised, fact in facts if not self._is_settled(fact)]
-        self._unsettled -= {revised.value.vm for revised in looked_at} - set(waiting)
+        seen = {revised.value.vm for revised in looked_at}
+        self._unsettled -= seen
+        self._audited -= seen
+        self._unsettled |= set(waiting)
+        for revised in looked_at:
+            await self._notice_loss(revised, lost(revised.value, found))
         return waiting
+
+    def _answer(self, desired: DesiredVm, found: Found) -> Fact | None:
+        fact = None if self._view.node is None else answer(desired, found, self._view.node.value)
+        is_proof = self._clock.monotonic() - self._changed_at > _PROOF_SECONDS
+        return fact if is_proof or not isinstance(fact, RouteWithdrawn) else None
+
+    async def _notice_loss(self, revised: Revised[DesiredVm], prefixes: Sequence[Prefix]) -> None:
+        """What was announced, and is not in FRR any more, is said once."""
+        desired, now = revised.value, self._clock.monotonic()
+        if not prefixes or not self._confirmations.is_confirmed(revised):
+            self._missing_since.pop(desired.vm, None)
+            return
+        if now - self._missing_since.setdefault(desired.vm, now) < _LOST_SECONDS:
+            return
+        routes = tuple([LostRoute(prefix=it, selected=await self._frr.selected(it)) for it in prefixes])
+        fact = RouteLost(
+            cluster=desired.cluster, vm=desired.vm, node=desired.node, generation=desired.generation, routes=routes
+        )
+        await self._publisher.publish(fact, desired.trace())
+        # So that its return is news, after a restart too.
+        self._confirmations.forget(desired.vm)
+        self._said[desired.vm] = fact
+        log.warning("route.lost", vm=desired.vm, cluster=desired.cluster, node=desired.node,
+                    generation=desired.generation, selected=[route.selected for route in routes])  # fmt: skip
 
     async def _say(self, revised: Revised[DesiredVm], fact: Fact) -> None:
         vm = revised.value.vm
-        if self._confirmations.is_confirmed(revised) and self._said.get(vm) == fact:
+        # What an audit finds as confirmed by an earlier process has been said by that.
+        known = self._said.get(vm, fact if vm in self._audited and vm not in self._unsettled else None)
+        if self._confirmations.is_confirmed(revised) and known == fact:
+            self._said[vm] = fact
             return
         if _is_news(revised.value, self._confirmations.last(vm)):
             await self._publisher.publish(fact, revised.value.trace())
@@ -165,6 +225,7 @@ class Announcer:
     def _forget_gone(self) -> None:
         for vm in set(self._said) - set(self._view.vms):
             del self._said[vm]
+            self._missing_since.pop(vm, None)
             self._confirmations.forget(vm)
         self._unsettled &= set(self._view.vms)
 

@@ -52,6 +52,7 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
         confirmations=Confirmations(directory / "confirmed.json"),
         sessions=directory / "sessions.json",
         clock=service.clock,
+        audit_seconds=settings.audit_seconds,
     )
     loop = Loop(announcer.step, resync=settings.resync_seconds)
 

@@ -14,6 +14,10 @@ class FrrError(VmfabricError):
     """FRR did not answer, or not as it should; nothing is known of what it has."""
 
 
+class FrrDownError(FrrError):
+    """bgpd does not run."""
+
+
 class Frr(Protocol):
     """The FRR of this node. A read that fails is an FrrError, never an empty answer."""
 
@@ -29,6 +33,10 @@ class Frr(Protocol):
         """What it says of each of these prefixes."""
         ...
 
+    async def selected(self, prefix: Prefix) -> str:
+        """In words, the route that zebra prefers for this very prefix."""
+        ...
+
     async def sessions(self) -> Mapping[HostAddress, Session]:
-        """Its neighbours."""
+        """Its neighbours. FrrDownError when bgpd does not run, so that there is no session at all."""
         ...

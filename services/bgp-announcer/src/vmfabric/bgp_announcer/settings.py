@@ -14,5 +14,7 @@ class AnnouncerSettings(NodeSettings):
     """FRR's `-N`; None for the FRR of the system."""
     resync_seconds: float = Field(default=3.0, gt=0)
     """How often FRR's configuration is compared with the desired one."""
+    audit_seconds: float = Field(default=10.0, gt=0)
+    """How often the routes that have been announced are looked for in FRR again; 0.2 ms for each."""
     session_seconds: float = Field(default=1.0, gt=0)
     """How often the sessions are looked at."""

@@ -61,6 +61,11 @@ class SimulatedFrr:
             for prefix in prefixes
         }
 
+    async def selected(self, prefix: Prefix) -> str:
+        """The kernel's route, or none."""
+        metric = self._kernel().get(prefix)
+        return f"FRR knows no route to {prefix}" if metric is None else f"a kernel route of metric {metric}"
+
     def local_preference(self, prefix: Prefix) -> int:
         """What the reflectors hear of it."""
         return int(self._set_by_map(Family.of(prefix), self._kernel()[prefix], "set local-preference")[0])

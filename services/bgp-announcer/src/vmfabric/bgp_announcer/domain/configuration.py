@@ -21,6 +21,9 @@ from vmfabric.contract.desired import DesiredNode
 GROUP = "vmfabric"
 """Our peer group, and the first part of the name of every list and route-map of ours."""
 
+ROUTE_MAP_DELAY = 1
+"""Seconds until FRR applies a changed list or route-map to the routes it has; its default is 5."""
+
 INWARD = f"route-map {GROUP}-in deny 10"
 PEER_GROUP = f"neighbor {GROUP} peer-group"
 
@@ -37,6 +40,7 @@ _PREFERENCES = {
 def wanted(node: DesiredNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
     """Every line that FRR should have for vmfabric, in an order in which it can be entered."""
     return (
+        Line(TOP, f"bgp route-map delay-timer {ROUTE_MAP_DELAY}"),
         *(line for family in _FAMILIES for line in _lists(node, family, prefixes)),
         *(line for family in _FAMILIES for line in _route_maps(node, family)),
         Line(TOP, INWARD),

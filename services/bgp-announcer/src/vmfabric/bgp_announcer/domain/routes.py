@@ -1,11 +1,11 @@
 """What FRR says of a route and of its sessions, and what follows for a VM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vmfabric.contract.addresses import Community, HostAddress, Prefix
+from vmfabric.contract.addresses import Community, Family, HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.route import AnnouncedRoute, BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
 
 
@@ -31,20 +31,21 @@ Found = Mapping[Prefix, Route | None]
 """None: FRR has no such prefix of its own."""
 
 
-def answer(
-    desired: DesiredVm, found: Found, reflectors: Sequence[HostAddress]
-) -> RouteAnnounced | RouteWithdrawn | None:
+def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounced | RouteWithdrawn | None:
     """The fact that is true of the VM now, if it is the one that is wanted."""
     who = {"cluster": desired.cluster, "vm": desired.vm, "node": desired.node, "generation": desired.generation}
     if not desired.presence.is_announced:
         is_gone = all(found[prefix] is None for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
+    reflectors = [reflector.address for reflector in node.reflectors]
     preference = PREFERRED_LOCAL_PREFERENCE if desired.presence is Presence.PREFERRED else LOCAL_PREFERENCE
     routes: list[AnnouncedRoute] = []
     for prefix in desired.prefixes():
         route = found[prefix]
         having = tuple(address for address in reflectors if route and address in route.advertised_to)
         if route is None or not having or route.local_preference != preference:
+            return None
+        if node.community[Family.of(prefix)] not in route.communities:
             return None
         missing = tuple(address for address in reflectors if address not in having)
         routes.append(
@@ -57,6 +58,11 @@ def answer(
             )
         )
     return RouteAnnounced.model_validate({**who, "routes": tuple(routes)})
+
+
+def lost(desired: DesiredVm, found: Found) -> tuple[Prefix, ...]:
+    """Prefixes of the VM that FRR should bring into BGP and does not."""
+    return tuple(prefix for prefix in desired.prefixes() if desired.presence.is_announced and found[prefix] is None)
 
 
 def session_changes(

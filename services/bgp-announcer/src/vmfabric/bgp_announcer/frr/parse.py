@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vmfabric.bgp_announcer.domain.routes import Route, Session
 from vmfabric.bgp_announcer.ports import FrrError
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
 
@@ -33,6 +33,19 @@ class _Prefix(_Shown):
     advertised_to: dict[HostAddress, object] = Field(default_factory=dict, alias="advertisedTo")
 
 
+class _Hop(_Shown):
+    address: str | None = Field(default=None, alias="ip")
+    interface: str | None = Field(default=None, alias="interfaceName")
+
+
+class _KernelRoute(_Shown):
+    protocol: str
+    is_selected: bool = Field(default=False, alias="selected")
+    distance: int = 0
+    metric: int = 0
+    hops: tuple[_Hop, ...] = Field(default=(), alias="nexthops")
+
+
 class _Peer(_Shown):
     state: str
     last_reset: str = Field(default="", alias="lastResetDueTo")
@@ -40,6 +53,9 @@ class _Peer(_Shown):
 
 class _Family(_Shown):
     peers: dict[HostAddress, _Peer] = Field(default_factory=dict)
+
+
+_KernelRoutes = TypeAdapter(dict[str, tuple[_KernelRoute, ...]])
 
 
 def route(text: str) -> Route | None:
@@ -53,6 +69,19 @@ def route(text: str) -> Route | None:
         return None
     communities = (*own.community.list, *own.large_community.list)
     return Route(communities, own.local_preference, frozenset(shown.advertised_to))
+
+
+def selected(text: str, prefix: Prefix) -> str:
+    """The answer to `show ip route X/32 json`, in words."""
+    try:
+        shown = _KernelRoutes.validate_json(text)
+    except ValidationError as error:
+        raise FrrError(Code.INTERNAL, f"FRR's answer about a kernel route cannot be read: {error}") from error
+    best = next((route for route in shown.get(str(prefix), ()) if route.is_selected), None)
+    if best is None:
+        return f"FRR knows no route to {prefix}: it is missing in the kernel of this node"
+    hops = " and ".join(" ".join(filter(None, (hop.address, hop.interface))) or "nowhere" for hop in best.hops)
+    return f"FRR prefers a route to {prefix} of protocol {best.protocol}, metric {best.metric}, through {hops}"
 
 
 def sessions(text: str) -> Mapping[HostAddress, Session]:

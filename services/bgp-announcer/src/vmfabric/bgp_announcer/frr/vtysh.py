@@ -11,10 +11,11 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 
 import structlog
 
-from vmfabric.bgp_announcer.ports import FrrError
+from vmfabric.bgp_announcer.ports import FrrDownError, FrrError
 from vmfabric.contract.errors import Code
 
 _ANSWER_SECONDS = 10.0
+_NOT_RUNNING = ("is not running", "failed to connect to any daemons", "connecting to bgpd...failed")
 _LIMIT_BYTES = 64 * 1024 * 1024
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ class Vtysh:
     """The vtysh of one FRR; `pathspace` is FRR's `-N`."""
 
     def __init__(self, pathspace: str | None = None, *, program: str = "vtysh") -> None:
-        self._command = [program, *(["-N", pathspace] if pathspace else []), "-d", "bgpd"]
+        self._command = [program, *(["-N", pathspace] if pathspace else [])]
         self._session: Process | None = None
         self._numbers = itertools.count(1)
         self._turn = asyncio.Lock()
@@ -36,12 +37,17 @@ class Vtysh:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     return await self._asked(question)
             except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-                raise FrrError(
-                    Code.INTERNAL, f"bgpd does not answer {question!r} ({error!r}); is FRR running?"
-                ) from error
+                raise _no_answer(question, error) from error
             finally:
                 if not self._is_whole:
                     await self._close()
+
+    async def ask_zebra(self, question: str) -> str:
+        """The answer of zebra to one `show` command, by a process of its own."""
+        status, output = await self._run("-c", question, daemon="zebra")
+        if status or output.startswith("%"):
+            raise FrrError(Code.INTERNAL, f"zebra does not answer {question!r} (status {status}): {output[-300:]}")
+        return output
 
     async def running_config(self) -> str:
         """What bgpd has. Asked by a process of its own: a session whose bgpd has died answers, with nothing in it."""
@@ -62,9 +68,9 @@ class Vtysh:
             said = "; ".join(complaints) or output.strip()[-500:]
             raise FrrError(Code.INTERNAL, f"FRR did not take a change (status {status}): {said}")
 
-    async def _run(self, *arguments: str) -> tuple[int | None, str]:
+    async def _run(self, *arguments: str, daemon: str = "bgpd") -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
-            *self._command, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+            *self._command, "-d", daemon, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         )
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -98,7 +104,7 @@ class Vtysh:
 
     async def _open(self) -> Process:
         self._session = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, limit=_LIMIT_BYTES,
+            *self._command, "-d", "bgpd", stdin=PIPE, stdout=PIPE, stderr=STDOUT, limit=_LIMIT_BYTES,
             env={**os.environ, "VTYSH_PAGER": "cat"},
         )  # fmt: skip
         return self._session
@@ -111,6 +117,13 @@ class Vtysh:
             await session.wait()
 
 
+def _no_answer(question: str, error: Exception) -> FrrError:
+    said = error.partial.decode(errors="replace") if isinstance(error, asyncio.IncompleteReadError) else str(error)
+    if any(words in said for words in _NOT_RUNNING):
+        return FrrDownError(Code.INTERNAL, "bgpd of this node does not run: start FRR")
+    return FrrError(Code.INTERNAL, f"bgpd does not answer {question!r} ({error!r}); is FRR running?")
+
+
 def _between(text: str, question: str, mark: str) -> str:
     """What stands between the echo of the question and that of the mark."""
     lines = text.splitlines()
@@ -119,7 +132,7 @@ def _between(text: str, question: str, mark: str) -> str:
     if not starts or not ends:
         raise OSError(f"vtysh answered something else: {text[-300:]!r}")
     answer = lines[starts[-1] + 1 : ends[-1]]
-    complaint = next((line for line in answer if line.startswith("%") or line.endswith("is not running")), None)
-    if complaint is not None:
-        raise OSError(complaint)
+    complaints = [line for line in answer if line.startswith(("%", "Warning:")) or line.endswith("is not running")]
+    if complaints:
+        raise OSError("; ".join(complaints))
     return "\n".join(answer)
