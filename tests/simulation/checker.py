@@ -14,12 +14,29 @@ from vmfabric.ipam.domain.lease import State
 from vmfabric.ipam.domain.leasing import Holding
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.node_agent.domain.naming import interface_name
-from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, SetDown
+from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, RetireRoute, SetDown
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import VmKey
 from vmfabric.scheduler.memory_store import Tables
 
-_STEPS_DOWN = (Presence.ROUTED, Presence.WIRED, Presence.ABSENT)
+_MAY_BECOME = {
+    Presence.WIRED: {Presence.PREFERRED, Presence.ABSENT},
+    Presence.PREFERRED: {Presence.ROUTED},
+    Presence.ROUTED: {Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
+    Presence.FORWARDED: {Presence.ABSENT},
+    # A migration was given up, and then the guest runs on the target all the same.
+    Presence.ABSENT: {Presence.PREFERRED},
+}
+"""What the desired state of one generation on one node may say next."""
+_SERVED_AT_HOME = {
+    VmPhase.READY,
+    VmPhase.PREPARING,
+    VmPhase.MOVING,
+    VmPhase.RETURNING,
+    VmPhase.LEAVING,
+    VmPhase.SETTLING,
+}
+"""The phases in which the core's best path leads to the VM's own node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,7 @@ class Checker:
         tables: Tables,
         now: Callable[[], datetime],
         fail: Callable[[str], None],
+        is_shaken: Callable[[], bool],
     ) -> None:
         self._cluster = cluster
         self._nodes = nodes
@@ -47,34 +65,36 @@ class Checker:
         self._tables = tables
         self._now = now
         self._fail = fail
+        self._is_shaken = is_shaken
         self._owners: dict[HostAddress, _Owner] = {}
         self._last_held: dict[HostAddress, datetime] = {}
         """When an address was last owned in ipam, or seen in a kernel or an FRR."""
-        self._highest_generation = 0
-        self._generations: dict[VmName, int] = {}
-        self._wanted: dict[str, tuple[int, int]] = {}
+        self._generations: dict[int, VmName] = {}
+        self._wanted: dict[str, tuple[int, Presence]] = {}
 
     def data_plane(self) -> None:
         """After a change in a kernel or an FRR, and after each commit of ipam."""
         now = self._now()
-        wired: dict[HostAddress, tuple[NodeName, str]] = {}
+        wired: dict[HostAddress, str] = {}
         for name, node in self._nodes.items():
             for address, interface in _wired(node):
                 self._last_held[address] = now
-                known = wired.setdefault(address, (name, interface))
-                if known != (name, interface):
-                    self._fail(f"{address} is wired twice: {known} and {(name, interface)}")
+                if wired.setdefault(address, interface) != interface:
+                    self._fail(f"{address} is wired twice: as {wired[address]} and as {interface}")
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
-        announced: dict[HostAddress, NodeName] = {}
+        announced: dict[tuple[HostAddress, int], NodeName] = {}
         for name, node in self._nodes.items():
             for prefix in node.announced:
-                address = prefix.network_address
+                address, preference = prefix.network_address, node.frr.local_preference(prefix)
                 self._last_held[address] = now
-                if announced.setdefault(address, name) != name:
-                    self._fail(f"{address} is announced by {announced[address]} and by {name}")
+                other = announced.setdefault((address, preference), name)
+                if other != name:
+                    self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
                 if address in wired or not self._rests(address):
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
+        if not self._is_shaken():
+            self._is_served()
 
     def addresses(self) -> None:
         """After each commit of ipam."""
@@ -84,38 +104,64 @@ class Checker:
 
     def records(self) -> None:
         """After each commit of the scheduler, which may make many VMs."""
-        new = {
-            vm: record.generation
+        found = {
+            generation: vm
             for (_, vm), record in self._tables.vms.items()
-            if self._generations.get(vm) != record.generation
+            for generation in (record.generation, *([record.move.generation] if record.move else []))
         }
-        for vm, generation in new.items():
-            if generation <= self._highest_generation:
-                self._fail(f"{vm} gets generation {generation}, though {self._highest_generation} was given already")
-        self._generations |= new
-        self._highest_generation = max([self._highest_generation, *new.values()])
+        highest = max(self._generations, default=0)
+        for generation, vm in found.items():
+            if self._generations.get(generation, vm) != vm:
+                self._fail(f"{vm} has generation {generation}, which was given to {self._generations[generation]}")
+            if generation not in self._generations and generation <= highest:
+                self._fail(f"{vm} gets generation {generation}, though {highest} was given already")
+        self._generations |= found
+        if not self._is_shaken():
+            self._is_served()
 
     def carried_out(self, node: NodeName, operation: Operation) -> None:
         """After each operation of a node-agent: what is ready is repaired, never taken down."""
         if operation.vm is None or not isinstance(operation, (RemoveRoute, SetDown, DeleteLink)):
             return
         record = self._tables.vms.get(VmKey(self._cluster, operation.vm))
-        if record is not None and record.node == node and record.phase is VmPhase.READY:
-            self._fail(f"{operation.vm} is ready, and the node-agent of {node} does: {operation}")
+        is_home = record is not None and record.node == node and record.phase in _SERVED_AT_HOME
+        if record is not None and is_home and not isinstance(operation, RetireRoute):
+            self._fail(f"{operation.vm} is {record.phase}, and the node-agent of {node} does: {operation}")
 
     def kept(self, kept: Kept) -> None:
         """After each message that a stream of the bus keeps: desired state goes forward only."""
         if not kept.subject.startswith(f"{KEY_SUBJECT}{VM_KEY.stem}.") or "KV-Operation" in kept.headers:
             return
         desired = DesiredVm.from_bytes(kept.body)
-        now = (desired.generation, _STEPS_DOWN.index(desired.presence))
-        before = self._wanted.get(kept.subject, now)
-        if now < before:
+        generation, presence = self._wanted.get(kept.subject, (desired.generation, desired.presence))
+        is_next = desired.presence is presence or desired.presence in _MAY_BECOME[presence]
+        if desired.generation < generation or (desired.generation == generation and not is_next):
             self._fail(
-                f"bucket {BUCKET} goes back: {kept.subject} was generation {before[0]} {_STEPS_DOWN[before[1]]}, "
-                f"is generation {now[0]} {desired.presence}"
+                f"bucket {BUCKET} goes back: {kept.subject} was generation {generation} {presence}, "
+                f"is generation {desired.generation} {desired.presence}"
             )
-        self._wanted[kept.subject] = now
+        self._wanted[kept.subject] = (desired.generation, desired.presence)
+
+    def _is_served(self) -> None:
+        """The best of the core's paths to a VM leads to its own node, and there to its port."""
+        for (_, vm), record in self._tables.vms.items():
+            if record.phase not in {*_SERVED_AT_HOME, VmPhase.SWITCHING} or record.desired is None:
+                continue
+            for prefix in record.desired.prefixes():
+                paths = [
+                    (it.frr.local_preference(prefix), name)
+                    for name, it in self._nodes.items()
+                    if prefix in it.announced
+                ]
+                best = max(paths, default=(0, None))[1]
+                if best is not None and record.phase is VmPhase.SWITCHING:
+                    continue
+                route = self._nodes[record.node].leads(prefix)
+                if best != record.node or route is None or route.interface != interface_name(self._cluster, vm):
+                    self._fail(
+                        f"{vm} is {record.phase} on {record.node}, but the core's best path to {prefix} leads to "
+                        f"{best}, and {record.node} sends it to {route and route.interface}"
+                    )
 
     def _rests(self, address: HostAddress) -> bool:
         holding = self._ipam.written_holdings.get(address)
@@ -128,7 +174,8 @@ class Checker:
             return
         if holding.rests_until is not None:
             self._fail(f"{address} is {how}, but released in ipam, by {holding.key.vm}")
-        if holding.node != node:
+        record = self._tables.vms.get(VmKey(*holding.key))
+        if node not in {holding.node, *(record.nodes() if record else ())}:
             self._fail(f"{address} is {how}, but in ipam it is {holding.key.vm}'s on {holding.node}")
         if interface is not None and interface != interface_name(self._cluster, holding.key.vm):
             self._fail(f"{address} is {how}, but in ipam it is {holding.key.vm}'s")
@@ -176,4 +223,5 @@ def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
         for address in addresses:
             yield address, interface
     for route in node.kernel.routes:
-        yield route.prefix.network_address, route.interface
+        if route.gateway is None:
+            yield route.prefix.network_address, route.interface

@@ -67,6 +67,9 @@ EVENTS = (
 )
 """Those that happen at a moment of their own."""
 
+SHAKING = frozenset({Fault.REBOOT, Fault.DRIFT, Fault.FRR_RESTART, Fault.SESSION_DOWN, Fault.CRASH_IN_FRR})
+"""Those that make an announcement go away for a while."""
+
 _CALM_SHARE = 0.1
 _INTENSITIES = (0.0, 0.5, 1.0, 2.0)
 

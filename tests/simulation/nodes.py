@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from simulation.faults import Fault, Faults
@@ -17,10 +17,10 @@ from vmfabric.bgp_announcer.simulated import SimulatedFrr
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import NodeName
-from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.actual import Actual, HostRoute
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
-from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
+from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel, an_uplink
 
 _ZEBRA_LAG = 0.1
 
@@ -66,6 +66,7 @@ class Node:
         self.address = address
         self.directory = directory
         self.kernel = WatchedKernel(faults, self._kernel_changed)
+        self.kernel.uplinks = {"uplink": an_uplink(IPv4Interface(f"{address}/24"))}
         self.frr = SimulatedFrr(lambda: self.seen_by_frr)
         self.frr.up = set(reflectors)
         self.seen_by_frr: Mapping[Prefix, int] = {}
@@ -80,6 +81,11 @@ class Node:
         self._faults = faults
         self._story = story
         self._zebra_is_told = False
+
+    def leads(self, prefix: Prefix) -> HostRoute | None:
+        """Where the kernel sends a packet for it."""
+        routes = [route for route in self.kernel.routes if route.prefix == prefix]
+        return min(routes, key=lambda route: route.metric, default=None)
 
     def reboot(self) -> None:
         """Kernel and FRR start with nothing; the disk stays. Its processes are killed elsewhere."""

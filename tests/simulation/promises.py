@@ -9,13 +9,13 @@ from simulation.services import PHASE_SECONDS, Ground
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.desired import BUCKET, DesiredVm, Presence
 from vmfabric.contract.names import VmName
-from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
+from vmfabric.contract.vm import VmDeleted, VmFailed, VmMigrated, VmReady
 from vmfabric.ipam.domain.lease import State
 from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import VmKey
 
-_ANSWERS = (VmReady, VmFailed, VmDeleted)
+_ANSWERS = (VmReady, VmMigrated, VmFailed, VmDeleted)
 _DEADLINE = 5 * PHASE_SECONDS + 60.0
 """Two phases up, three back, and what redelivery, restarts and a node that is away may add."""
 
@@ -56,6 +56,8 @@ class Promises:
             return
         if stem == VmReady.subject_template.stem:
             self.ready.add(VmReady.model_validate_json(kept.body).generation)
+        if stem == VmMigrated.subject_template.stem:
+            self.ready.add(VmMigrated.model_validate_json(kept.body).generation)
         self.answers[stem] += 1
         if stem == VmFailed.subject_template.stem:
             self.failures.add(VmFailed.model_validate_json(kept.body).code)

@@ -51,6 +51,7 @@ from vmfabric.scheduler.republish import Republish
 from vmfabric.scheduler.sweep import Sweep
 
 PHASE_SECONDS = 30.0
+MOVE_SECONDS = 20.0
 _SWEEP_SECONDS = 2.0
 _REMEMBER = timedelta(days=8)
 _RESYNC_SECONDS = 15.0
@@ -93,7 +94,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         relay = Relay(pool, bus)
         store = SchedulerStore(ground.tables, process, ground.faults, committed=ground.scheduler_committed)
         desk = Desk(store, committed=relay.wake)
-        handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, first=3.0))
+        handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, move=MOVE_SECONDS, first=3.0))
         nodes = Nodes(store, ground.clock, committed=relay.wake, is_listening=lambda: bus.is_connected)
         read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
         republish = Republish(store, read, committed=relay.wake)

@@ -1,7 +1,7 @@
 """The simulation sees what it is there to see: services that are broken on purpose are caught within a few seeds."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -10,11 +10,17 @@ import pytest
 
 from simulation.world import run_seed
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.desired import Presence
 from vmfabric.contract.names import NodeName, ResourceName
 from vmfabric.ipam.domain import lease
 from vmfabric.ipam.domain.lease import Act, Lease, Said, State
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.node_agent import agent
+from vmfabric.node_agent.domain import forwarding, plan
+from vmfabric.node_agent.domain.actual import HostRoute, Link
+from vmfabric.node_agent.domain.port import Port
+from vmfabric.runtime.mirror import Mirror
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
@@ -70,6 +76,26 @@ def facts_without_read_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(agent, "_unfinished", lambda *_: frozenset())
 
 
+def an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """The node-agent acts before it has kept what it acts upon."""
+    patch.setattr(Mirror, "save", lambda _: None)
+
+
+def equal_preference(patch: pytest.MonkeyPatch) -> None:
+    """The target of a migration is announced as its source is."""
+    patch.setattr(forwarding, "PREFERRED_METRIC", ROUTE_METRIC)
+
+
+def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
+    """A migration breaks before it makes."""
+    real = forwarding.wanted_routes
+
+    def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
+        return frozenset() if port.presence is Presence.FORWARDED else real(port, links)
+
+    patch.setattr(plan, "wanted_routes", wanted_routes)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("broken", "seen_as"),
@@ -79,6 +105,9 @@ def facts_without_read_back(patch: pytest.MonkeyPatch) -> None:
         (release_on_the_schedulers_word_alone, "but released in ipam"),
         (no_memory_of_served_requests, "is there though the last that was asked is its removal"),
         (facts_without_read_back, "in ipam|should be"),
+        (an_older_snapshot, "and the node-agent of"),
+        (equal_preference, "both with preference"),
+        (the_source_goes_first, "best path to .* leads to None"),
     ],
 )
 def test_a_broken_service_is_caught(broken: Break, seen_as: str, monkeypatch: pytest.MonkeyPatch) -> None:

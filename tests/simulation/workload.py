@@ -14,8 +14,11 @@ TINY_POOL = "tiny"
 CHOSEN_ADDRESS = ip_address("198.51.100.7")
 
 _SECONDS = 32.0
-_OF_UNKNOWN = ("create", "create", "create", "delete", "invalid")
-_OF_KNOWN = ("create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once")
+_OF_UNKNOWN = ("create", "create", "create", "create", "create", "create", "delete", "delete", "invalid", "migrate")
+_OF_KNOWN = (
+    *("create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once"),
+    *("migrate", "migrate", "migrate", "migrate"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ def _requests(
         vm = random.choice(names)
         kind = random.choice(_OF_KNOWN if vm in last else _OF_UNKNOWN)
         name = {"cluster": cluster, "vm": vm}
+        if kind == "migrate":
+            target = {"node": f"n{random.randint(1, nodes)}"} if random.random() < 0.5 else {}
+            yield _asked(random, at, kind, name | target, "vm.migrate.requested")
+            continue
         body = _body(random, kind, name | _wishes(random, nodes), last.get(vm))
         if kind == "create":
             last[vm] = body

@@ -14,7 +14,8 @@ from random import Random
 from simulation import services
 from simulation.bus_server import Kept, Server
 from simulation.checker import Checker
-from simulation.faults import EVENTS, Fault, Faults
+from simulation.faults import EVENTS, SHAKING, Fault, Faults
+from simulation.hypervisor import Hypervisor
 from simulation.logs import errors_watched, leaves
 from simulation.nodes import Node
 from simulation.plant import CLUSTER, REFLECTORS, plant
@@ -106,7 +107,7 @@ class World:
         )
         checker = Checker(
             cluster=CLUSTER, nodes=self._nodes, ipam=self._ground.ipam, tables=self._ground.tables,
-            now=loop.wall, fail=self.fail,
+            now=loop.wall, fail=self.fail, is_shaken=self._is_shaken,
         )  # fmt: skip
         self._checker = checker
         self._ground.scheduler_committed = checker.records
@@ -114,6 +115,7 @@ class World:
         for node in self._nodes.values():
             node.check = checker.data_plane
             node.carried_out = checker.carried_out
+        self._hypervisor = Hypervisor(self._server, loop, self._random)
         self._supervisors = self._supervise()
 
     def fail(self, sentence: str) -> None:
@@ -122,6 +124,10 @@ class World:
             self._story.tell("WRONG: {0}", sentence)
             self._violation = sentence
             self._is_wrong.set()
+
+    def _is_shaken(self) -> bool:
+        """Whether something has happened that takes routes away whatever the services do."""
+        return any(self._faults.counts[kind] for kind in SHAKING)
 
     def unexpected(self, where: str, error: BaseException | None) -> None:
         """A service has logged an error; only those that follow from a misfortune are expected."""
@@ -188,12 +194,16 @@ class World:
 
     async def _settle(self) -> None:
         deadline = self._loop.now + _SETTLE_SECONDS
-        while left := list(unsettled(self._ground, self._promises)):
+        while left := [*unsettled(self._ground, self._promises), *self._still_moving()]:
             if self._loop.now > deadline:
                 self.fail("; ".join(left))
             await asyncio.sleep(5.0)
         for sentence in self._promises.late():
             self.fail(sentence)
+
+    def _still_moving(self) -> Iterator[str]:
+        if self._hypervisor.copying:
+            yield f"{self._hypervisor.copying} guests are still to arrive somewhere"
 
     async def _be_quiet(self) -> None:
         before = self._writes()
@@ -254,6 +264,7 @@ class World:
         self._story.tell("{0} {1} keeps {2}: {3}", stream, kept.sequence, kept.subject, _Normal(body))
         self._checker.kept(kept)
         if stream == "FACTS":
+            self._hypervisor.kept(kept)
             self._promises.heard(self._loop.now, kept)
 
     def _misfortunes(self) -> Iterator[tuple[Fault, float]]:

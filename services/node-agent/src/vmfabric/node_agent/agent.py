@@ -69,6 +69,8 @@ class Agent:
         for vm in dirty.keys - self._view.vms.keys():
             self._confirmations.forget(vm)
         wanted = dict(self._view.vms)
+        # What is done and said must be known after a crash: an older snapshot would undo it.
+        self._view.save()
         before, after, failures = await self._reconcile([it.value for it in wanted.values()])
         unfinished = _unfinished(after, failures)
         self._report(wanted, after, failures)
@@ -162,9 +164,6 @@ class Agent:
         """Publish what is not confirmed yet. Returns the VMs whose fact could not be published."""
         await self._say_drifts()
         due = [wanted[vm] for vm in self._converged if not self._confirmations.is_confirmed(wanted[vm])]
-        if any(desired.value.presence is Presence.ABSENT for desired in due):
-            # Its addresses are released when this is said: an older snapshot must not wire it again after a crash.
-            self._view.save()
         said = await asyncio.gather(*(self._confirm(desired) for desired in due))
         return frozenset(desired.value.vm for desired, done in zip(due, said, strict=True) if not done)
 

@@ -9,9 +9,26 @@ from typing import assert_never
 from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, InterfaceAddress, Link
 from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
 from vmfabric.node_agent.domain.port import LINK_GROUP, NODE_SYSCTLS, SYSCTLS
+
+
+def an_uplink(address: InterfaceAddress) -> Link:
+    """The link through which a node reaches the others."""
+    return Link(
+        index=1,
+        name="uplink",
+        kind=None,
+        alias=None,
+        alternative_names=frozenset(),
+        group=0,
+        mac="02:00:00:00:00:fe",
+        mtu=1500,
+        up=True,
+        addresses=frozenset({address}),
+        sysctls={},
+    )
 
 
 class RefusedError(Exception):
@@ -23,6 +40,8 @@ class SimulatedKernel:
     """One node's kernel. Its fields may be changed from outside: that is drift."""
 
     links: dict[str, Link] = field(default_factory=dict)
+    uplinks: dict[str, Link] = field(default_factory=dict)
+    """The node's own links."""
     routes: set[HostRoute] = field(default_factory=set)
     sysctls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NODE_SYSCTLS, 0))
     table: bool = False
@@ -53,7 +72,7 @@ class SimulatedKernel:
     def actual(self) -> Actual:
         """What is there now."""
         return Actual(
-            links=dict(self.links),
+            links=self.uplinks | self.links,
             routes=frozenset(self.routes),
             sysctls=dict(self.sysctls),
             ruleset=Ruleset(self.table, dict(self.guards)),
@@ -150,7 +169,7 @@ class SimulatedKernel:
         )
 
     def _add_route(self, wanted: do.AddRoute) -> None:
-        if not self._link(wanted.interface).up:
+        if not (self.uplinks.get(wanted.interface) or self._link(wanted.interface)).up:
             raise RefusedError(f"{wanted.interface} is down")
         if any(route.prefix == wanted.prefix and route.metric == wanted.metric for route in self.routes):
             raise RefusedError(f"a route to {wanted.prefix} exists")
