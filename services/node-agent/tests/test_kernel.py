@@ -55,6 +55,21 @@ async def test_every_step_of_a_vms_life_takes_one_pass(kernel: NodeKernel, virtu
         assert written() == before
 
 
+async def test_every_step_of_a_migration_takes_one_pass(node: Any, kernel: NodeKernel) -> None:
+    node.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "switch")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    node.run("ip", "link", "set", "uplink", "up")
+    node.run("ip", "link", "set", "switch", "up")
+    for presence in (
+        *(Presence.WIRED, Presence.PREFERRED, Presence.ROUTED),
+        *(Presence.FORWARDED, Presence.ROUTED, Presence.FORWARDED, Presence.ABSENT),
+    ):
+        assert await carry_out(kernel, a_vm(1, presence=presence, toward="192.0.2.2")) > 0
+        leads = node.run("ip", "route", "get", "10.0.0.1", check=False)
+        assert ("via 192.0.2.2" in leads) == (presence is Presence.FORWARDED)
+    assert node.run("ip", "route", "show", "proto", "86") == ""
+
+
 async def test_many_are_deleted_at_once_and_a_stranger_in_our_group_stays(node: Any, kernel: NodeKernel) -> None:
     numbers = range(1, 21)
     await carry_out(kernel, *(a_vm(number) for number in numbers))

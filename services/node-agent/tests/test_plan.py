@@ -16,7 +16,7 @@ from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, ChainState
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
-from vmfabric.node_agent.simulated import SimulatedKernel
+from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
 
 
 def words(vms: list[DesiredVm], kernel: SimulatedKernel) -> list[str]:
@@ -89,6 +89,47 @@ def test_a_wired_vm_loses_its_routes_and_nothing_else() -> None:
         "remove route 10.0.0.1/32 from vm1_net0",
         "remove route 2001:db8::1/128 from vm1_net0",
     ]
+
+
+def a_kernel_on_a_segment(*vms: DesiredVm) -> SimulatedKernel:
+    kernel = a_kernel_with(*vms)
+    kernel.uplinks = {"uplink": an_uplink(IPv4Interface("192.0.2.1/24"))}
+    return kernel
+
+
+def test_a_guest_that_has_come_is_preferred_and_then_routed_with_a_route_at_every_moment() -> None:
+    kernel = a_kernel_with(a_vm(1, presence=Presence.WIRED))
+    preferred = a_vm(1, presence=Presence.PREFERRED)
+    assert words([preferred], kernel) == [
+        "add route 10.0.0.1/32 to vm1_net0, metric 18500",
+        "add route 2001:db8::1/128 to vm1_net0, metric 18500",
+    ]
+    carry_out([preferred], kernel)
+    assert words([a_vm(1)], kernel) == [
+        "add route 10.0.0.1/32 to vm1_net0",
+        "add route 2001:db8::1/128 to vm1_net0",
+        "remove route 10.0.0.1/32 from vm1_net0, metric 18500",
+        "remove route 2001:db8::1/128 from vm1_net0, metric 18500",
+    ]
+
+
+def test_a_guest_that_has_left_is_forwarded_over_the_segment_that_both_nodes_are_on() -> None:
+    kernel = a_kernel_on_a_segment(a_vm(1))
+    forwarded = a_vm(1, presence=Presence.FORWARDED, toward="192.0.2.2")
+    assert words([forwarded], kernel) == ["add route 10.0.0.1/32 via 192.0.2.2 to uplink, metric 18550"]
+    carry_out([forwarded], kernel)
+    assert words([a_vm(1)], kernel) == ["remove route 10.0.0.1/32 from uplink, metric 18550"]
+    assert words([a_vm(1, presence=Presence.ABSENT)], kernel)[:3] == [
+        "remove route 10.0.0.1/32 from uplink",
+        "remove route 10.0.0.1/32 from vm1_net0",
+        "remove route 2001:db8::1/128 from vm1_net0",
+    ]
+
+
+@pytest.mark.parametrize("toward", ["198.51.100.2", "192.0.2.1", "10.0.0.1"])
+def test_a_guest_that_left_for_a_node_out_of_reach_stays_routed(toward: str) -> None:
+    kernel = a_kernel_on_a_segment(a_vm(1))
+    assert words([a_vm(1, presence=Presence.FORWARDED, toward=toward)], kernel) == []
 
 
 def test_an_absent_vm_goes_routes_first_and_leaves_nothing() -> None:
@@ -275,7 +316,8 @@ def test_names_fit_the_kernel_and_stay_apart() -> None:
 
 def some_vm(number: int, network: int, presence: Presence, virtualization: Virtualization, mtu: int) -> DesiredVm:
     addresses = (f"10.{network}.0.{number}", f"2001:db8:{network}::{number}")[: 1 + network % 2]
-    return a_vm(number, presence=presence, virtualization=virtualization, mtu=mtu, addresses=addresses)
+    toward = f"192.0.2.{number}"
+    return a_vm(number, presence=presence, virtualization=virtualization, mtu=mtu, addresses=addresses, toward=toward)
 
 
 VMS = st.builds(
@@ -302,7 +344,7 @@ def converge(desired: list[DesiredVm], kernel: SimulatedKernel, *, rounds: int =
 
 @given(STATES, STATES)
 def test_one_pass_reaches_any_state_from_any_other(first: list[DesiredVm], second: list[DesiredVm]) -> None:
-    kernel = SimulatedKernel()
+    kernel = a_kernel_on_a_segment()
     converge(first, kernel)
     known = {vm.vm for vm in second}
     # What is said of a VM does not vanish: the last word about it stays.
@@ -315,7 +357,7 @@ def test_a_crash_after_any_operation_changes_nothing_in_the_end(
 ) -> None:
     known = {vm.vm for vm in second}
     wanted = [*second, *(vm for vm in first if vm.vm not in known)]
-    kernel = SimulatedKernel()
+    kernel = a_kernel_on_a_segment()
     converge(first, kernel)
     for operation in plan(wanted, kernel.actual()).operations[:crash]:
         kernel.carry_out(operation)

@@ -16,6 +16,7 @@ def a_vm(
     gateway: Gateway | None = None,
     mtu: int = 1500,
     generation: int | None = None,
+    toward: str | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -27,6 +28,7 @@ def a_vm(
         presence=presence,
         mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
         addresses=own if addresses is None else tuple(ip_address(text) for text in addresses),
+        toward=() if toward is None else (ip_address(toward),),
         virtualization=virtualization,
         gateway=gateway or Gateway(),
         mtu=mtu,
