@@ -52,10 +52,10 @@ class Outcome:
     """The codes of vm.failed."""
     is_calm: bool
 
-    @property
-    def replay(self) -> str:
-        """The command that does exactly this again."""
-        return f"PYTHONPATH=tests python -m simulation --seed {self.seed}"
+
+def replay(seed: int) -> str:
+    """The command that does exactly this again."""
+    return f"./vmfabric simulate --seed {seed}"
 
 
 def run_seed(seed: int) -> Outcome:

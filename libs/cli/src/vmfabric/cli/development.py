@@ -40,6 +40,17 @@ def bench() -> None:
     os.execv(sys.executable, [sys.executable, str(_root() / "tests" / "benchmarks" / "run.py")])  # noqa: S606
 
 
+def simulate(
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many.")] = 100,
+    first: Annotated[int, typer.Option("--first", min=0, help="The first of them.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Only this one, with its whole story.")] = None,
+) -> None:
+    """Run the services in virtual time with everything going wrong that can; each seed is a life of its own."""
+    what = ["--seeds", str(seeds), "--first", str(first)] if seed is None else ["--seed", str(seed)]
+    os.environ["PYTHONPATH"] = str(_root() / "tests")
+    os.execv(sys.executable, [sys.executable, "-m", "simulation", *what])  # noqa: S606
+
+
 def run_tests(
     arguments: Annotated[list[str] | None, typer.Argument(help="For pytest.")] = None,
     fast: Annotated[

@@ -35,6 +35,7 @@ _COMMANDS = group(
         "watch": "vmfabric.cli.watch:watch",
         "test": "vmfabric.cli.development:run_tests",
         "check": "vmfabric.cli.development:check",
+        "simulate": "vmfabric.cli.development:simulate",
         "bench": "vmfabric.cli.development:bench",
         "contract": "vmfabric.cli.development:contract",
     },

@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
@@ -114,6 +115,7 @@ Community = Annotated[
 """A BGP community `asn:value` of 16 bits each (RFC 1997), or a large one of three 32-bit parts (RFC 8092)."""
 
 
+@lru_cache(maxsize=10_000)
 def host_prefix(address: HostAddress) -> Prefix:
     """The /32 or /128 of one address."""
     return ip_network(address)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from vmfabric.bgp_announcer.domain.configuration import GROUP, kernel_map
@@ -53,9 +54,9 @@ class SimulatedFrr:
 
     async def routes(self, prefixes: Sequence[Prefix]) -> Found:
         """What it says of each."""
-        announced, kernel = self.announced(), self._kernel()
+        kernel, peers = self._kernel(), frozenset(self._peers() & self.up)
         return {
-            prefix: self._route(prefix, kernel[prefix], announced.get(prefix, frozenset()))
+            prefix: self._route(prefix, kernel[prefix], peers)
             if prefix in kernel and self._passes(prefix, kernel[prefix])
             else None
             for prefix in prefixes
@@ -92,14 +93,16 @@ class SimulatedFrr:
     def _peers(self) -> set[HostAddress]:
         return {ip_address(match.group(1)) for text in self._texts() if (match := _PEER.match(text))}
 
+    def _permitted(self) -> list[Prefix]:
+        return [_block(match.group(1)) for text in self._texts() if (match := _PERMIT.search(text))]
+
     def _passes(self, prefix: Prefix, metric: int) -> bool:
         family = Family.of(prefix)
         if f"redistribute kernel route-map {kernel_map(family)}" not in self._texts():
             return False
         if self._entry(family, metric) is None:
             return False
-        permitted = [ip_network(match.group(1)) for text in self._texts() if (match := _PERMIT.search(text))]
-        return any(block.version == prefix.version and _inside(prefix, block) for block in permitted)
+        return any(block.version == prefix.version and _inside(prefix, block) for block in self._permitted())
 
     def _route(self, prefix: Prefix, metric: int, peers: frozenset[HostAddress]) -> Route:
         family = Family.of(prefix)
@@ -124,6 +127,11 @@ class SimulatedFrr:
             for line in self._lines.values()
             if line.section == (entry,) and line.text.startswith(f"{what} ")
         )
+
+
+@lru_cache(maxsize=1000)
+def _block(text: str) -> Prefix:
+    return ip_network(text)
 
 
 def _inside(prefix: Prefix, block: Prefix) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 Section = tuple[str, ...]
 """The lines that lead to it from the top, such as `("router bgp 65000", "address-family ipv4 unicast")`."""
@@ -23,7 +24,12 @@ class Line:
         """What two configurations are compared by. FRR numbers the entries of a list by itself, and takes no entry
         twice, so the number says nothing.
         """
-        return self.section, re.sub(r" seq \d+ ", " ", self.text)
+        return self.section, _unnumbered(self.text)
+
+
+@lru_cache(maxsize=10_000)
+def _unnumbered(text: str) -> str:
+    return re.sub(r" seq \d+ ", " ", text)
 
 
 def parse(running: str) -> tuple[Line, ...]:
