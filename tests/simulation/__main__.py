@@ -16,9 +16,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many; the first is 0")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     options = parser.parse_args()
-    return (
-        _one(options.seed) if options.seed is not None else _many(range(options.first, options.first + options.seeds))
-    )
+    if options.seed is not None:
+        return _one(options.seed)
+    return _many(range(options.first, options.first + options.seeds))
 
 
 def _one(seed: int) -> int:
