@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vmfabric.cli.documents import read
-from vmfabric.contract.addresses import Family
+from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.admin import Applied, Nodes, NodeState, VmPhase, Vms, VmState
 from vmfabric.contract.errors import Refused, TryAgain
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
@@ -97,6 +97,13 @@ class Cluster:
         async with asyncio.timeout(seconds):
             while bgp_routes(self.lab, "core"):
                 await asyncio.sleep(0.02)
+
+    def local_preference(self, prefix: Prefix) -> int | None:
+        """Of the core's best path; None when it has none."""
+        core = self.lab.router("core")
+        shown = json.loads(frr.vtysh(self.lab.topology, core, f"show bgp {Family.of(prefix)} unicast {prefix} json"))
+        best = (path for path in shown.get("paths", ()) if path.get("bestpath", {}).get("overall"))
+        return next((int(path["locPrf"]) for path in best), None)
 
     async def answers(self, address: Address, seconds: float = 10) -> bool:
         """Whether a ping from the core is answered within so many seconds."""

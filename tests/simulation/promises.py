@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from simulation.bus_server import Kept, matches
 from simulation.services import PHASE_SECONDS, Ground
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, DesiredVm, Presence
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmMigrated, VmReady
@@ -210,5 +211,7 @@ def _not_served(ground: Ground) -> Iterator[str]:
         for prefix in record.desired.prefixes():
             if prefix not in routed:
                 yield f"{prefix} of {vm} should be routed on {record.node}, and is not"
+            if prefix in announced and (preference := node.frr.local_preference(prefix)) != LOCAL_PREFERENCE:
+                yield f"{prefix} of {vm} is announced with preference {preference}"
             if announced.get(prefix, frozenset()) != node.frr.up:
                 yield f"{prefix} of {vm} is announced to {sorted(map(str, announced.get(prefix, ())))} only"

@@ -32,6 +32,7 @@ class View:
     node: Revised[DesiredNode] | None = None
     pools: Revised[DesiredPools] | None = None
     revision: int = 0
+    remembered: frozenset[VmName] = frozenset()
     snapshot: dict[VmName, Revised[DesiredVm]] = field(default_factory=dict)
 
     def save(self) -> None:

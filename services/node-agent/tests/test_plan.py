@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmfabric.contract.cluster import Gateway, Virtualization
-from vmfabric.contract.dataplane import ROUTE_METRIC
+from vmfabric.contract.dataplane import RESTORED_METRIC, ROUTE_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
@@ -124,6 +124,28 @@ def test_a_guest_that_has_left_is_forwarded_over_the_segment_that_both_nodes_are
         "remove route 10.0.0.1/32 from vm1_net0",
         "remove route 2001:db8::1/128 from vm1_net0",
     ]
+
+
+def test_after_a_reboot_a_vm_is_served_with_less_preference_until_somebody_says_that_it_is_still_here() -> None:
+    kernel, remembered = SimulatedKernel(), {"vm1"}
+    for operation in plan([a_vm(1)], kernel.actual(), remembered=remembered).operations:
+        kernel.carry_out(operation)
+    assert {route.metric for route in kernel.routes} == {RESTORED_METRIC}
+    assert plan([a_vm(1)], kernel.actual(), remembered=remembered).operations == ()
+    assert words([a_vm(1)], kernel) == [
+        "add route 10.0.0.1/32 to vm1_net0",
+        "add route 2001:db8::1/128 to vm1_net0",
+        "remove route 10.0.0.1/32 from vm1_net0, metric 18650",
+        "remove route 2001:db8::1/128 from vm1_net0, metric 18650",
+    ]
+
+
+@pytest.mark.parametrize("presence", [Presence.ROUTED, Presence.PREFERRED, Presence.FORWARDED, Presence.WIRED])
+def test_a_restarted_agent_leaves_what_it_remembers_as_it_is(presence: Presence) -> None:
+    vm = a_vm(1, presence=presence, toward="192.0.2.2")
+    kernel = a_kernel_on_a_segment()
+    carry_out([vm], kernel)
+    assert plan([vm], kernel.actual(), remembered={"vm1"}).operations == ()
 
 
 @pytest.mark.parametrize("toward", ["198.51.100.2", "192.0.2.1", "10.0.0.1"])
@@ -362,6 +384,22 @@ def test_a_crash_after_any_operation_changes_nothing_in_the_end(
     for operation in plan(wanted, kernel.actual()).operations[:crash]:
         kernel.carry_out(operation)
     converge(wanted, kernel, rounds=2)
+
+
+@given(STATES, STATES, st.sets(st.integers(1, 5).map("vm{}".format)))
+def test_what_is_only_remembered_is_never_taken_away(
+    first: list[DesiredVm], second: list[DesiredVm], remembered: set[str]
+) -> None:
+    kernel = a_kernel_on_a_segment()
+    converge(first, kernel)
+    before = {route.prefix for route in kernel.routes}
+    wanted = [vm for vm in second if vm.presence.is_announced]
+    for _ in range(2):
+        for operation in plan(wanted, kernel.actual(), remembered=remembered).operations:
+            kernel.carry_out(operation)
+    assert plan(wanted, kernel.actual(), remembered=remembered).operations == ()
+    kept = {prefix for vm in wanted if vm.vm in remembered for prefix in vm.prefixes()}
+    assert kept & before <= {route.prefix for route in kernel.routes}
 
 
 @given(CLASHING)

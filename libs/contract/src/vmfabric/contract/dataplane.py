@@ -14,8 +14,14 @@ FORWARD_METRIC = 18550
 PREFERRED_METRIC = 18500
 """Of a route to a guest that has just come, while the node that it left still announces it too."""
 
+RESTORED_METRIC = 18650
+"""Of a route that a node has made anew from its own memory: nobody has said yet that the VM is still there."""
+
 LOCAL_PREFERENCE = 100
 """BGP's own default (RFC 4271, 9.1.1 leaves it to configuration; FRR takes 100)."""
 
 PREFERRED_LOCAL_PREFERENCE = 200
 """Of a route with PREFERRED_METRIC."""
+
+RESTORED_LOCAL_PREFERENCE = 50
+"""Of a route with RESTORED_METRIC: a VM that was moved meanwhile keeps its new path."""

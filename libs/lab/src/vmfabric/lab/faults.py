@@ -6,8 +6,9 @@ from vmfabric.lab import frr, processes, supervision
 from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.network import fabric_port, management_port
+from vmfabric.lab.network import fabric_port, forget, management_port
 from vmfabric.lab.programs import run
+from vmfabric.lab.services import NODE_SERVICES
 from vmfabric.lab.topology import CONTROL, SWITCH
 
 
@@ -70,6 +71,29 @@ def start_frr(lab: Lab, host: str) -> None:
         if frr.pid(lab.topology, router, daemon) is None:
             frr.start_daemon(lab.topology, router, daemon, lab.frr_log(router))
     frr.load(lab.topology, router)
+
+
+def cut_power(lab: Lab, host: str) -> None:
+    """A node is gone at once: its cables are dead, nothing runs, and its kernel has forgotten what was in it."""
+    node = lab.topology.node(host)
+    for port in (fabric_port(node.name), management_port(node.name)):
+        _set_port(lab, port, "down")
+    for service in NODE_SERVICES:
+        program = lab.program(service, node.name)
+        if supervision.is_ordered(lab.state, program):
+            supervision.stop(lab.state, program, signal.SIGKILL)
+    kill_frr(lab, node.name, *(it for it in frr.DAEMONS if frr.pid(lab.topology, node, it) is not None))
+    forget(lab.topology, node)
+
+
+def restore_power(lab: Lab, host: str, *, management: bool = True) -> None:
+    """The node boots: its cables, FRR and services, which are not waited for. Without `management` it has no bus."""
+    node = lab.topology.node(host)
+    for port in (fabric_port(node.name), *([management_port(node.name)] if management else [])):
+        _set_port(lab, port, "up")
+    start_frr(lab, node.name)
+    for service in NODE_SERVICES:
+        start_service(lab, service, node.name, wait=False)
 
 
 def _management_port(lab: Lab, host: str) -> str:

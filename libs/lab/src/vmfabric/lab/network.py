@@ -1,7 +1,9 @@
 """The cables: a switch namespace with two bridges, and a veth from each host to them."""
 
+import json
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from vmfabric.contract.dataplane import KERNEL_PROTOCOL
 from vmfabric.lab import namespaces
 from vmfabric.lab.programs import run
 from vmfabric.lab.topology import CONTROL, SWITCH, Node, Router, Topology
@@ -40,6 +42,20 @@ def build(topology: Topology) -> None:
     _build_control(topology)
     for router in topology.routers:
         _build_router(topology, router)
+
+
+def forget(topology: Topology, node: Node) -> None:
+    """Everything in a node's kernel that a reboot does not bring back; its own two links stay."""
+    namespace = topology.namespace(node.name)
+    while links := _links(namespace) - {"lo", FABRIC_LINK, MANAGEMENT_LINK}:
+        run("ip", "-n", namespace, "link", "delete", links.pop())  # and with it the other end of a veth
+    run(*namespaces.inside(namespace, "nft", "flush", "ruleset"))
+    for family in ("-4", "-6"):
+        run("ip", "-n", namespace, family, "route", "flush", "proto", str(KERNEL_PROTOCOL))
+
+
+def _links(namespace: str) -> set[str]:
+    return {row["ifname"] for row in json.loads(run("ip", "-n", namespace, "-json", "link", "show"))}
 
 
 def _build_switch(topology: Topology) -> None:

@@ -1,7 +1,7 @@
 """A node's copy of its desired state: read whole at start and after each reconnect, then watched."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import nats.errors
@@ -53,6 +53,7 @@ class Mirror:
         self._vms: dict[VmName, Revised[DesiredVm]] = {}
         self._node: Revised[DesiredNode] | None = None
         self._pools: Revised[DesiredPools] | None = None
+        self._remembered: set[VmName] = set()
         self._complete = False
         self._unsaved = asyncio.Event()
         self._again = asyncio.Event()
@@ -68,6 +69,11 @@ class Mirror:
     def vms(self) -> Mapping[VmName, Revised[DesiredVm]]:
         """Every VM of which something is wanted here, absence too."""
         return self._vms
+
+    @property
+    def remembered(self) -> Collection[VmName]:
+        """VMs of the snapshot of which the bucket has said nothing since the start."""
+        return self._remembered
 
     @property
     def node(self) -> Revised[DesiredNode] | None:
@@ -103,6 +109,7 @@ class Mirror:
         if saved is None:
             return
         self._vms = {name: Revised(entry.revision, entry.value) for name, entry in saved.vms.items()}
+        self._remembered = set(self._vms)
         self._node = Revised(saved.node.revision, saved.node.value) if saved.node else None
         self._pools = Revised(saved.pools.revision, saved.pools.value) if saved.pools else None
         self._complete = True
@@ -196,8 +203,11 @@ class Mirror:
             vm = Revised(revision, DesiredVm.from_bytes(data))
             known = self._vms.get(vm.value.vm)
             # The fence: a value that a delayed writer brings late must not undo a newer placement.
-            if known == vm or (known is not None and known.value.generation > vm.value.generation):
+            if known is not None and known.value.generation > vm.value.generation:
                 return
+            if known == vm and vm.value.vm not in self._remembered:
+                return
+            self._remembered.discard(vm.value.vm)
             self._vms[vm.value.vm] = vm
             self._touched(vm.value.vm)
 
@@ -210,6 +220,7 @@ class Mirror:
             log.warning("desired.key_gone", vm=vm, kept_generation=known.value.generation)
             return
         del self._vms[vm]
+        self._remembered.discard(vm)
         self._touched(vm)
 
     def _whole(self) -> None:

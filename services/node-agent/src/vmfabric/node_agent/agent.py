@@ -95,7 +95,8 @@ class Agent:
         """The plan, what is left of it after it was carried out and read back, and what the kernel refused."""
         if self._seen is None:
             raise RuntimeError("the kernel is read before it is reconciled")
-        before = plan(desired, self._seen)
+        remembered = frozenset(self._view.remembered)
+        before = plan(desired, self._seen, remembered=remembered)
         if not before.operations:
             return before, before, ()
         for operation in before.operations:
@@ -107,7 +108,7 @@ class Agent:
         self._confirmations.save()
         failures = await self._kernel.apply(before.operations)
         self._seen = await self._kernel.read()
-        return before, plan(desired, self._seen), failures
+        return before, plan(desired, self._seen, remembered=remembered), failures
 
     def _report(self, wanted: Mapping[VmName, Revised[DesiredVm]], after: Plan, failures: Iterable[Failure]) -> None:
         found: set[tuple[VmName | None, str]] = {(problem.vm, problem.sentence) for problem in after.problems}

@@ -1,8 +1,9 @@
 """What the agent needs from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.runtime.desired import DesiredView
@@ -14,6 +15,11 @@ class KernelUnreadableError(Exception):
 
 class KeptView(DesiredView, Protocol):
     """The desired state of this node, and the snapshot that a restart begins with."""
+
+    @property
+    def remembered(self) -> Collection[VmName]:
+        """VMs of the snapshot of which the bucket has said nothing since the start."""
+        ...
 
     def save(self) -> None:
         """Bring the snapshot up to date."""

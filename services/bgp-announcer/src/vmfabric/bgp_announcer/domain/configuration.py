@@ -14,6 +14,8 @@ from vmfabric.contract.dataplane import (
     LOCAL_PREFERENCE,
     PREFERRED_LOCAL_PREFERENCE,
     PREFERRED_METRIC,
+    RESTORED_LOCAL_PREFERENCE,
+    RESTORED_METRIC,
     ROUTE_METRIC,
 )
 from vmfabric.contract.desired import DesiredNode
@@ -33,6 +35,7 @@ _PREFERENCES = {
     ROUTE_METRIC: LOCAL_PREFERENCE,
     FORWARD_METRIC: LOCAL_PREFERENCE,
     PREFERRED_METRIC: PREFERRED_LOCAL_PREFERENCE,
+    RESTORED_METRIC: RESTORED_LOCAL_PREFERENCE,
 }
 """The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.dataplane import FORWARD_METRIC, PREFERRED_METRIC, ROUTE_METRIC
+from vmfabric.contract.dataplane import FORWARD_METRIC, PREFERRED_METRIC, RESTORED_METRIC, ROUTE_METRIC
 from vmfabric.contract.desired import Presence
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import LINK_GROUP, Port
+
+_METRICS = frozenset({PREFERRED_METRIC, FORWARD_METRIC, ROUTE_METRIC, RESTORED_METRIC})
 
 
 def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
@@ -20,6 +22,19 @@ def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
             return _to_port(port, ROUTE_METRIC) | frozenset(_onward(port, list(links)))
         case _:
             return frozenset()
+
+
+def remembered_routes(port: Port, present: frozenset[HostRoute]) -> frozenset[HostRoute]:
+    """Those of a port that only this node remembers: what is there stays, and what is missing comes back with less
+    preference than the route of any other node.
+    """
+    if not port.presence.is_announced:
+        return frozenset()
+    to_port = {route for route in present if route.prefix in port.prefixes and route.interface == port.interface}
+    onward = {route for route in present if route.prefix in port.prefixes and route.gateway in port.toward}
+    kept = frozenset(route for route in to_port | onward if route.metric in _METRICS)
+    served = {route.prefix for route in kept & to_port}
+    return kept | {HostRoute(prefix, port.interface, RESTORED_METRIC) for prefix in port.prefixes - served}
 
 
 def _to_port(port: Port, metric: int) -> frozenset[HostRoute]:

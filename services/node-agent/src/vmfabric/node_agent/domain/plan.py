@@ -1,7 +1,7 @@
 """The difference between what should be and what is, as operations in the kernel's order."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vmfabric.contract.addresses import Family, Prefix
@@ -10,7 +10,7 @@ from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
 from vmfabric.node_agent.domain.antispoof import GuardState
-from vmfabric.node_agent.domain.forwarding import wanted_routes
+from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, LINK_GROUP, NODE_SYSCTLS, Port, port_of
 
@@ -33,8 +33,11 @@ class Plan:
     """Links of ours of which nothing is wanted. They are reported and left: absence is a word."""
 
 
-def plan(desired: Sequence[DesiredVm], actual: Actual) -> Plan:
-    """What brings the kernel from `actual` to `desired`. Empty when it is there."""
+def plan(desired: Sequence[DesiredVm], actual: Actual, *, remembered: Collection[VmName] = ()) -> Plan:
+    """What brings the kernel from `actual` to `desired`. Empty when it is there.
+
+    Of the VMs that are only `remembered` nobody has said yet that they are still this node's.
+    """
     ports = [port_of(vm) for vm in desired]
     problems = {problem.vm: problem for problem in _problems(ports, actual)}
     interfaces = {port.interface for port in ports}
@@ -43,7 +46,8 @@ def plan(desired: Sequence[DesiredVm], actual: Actual) -> Plan:
     todo: list[do.Operation] = [*_node(actual)]
     for port in ports:
         if port.vm not in problems:
-            todo.extend(_port(port, actual, routes, marked.get(port.alias)))
+            is_remembered = port.vm in remembered
+            todo.extend(_port(port, actual, routes, marked.get(port.alias), is_remembered=is_remembered))
         elif _is_taken(port, actual):
             # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
             todo.extend(_removal(port, None, actual.ruleset.guards.get(port.interface)))
@@ -135,14 +139,17 @@ def _node(actual: Actual) -> Iterator[do.Operation]:
         yield do.LoadTable()
 
 
-def _port(port: Port, actual: Actual, routes: _Routes, marked: Link | None) -> Iterator[do.Operation]:
+def _port(
+    port: Port, actual: Actual, routes: _Routes, marked: Link | None, *, is_remembered: bool
+) -> Iterator[do.Operation]:
     """`marked` is a link with the port's alias: ours, whatever somebody has named it."""
     named = None if _is_taken(port, actual) else actual.links.get(port.interface)
     link = named or marked
     found = actual.ruleset.guards.get(port.interface)
     unwanted = link is not None and link.kind != port.kind
     present = routes.concerning(port)
-    wanted = wanted_routes(port, actual.links.values())
+    links = actual.links.values()
+    wanted = remembered_routes(port, present) if is_remembered else wanted_routes(port, links)
     stays = port.presence is not Presence.ABSENT and named is not None and not unwanted
     yield from _surplus_routes(port, present, wanted, stays=stays)
     if port.presence is Presence.ABSENT:
