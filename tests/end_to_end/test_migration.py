@@ -83,6 +83,7 @@ async def test_a_vm_moves_and_hardly_a_packet_is_lost(
     assert (moved.source, moved.node) == ("n1", "n2")
     assert pings.sent > 50
     lost = [line for line in pings.text if "no answer" in line]
+    print(f"{pings.lost} of {pings.sent} lost")
     # The guest itself stands still for some milliseconds between its two nodes.
     assert pings.lost <= 5, f"{pings.lost} of {pings.sent} lost: {lost}"
     for allocated in ready.addresses:

@@ -44,6 +44,7 @@ from vmfabric.runtime.snapshot import Confirmations
 from vmfabric.scheduler.admin import Administration
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.memory_store import Tables
 from vmfabric.scheduler.nodes import Nodes
@@ -98,7 +99,8 @@ async def scheduler(ground: Ground, process: Process) -> None:
         nodes = Nodes(store, ground.clock, committed=relay.wake, is_listening=lambda: bus.is_connected)
         read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
         republish = Republish(store, read, committed=relay.wake)
-        administration = Administration(store, committed=relay.wake)
+        administration = Administration(store, ground.clock, committed=relay.wake)
+        draining = Draining(store, ground.clock, committed=relay.wake)
         bus.on_reconnect(republish.wake)
         await bus.connected()
 
@@ -115,7 +117,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
             desk.run(),
             requests.run(),
             facts.run(),
-            Sweep(store, ground.clock, handlers, nodes, interval=_SWEEP_SECONDS).run(),
+            Sweep(store, ground.clock, handlers, nodes, draining, interval=_SWEEP_SECONDS).run(),
             republish.run(),
             _until_applied(lambda: _apply_cluster(administration, ground.plant)),
         ):

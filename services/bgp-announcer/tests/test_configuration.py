@@ -29,6 +29,10 @@ CASES: dict[str, tuple[DesiredNode, tuple[Prefix, ...]]] = {
         POOLS,
     ),
     "large_community": (a_node(community={Family.IPV4: "65000:1:2", Family.IPV6: "65000:600"}), POOLS),
+    "going_down": (
+        a_node(graceful_shutdown=True, community={Family.IPV4: "65000:1:2", Family.IPV6: "65000:600"}),
+        POOLS,
+    ),
     "pool_of_single_addresses": (a_node(), (ip_network("203.0.113.7/32"), ip_network("2001:db8::7/128"))),
 }
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from select import select
@@ -129,6 +130,9 @@ class Node:
     def core(self) -> set[str]:
         return {str(prefix) for prefix in bgp_routes(self.lab, "core")}
 
+    def core_prefers(self, prefix: str, preference: int) -> bool:
+        return f'"locPrf":{preference}' in self.show("core", f"show bgp ipv4 unicast {prefix} json")
+
     def show(self, host: str, command: str) -> str:
         router = next(router for router in self.lab.topology.routers if router.name == host)
         return frr.vtysh(self.lab.topology, router, command)
@@ -239,10 +243,7 @@ async def test_a_preferred_route_becomes_normal_without_a_gap(node: Node) -> Non
         node.route(vm)
         node.unroute(vm, *PREFERRED)
         await node.until(lambda: node.preferences() == [LOCAL_PREFERENCE] * 2, "announced with the normal preference")
-        await node.until(
-            lambda: f'"locPrf":{LOCAL_PREFERENCE}' in node.show("core", f"show bgp ipv4 unicast {prefix} json"),
-            "the core knows the normal preference",
-        )
+        await node.until(partial(node.core_prefers, prefix, LOCAL_PREFERENCE), "the core knows the normal preference")
     assert deleted == []
 
 
@@ -327,6 +328,25 @@ async def test_changes_of_community_pools_and_reflectors_reset_no_session(node: 
     await node.until(lambda: "10.0.0.13" in node.established(), "a third neighbour")
     node.view.configure(a_node())
     await node.until(lambda: "10.0.0.13" not in node.established(), "no third neighbour")
+    assert node.established() == before
+
+
+async def test_a_node_that_goes_down_announces_the_same_with_no_preference(node: Node) -> None:
+    vm, prefix = a_vm(), "198.51.100.7/32"
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    await node.until(lambda: prefix in node.core(), "the core has it")
+    before = node.established()
+    with routes_deleted(node.lab, "core") as deleted:
+        for going_down, preference in ((True, 0), (False, LOCAL_PREFERENCE)):
+            node.bus.facts.clear()
+            node.view.configure(a_node(graceful_shutdown=going_down))
+            await node.announced(vm)
+            assert node.preferences() == [preference] * 2
+            await node.until(partial(node.core_prefers, prefix, preference), "the core knows")
+            assert ("gracefulShutdown" in node.show("rr1", f"show bgp ipv4 unicast {prefix} json")) == going_down
+    assert deleted == []
     assert node.established() == before
 
 

@@ -9,18 +9,21 @@ from typing import TypeVar
 
 import pytest
 
-from vmfabric.contract.admin import NodeState
+from vmfabric.contract.admin import DrainNode, NodeState, UndrainNode
 from vmfabric.contract.envelope import Trace
+from vmfabric.contract.errors import Refused
 from vmfabric.contract.model import Event
 from vmfabric.contract.vm import VmDeleteRequested, VmRequested
 from vmfabric.database.migrations import migrate
 from vmfabric.database.pool import connect
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.runtime.message import Message
+from vmfabric.scheduler.admin import Administration
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.changes import Heard, NodeKey
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.main import MIGRATIONS
 from vmfabric.scheduler.memory_store import MemoryStore, Tables
@@ -83,9 +86,21 @@ class Scheduler:
         await self.handlers.delete_requested(self.deletion(vm))
         await self.hears("route.withdrawn", "iface.removed", "ip.released", vm=vm)
 
+    def sweep(self) -> Sweep:
+        nodes = Nodes(self.store, self.clock, committed=lambda: None, is_listening=lambda: False)
+        draining = Draining(self.store, self.clock, committed=lambda: None)
+        return Sweep(self.store, self.clock, self.handlers, nodes, draining)
+
+    def administration(self) -> Administration:
+        return Administration(self.store, self.clock, committed=lambda: None)
+
     async def record(self, vm: str = "vm1") -> VmRecord | None:
         async with self.store.rows() as rows:
             return await rows.vm(VmKey("msk", vm))
+
+    async def home(self, vm: str) -> str | None:
+        record = await self.record(vm)
+        return record.node if record else None
 
     async def used(self) -> list[int]:
         async with self.store.rows() as rows:
@@ -215,11 +230,11 @@ async def test_two_requests_of_one_microsecond_are_told_apart_by_their_place_in_
 async def test_a_last_request_is_forgotten_after_eight_days(scheduler: Scheduler) -> None:
     await scheduler.is_made()
     await scheduler.is_gone()
-    nodes = Nodes(scheduler.store, scheduler.clock, committed=lambda: None)
+    sweep = scheduler.sweep()
     remembered = []
     for days in (0, 7, 2):
         scheduler.clock.pass_(days * 24 * 3600)
-        await Sweep(scheduler.store, scheduler.clock, scheduler.handlers, nodes).once()
+        await sweep.once()
         async with scheduler.store.rows() as rows:
             remembered.append(bool(await rows.last_requests([VM1])))
     assert remembered == [True, True, False]
@@ -253,8 +268,7 @@ async def test_whoever_hears_that_a_vm_is_gone_finds_no_key_of_it(scheduler: Sch
 
 async def test_late_answers_are_asked_for_and_at_last_given_up(scheduler: Scheduler) -> None:
     await scheduler.handlers.requested(scheduler.request())
-    nodes = Nodes(scheduler.store, scheduler.clock, committed=lambda: None)
-    sweep = Sweep(scheduler.store, scheduler.clock, scheduler.handlers, nodes)
+    sweep = scheduler.sweep()
     placed = []
     for _ in range(10):
         scheduler.clock.pass_(3)
@@ -336,3 +350,53 @@ async def test_a_database_that_is_away_is_said_to_all_that_wait() -> None:
     ends = await asyncio.gather(*jobs, return_exceptions=True)
     working.cancel()
     assert [type(end) for end in ends] == [ConnectionRefusedError] * 5
+
+
+async def test_a_drain_asks_for_a_few_at_a_time_and_names_those_that_stay(scheduler: Scheduler) -> None:
+    for number in range(1, 5):
+        await scheduler.handlers.requested(scheduler.request(f"vm{number}", cpu=1))
+        await scheduler.hears("ip.allocated", "iface.ready", "route.announced", vm=f"vm{number}")
+    await scheduler.handlers.requested(scheduler.request("pinned", node="n1", cpu=1))
+    await scheduler.hears("ip.allocated", "iface.ready", "route.announced", vm="pinned")
+    on_n1 = [f"vm{number}" for number in range(1, 5) if await scheduler.home(f"vm{number}") == "n1"]
+    assert len(on_n1) == 2
+    drained = await scheduler.administration().drain_node(DrainNode(cluster="msk", node="n1", parallel=1))
+    assert (drained.vms, [it.vm for it in drained.staying]) == (3, ["pinned"])
+    sweep = scheduler.sweep()
+    for _ in range(3):
+        await sweep.once()
+    asked = [subject for subject in await scheduler.sent() if subject.startswith("vm.migrate.requested")]
+    assert asked == [f"vm.migrate.requested.msk.{on_n1[0]}"], "one at a time, and each once"
+    assert (await scheduler.sent()).count("node.draining.msk.n1") == 1, "said when it changes"
+    scheduler.clock.pass_(31)
+    await sweep.once()
+    asked = [subject for subject in await scheduler.sent() if subject.startswith("vm.migrate.requested")]
+    assert asked[1:] == [f"vm.migrate.requested.msk.{on_n1[1]}"], "one that does not move is not in the way"
+
+
+async def test_a_drained_node_is_not_chosen_until_the_drain_ends(scheduler: Scheduler) -> None:
+    await scheduler.administration().drain_node(DrainNode(cluster="msk", node="n1"))
+    await scheduler.sweep().once()
+    assert (await scheduler.sent())[-1] == "node.drained.msk.n1"
+    for number in range(4):
+        await scheduler.is_made(f"vm{number}")
+        assert await scheduler.home(f"vm{number}") == "n2"
+    await scheduler.handlers.requested(scheduler.request("pinned", node="n1"))
+    assert (await scheduler.sent())[-1] == "vm.failed.msk.pinned"
+    await scheduler.administration().undrain_node(UndrainNode(cluster="msk", node="n1"))
+    await scheduler.is_made("vm9")
+    assert await scheduler.home("vm9") == "n1"
+
+
+async def test_a_node_that_goes_down_is_told_so_and_told_when_it_stays(scheduler: Scheduler) -> None:
+    administration = scheduler.administration()
+    answers = [
+        await administration.drain_node(DrainNode(cluster="msk", node="n1", going_down=True, dry_run=True)),
+        await administration.drain_node(DrainNode(cluster="msk", node="n1", going_down=True)),
+        await administration.drain_node(DrainNode(cluster="msk", node="n1", going_down=True)),
+        await administration.undrain_node(UndrainNode(cluster="msk", node="n1")),
+    ]
+    assert [answer.change for answer in answers] == ["changed", "changed", "unchanged", "changed"]
+    assert (await scheduler.sent()).count(f"{KEY_SUBJECT}node.msk.n1") == 2
+    with pytest.raises(Refused, match=r"no node n7 in cluster msk"):
+        await administration.drain_node(DrainNode(cluster="msk", node="n7"))

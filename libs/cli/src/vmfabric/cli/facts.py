@@ -9,7 +9,7 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
+from vmfabric.contract.node import NodeDrained, NodeDraining, NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.streams import DEAD_PREFIX
 from vmfabric.contract.vm import (
@@ -137,7 +137,10 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
             return f"with {event.reflector}"
         case BgpSessionDown():
             return f"with {event.reflector}: {event.reason}"
-        case NodeJoined() | NodeLost() | NodeReturned():
+        case NodeDraining():
+            staying = _join(f"{it.vm}: {it.reason}" for it in event.staying[:3])
+            return f"{event.left} VMs left, {event.moving} on their way{f'; staying: {staying}' if staying else ''}"
+        case NodeJoined() | NodeLost() | NodeReturned() | NodeDrained():
             return ""
         case NodeHeartbeat():
             return "1 VM" if event.vms == 1 else f"{event.vms} VMs"

@@ -102,8 +102,6 @@ def _community_parts(value: str) -> str:
     limit = 0xFFFF if len(parts) == 2 else 0xFFFFFFFF
     if any(part > limit for part in parts):
         raise ValueError(f"each part of this community is at most {limit}")
-    if len(parts) == 2 and parts[0] in {0, 0xFFFF}:
-        raise ValueError("communities of AS 0 and 65535 are reserved, some with a meaning of their own (RFC 1997)")
     return value
 
 

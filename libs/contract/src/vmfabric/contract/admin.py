@@ -6,6 +6,8 @@
 | `cluster.list` | List | Clusters | scheduler |
 | `node.apply` | ApplyNode | Applied | scheduler |
 | `node.list` | ListOfCluster | Nodes | scheduler |
+| `node.drain` | DrainNode | Drain | scheduler |
+| `node.undrain` | UndrainNode | Drain | scheduler |
 | `vm.get` | GetVm | VmState | scheduler |
 | `vm.list` | ListOfCluster | Vms | scheduler |
 | `network.apply` | ApplyNetwork | Applied | ipam |
@@ -29,6 +31,7 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.node import StayingVm
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import VmSize
 
@@ -44,6 +47,26 @@ class ApplyNode(Request):
     """Make the node so; with `dry_run` only say what would change."""
 
     spec: NodeSpec
+    dry_run: bool = False
+
+
+class DrainNode(Request):
+    """Place nothing on the node, and move to other nodes what can move."""
+
+    cluster: ClusterName
+    node: NodeName
+    going_down: bool = False
+    """Its sessions will end: announce what is left with local preference 0 (RFC 8326)."""
+    parallel: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many VMs may be on their way at once."""
+    dry_run: bool = False
+
+
+class UndrainNode(Request):
+    """Place VMs on the node again. What is on its way goes on."""
+
+    cluster: ClusterName
+    node: NodeName
     dry_run: bool = False
 
 
@@ -129,12 +152,36 @@ class Used(Part):
     disk_gb: int
 
 
+class DrainState(Part):
+    """A drain under way, or done."""
+
+    since: datetime
+    going_down: bool
+    parallel: int
+    drained: bool
+    """No VM is here any more."""
+
+
+class Drain(Part):
+    """What a drain or its end does."""
+
+    cluster: ClusterName
+    node: NodeName
+    change: Change
+    dry_run: bool
+    vms: int
+    """VMs that are here now."""
+    staying: tuple[StayingVm, ...] = ()
+    """Those of them that will not move by themselves, at most 100."""
+
+
 class NodeStatus(Part):
     """A node and what its VMs take of it."""
 
     spec: NodeSpec
     state: NodeState
     heard_at: datetime | None = None
+    drain: DrainState | None = None
     used: Used
     vms: int
 

@@ -96,6 +96,9 @@ class Bgp(Request):
                     f"reflector {reflector.address} is in AS {reflector.asn}, the cluster in AS {self.asn}: "
                     "an ip-fabric is iBGP, both must be the same"
                 )
+        reserved = [it for it in self.community.values() if it.count(":") == 1 and it.split(":")[0] in {"0", "65535"}]
+        if reserved:
+            raise ValueError(f"community {reserved[0]} is reserved, like all of AS 0 and of AS 65535 (RFC 1997)")
         missing = [family for family in Family if family not in self.community]
         if missing:
             raise ValueError(f"community lacks {', '.join(missing)}: routes are announced with one for each family")

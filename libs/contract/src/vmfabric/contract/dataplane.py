@@ -23,5 +23,8 @@ LOCAL_PREFERENCE = 100
 PREFERRED_LOCAL_PREFERENCE = 200
 """Of a route with PREFERRED_METRIC."""
 
+GOING_DOWN_LOCAL_PREFERENCE = 0
+"""Of every route of a node that is about to go down (RFC 8326)."""
+
 RESTORED_LOCAL_PREFERENCE = 50
 """Of a route with RESTORED_METRIC: a VM that was moved meanwhile keeps its new path."""

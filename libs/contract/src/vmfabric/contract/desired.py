@@ -95,6 +95,8 @@ class DesiredNode(Desired):
     timers: BgpTimers
     password: str | None = Field(default=None, repr=False)
     bfd: bool = False
+    graceful_shutdown: bool = False
+    """Announce everything with local preference 0, since the node is about to go down (RFC 8326)."""
     gateway: Gateway
 
     def key(self) -> str:

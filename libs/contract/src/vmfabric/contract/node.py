@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.model import Fact
-from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.model import Fact, Part
+from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import NODE, Template
 
 
@@ -40,3 +40,28 @@ class NodeReturned(_OfNode):
     """A lost node is heard again."""
 
     subject_template: ClassVar[Template] = Template("node.returned", NODE)
+
+
+class StayingVm(Part):
+    """A VM that a drain does not move."""
+
+    vm: VmName
+    reason: str
+
+
+class NodeDraining(_OfNode):
+    """An operator has the node drained: how far that is. Said when it changes."""
+
+    subject_template: ClassVar[Template] = Template("node.draining", NODE)
+
+    left: int
+    """VMs that are still here, those that are on their way included."""
+    moving: int
+    staying: tuple[StayingVm, ...]
+    """At most 100."""
+
+
+class NodeDrained(_OfNode):
+    """No VM is here any more: none is wired, routed or announced. Nothing is placed here until `node.undrain`."""
+
+    subject_template: ClassVar[Template] = Template("node.drained", NODE)

@@ -10,7 +10,7 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event, Fact, RequestEvent
-from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
+from vmfabric.contract.node import NodeDrained, NodeDraining, NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.vm import (
     VmDeleted,
@@ -52,6 +52,8 @@ FACTS: tuple[type[Fact], ...] = (
     NodeJoined,
     NodeLost,
     NodeReturned,
+    NodeDraining,
+    NodeDrained,
 )
 """Kept, in this stream's order."""
 

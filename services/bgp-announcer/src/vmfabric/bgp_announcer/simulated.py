@@ -123,9 +123,10 @@ class SimulatedFrr:
     def _set_by_map(self, family: Family, metric: int, what: str) -> tuple[str, ...]:
         entry = self._entry(family, metric)
         return tuple(
-            line.text.rsplit(" ", 1)[1]
+            word
             for line in self._lines.values()
             if line.section == (entry,) and line.text.startswith(f"{what} ")
+            for word in line.text.removeprefix(f"{what} ").split()
         )
 
 

@@ -55,6 +55,8 @@ class Agent:
         self._publisher = publisher
         self._confirmations = confirmations
         self._seen: Actual | None = None
+        self._is_fresh = False
+        """Whether the kernel was read since we wrote to it; what others write marks everything."""
         self._converged: dict[VmName, DesiredVm] = {}
         self._node_converged = False
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
@@ -63,8 +65,9 @@ class Agent:
 
     async def step(self, dirty: Dirty) -> Again:
         """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
-        self._seen = await self._kernel.read()
-        if not self._view.complete:
+        if dirty.all or not self._is_fresh:
+            await self._read()
+        if self._seen is None or not self._view.complete:
             return Again()
         for vm in dirty.keys - self._view.vms.keys():
             self._confirmations.forget(vm)
@@ -91,6 +94,10 @@ class Agent:
             vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
         )
 
+    async def _read(self) -> None:
+        self._seen = await self._kernel.read()
+        self._is_fresh = True
+
     async def _reconcile(self, desired: list[DesiredVm]) -> tuple[Plan, Plan, tuple[Failure, ...]]:
         """The plan, what is left of it after it was carried out and read back, and what the kernel refused."""
         if self._seen is None:
@@ -106,8 +113,9 @@ class Agent:
             self._confirmations.forget(created.vm)
         # Before the link is there: a process that dies after making it would not know that it has something to say.
         self._confirmations.save()
+        self._is_fresh = False
         failures = await self._kernel.apply(before.operations)
-        self._seen = await self._kernel.read()
+        await self._read()
         return before, plan(desired, self._seen, remembered=remembered), failures
 
     def _report(self, wanted: Mapping[VmName, Revised[DesiredVm]], after: Plan, failures: Iterable[Failure]) -> None:

@@ -7,31 +7,42 @@ from vmfabric.contract.admin import (
     Applied,
     ApplyCluster,
     ApplyNode,
+    Change,
     Clusters,
+    Drain,
+    DrainNode,
+    DrainState,
     GetVm,
     List,
     ListOfCluster,
     Nodes,
     NodeStatus,
+    UndrainNode,
     Used,
     Vms,
     VmState,
 )
+from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, Refused
+from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import put
 from vmfabric.runtime.micro import Endpoint
+from vmfabric.scheduler.domain import drain as drains
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare, desired_node
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
-from vmfabric.scheduler.transaction import transaction
+from vmfabric.scheduler.transaction import Transaction, transaction
 
 
 class Administration:
     """The endpoints; each is one transaction."""
 
-    def __init__(self, store: Store, *, committed: Callable[[], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, *, committed: Callable[[], None]) -> None:
         self._store = store
+        self._clock = clock
         self._committed = committed
 
     def endpoints(self) -> tuple[Endpoint[Any], ...]:
@@ -41,6 +52,8 @@ class Administration:
             Endpoint("cluster.list", List, self.list_clusters, "all clusters"),
             Endpoint("node.apply", ApplyNode, self.apply_node, "make a node so"),
             Endpoint("node.list", ListOfCluster, self.list_nodes, "nodes, their state and use"),
+            Endpoint("node.drain", DrainNode, self.drain_node, "place nothing on a node, and move what can move"),
+            Endpoint("node.undrain", UndrainNode, self.undrain_node, "place VMs on a node again"),
             Endpoint("vm.get", GetVm, self.get_vm, "one VM and what it waits for"),
             Endpoint("vm.list", ListOfCluster, self.list_vms, "VMs by name"),
         )
@@ -56,8 +69,8 @@ class Administration:
             applied = compare("cluster", spec, found, spec.name, dry_run=asked.dry_run)
             if not asked.dry_run and found != spec:
                 tx.put_cluster(spec)
-                before = {row.key: desired_node(found, row.spec) for row in rows} if found else {}
-                wanted = {row.key: desired_node(spec, row.spec) for row in rows}
+                before = {row.key: desired_node(found, row.spec, row.drain) for row in rows} if found else {}
+                wanted = {row.key: desired_node(spec, row.spec, row.drain) for row in rows}
                 tx.send(put(value) for key, value in wanted.items() if value != before.get(key))
         self._committed()
         return applied
@@ -89,11 +102,70 @@ class Administration:
             applied = compare("node", spec, found, spec.name, dry_run=asked.dry_run)
             if not asked.dry_run and found != spec and cluster is not None:
                 tx.put_node(spec)
-                before = desired_node(cluster, found) if found else None
-                wanted = desired_node(cluster, spec)
+                drain = row.drain if row else None
+                before = desired_node(cluster, found, drain) if found else None
+                wanted = desired_node(cluster, spec, drain)
                 tx.send([put(wanted)] if wanted != before else [])
         self._committed()
         return applied
+
+    async def drain_node(self, asked: DrainNode) -> Drain:
+        """It goes on by itself, and says how far it is. Asked again, it goes on as asked last."""
+        async with transaction(self._store) as tx:
+            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            before = row.drain
+            wanted = drains.Drain(
+                since=before.since if before else self._clock.now(),
+                trace_id=before.trace_id if before else Trace.new().trace_id,
+                going_down=asked.going_down,
+                parallel=asked.parallel,
+                said=before.said if before else None,
+            )
+            records = await tx.rows.vms_on(row.key)
+            found = drains.look(
+                asked.node,
+                records,
+                parallel=asked.parallel,
+                asked={},
+                now=self._clock.now(),
+                cluster=cluster,
+                candidates=await tx.candidates(asked.cluster),
+            )
+            is_same = before is not None and before.model_copy(update={"drained": False}) == wanted
+            change = Change.UNCHANGED if is_same else Change.CHANGED
+            if not asked.dry_run and not is_same:
+                self._put_drain(tx, row, cluster, wanted)
+        self._committed()
+        return Drain(
+            cluster=asked.cluster,
+            node=asked.node,
+            change=change,
+            dry_run=asked.dry_run,
+            vms=len(records),
+            staying=found.progress.staying,
+        )
+
+    async def undrain_node(self, asked: UndrainNode) -> Drain:
+        """Placement may choose it again."""
+        async with transaction(self._store) as tx:
+            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            change = Change.UNCHANGED if row.drain is None else Change.CHANGED
+            if not asked.dry_run and row.drain is not None:
+                self._put_drain(tx, row, cluster, None)
+        self._committed()
+        return Drain(cluster=asked.cluster, node=asked.node, change=change, dry_run=asked.dry_run, vms=row.used.vms)
+
+    def _put_drain(self, tx: Transaction, row: NodeRow, cluster: ClusterSpec, wanted: drains.Drain | None) -> None:
+        tx.put_drain(row.key, wanted)
+        before, now = desired_node(cluster, row.spec, row.drain), desired_node(cluster, row.spec, wanted)
+        tx.send([put(now)] if now != before else [])
+
+    async def _node(self, tx: Transaction, cluster: ClusterName, node: NodeName) -> tuple[NodeRow, ClusterSpec]:
+        row = next((row for row in await tx.nodes(cluster) if row.spec.name == node), None)
+        spec = await tx.cluster(cluster)
+        if row is None or spec is None:
+            raise Refused(Code.UNKNOWN_NODE, f"there is no node {node} in cluster {cluster}; see node.list")
+        return row, spec
 
     async def list_nodes(self, asked: ListOfCluster) -> Nodes:
         """In the order of their names."""
@@ -121,7 +193,20 @@ class Administration:
 
 def _status(row: NodeRow) -> NodeStatus:
     used = Used(cpu=row.used.cpu, memory_mb=row.used.memory_mb, disk_gb=row.used.disk_gb)
-    return NodeStatus(spec=row.spec, state=row.heard.state, heard_at=row.heard.at, used=used, vms=row.used.vms)
+    return NodeStatus(
+        spec=row.spec,
+        state=row.heard.state,
+        heard_at=row.heard.at,
+        drain=_drain(row.drain) if row.drain else None,
+        used=used,
+        vms=row.used.vms,
+    )
+
+
+def _drain(wanted: drains.Drain) -> DrainState:
+    return DrainState(
+        since=wanted.since, going_down=wanted.going_down, parallel=wanted.parallel, drained=wanted.drained
+    )
 
 
 def _state(record: VmRecord) -> VmState:

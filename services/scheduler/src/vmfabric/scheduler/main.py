@@ -19,6 +19,7 @@ from vmfabric.runtime.service import Service, run
 from vmfabric.scheduler.admin import Administration
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import Republish
@@ -71,14 +72,14 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     facts = Consumer(service.bus, stream=FACT_STREAM, durable=SOURCE, routes=handlers.facts(), transient=TRANSIENT)
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
-    endpoints = Administration(store, committed=relay.wake).endpoints()
+    endpoints = Administration(store, service.clock, committed=relay.wake).endpoints()
     service.tasks.create_task(relay.run())
     await service.bus.connected()
     await _hear(service, nodes)
     for task in (
         requests.run(),
         facts.run(),
-        Sweep(store, service.clock, handlers, nodes).run(),
+        Sweep(store, service.clock, handlers, nodes, Draining(store, service.clock, committed=relay.wake)).run(),
         republish.run(),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):

@@ -115,6 +115,11 @@ class MemoryRows:
         keys = [key for key in sorted(self._tables.vms) if key > after and cluster in {None, key.cluster}]
         return [self._tables.vms[key] for key in keys[:limit]]
 
+    async def vms_on(self, node: NodeKey) -> Sequence[VmRecord]:
+        await self._round_trip()
+        found = (vm for key, vm in sorted(self._tables.vms.items()) if key.cluster == node.cluster)
+        return [vm for vm in found if node.node in vm.nodes()]
+
     async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:
         await self._round_trip()
         due = [
@@ -168,6 +173,8 @@ def _apply(tables: Tables, changes: Changes) -> None:
         tables.nodes[key] = replace(found, spec=spec)
     for key, heard in changes.heard.items():
         tables.nodes[key] = replace(tables.nodes[key], heard=heard)
+    for key, drain in changes.drains.items():
+        tables.nodes[key] = replace(tables.nodes[key], drain=drain)
     for gone in changes.gone:
         del tables.vms[gone]
     tables.vms |= changes.new_vms

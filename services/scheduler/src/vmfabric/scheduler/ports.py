@@ -11,6 +11,7 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 
 
@@ -21,6 +22,7 @@ class NodeRow:
     spec: NodeSpec
     heard: Heard
     used: Usage
+    drain: Drain | None = None
 
     @property
     def key(self) -> NodeKey:
@@ -53,6 +55,10 @@ class Rows(Protocol):
 
     async def vms(self, cluster: ClusterName | None, after: tuple[str, str], limit: int) -> Sequence[VmRecord]:
         """The next ones by (cluster, name) behind `after`."""
+        ...
+
+    async def vms_on(self, node: NodeKey) -> Sequence[VmRecord]:
+        """Those that take room on the node, by name."""
         ...
 
     async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:

@@ -105,7 +105,9 @@ class Republish:
             # Behind the nodes: a cluster that has nodes changes only with them locked.
             clusters = {spec.name: spec for spec in await tx.rows.clusters()}
             lacking = [
-                value for row in rows if found.lacks(value := desired_node(clusters[row.spec.cluster], row.spec))
+                value
+                for row in rows
+                if found.lacks(value := desired_node(clusters[row.spec.cluster], row.spec, row.drain))
             ]
             tx.send(map(put, lacking))
         self._committed()

@@ -13,12 +13,14 @@ from vmfabric.contract.names import ClusterName
 from vmfabric.database import outbox
 from vmfabric.database.pool import Connection
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.changes import Changes, Heard
+from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
 
 _NODES = """
-SELECT spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms
+SELECT spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms,
+    drain::text AS drain
 FROM node WHERE $1::text IS NULL OR cluster = $1 ORDER BY cluster, name
 """
 _NODES_LOCKED = f"{_NODES} FOR NO KEY UPDATE"
@@ -58,6 +60,12 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
 ON CONFLICT (cluster, name) DO UPDATE SET at = excluded.at, sequence = excluded.sequence
 """
 _HEARD = "UPDATE node SET state = $3, heard_at = $4, addresses = $5 WHERE cluster = $1 AND name = $2"
+_DRAIN = "UPDATE node SET drain = $3::text::jsonb WHERE cluster = $1 AND name = $2"
+_VMS_ON = """
+SELECT record::text FROM vm WHERE cluster = $1 AND node = $2
+UNION ALL
+SELECT record::text FROM vm WHERE cluster = $1 AND node <> $2 AND record -> 'move' -> 'desired' ->> 'node' = $2
+"""
 _PUT_CLUSTER = """
 INSERT INTO cluster (name, spec) VALUES ($1, $2::text::jsonb)
 ON CONFLICT (name) DO UPDATE SET spec = excluded.spec
@@ -120,6 +128,11 @@ class PostgresRows:
         )
         return [VmRecord.model_validate_json(row[0]) for row in rows]
 
+    async def vms_on(self, node: NodeKey) -> Sequence[VmRecord]:
+        rows = await self._connection.fetch(_VMS_ON, *node)
+        records = [VmRecord.model_validate_json(row[0]) for row in rows]
+        return sorted((record for record in records if node.node in record.nodes()), key=lambda record: record.key)
+
     async def due_vms(self, now: datetime, limit: int) -> Sequence[VmKey]:
         rows = await self._connection.fetch(
             "SELECT cluster, name FROM vm WHERE due <= $1 ORDER BY due LIMIT $2", now, limit
@@ -145,6 +158,8 @@ class PostgresRows:
             await self._connection.execute(_PUT_NODE, *key, node.model_dump_json())
         for key, heard in sorted(changes.heard.items()):
             await self._connection.execute(_HEARD, *key, heard.state, heard.at, list(heard.addresses))
+        for key, drain in sorted(changes.drains.items()):
+            await self._connection.execute(_DRAIN, *key, drain and drain.model_dump_json())
         await self._many(_REMOVE_VMS, changes.gone, 2)
         await self._many(_ADD_VMS, map(_columns_of, changes.new_vms.values()), 7)
         await self._many(_SAVE_VMS, map(_columns_of, changes.vms.values()), 7)
@@ -177,4 +192,5 @@ def _node(row: asyncpg.Record) -> NodeRow:
         spec=NodeSpec.model_validate_json(row["spec"]),
         heard=Heard(NodeState(row["state"]), row["heard_at"], addresses),
         used=Usage(row["used_cpu"], row["used_memory_mb"], row["used_disk_gb"], row["vms"]),
+        drain=Drain.model_validate_json(row["drain"]) if row["drain"] else None,
     )

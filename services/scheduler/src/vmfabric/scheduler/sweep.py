@@ -8,6 +8,7 @@ import structlog
 from vmfabric.contract.errors import TryAgain
 from vmfabric.database.pool import TRANSIENT
 from vmfabric.runtime.clock import Clock
+from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.ports import Store
@@ -25,12 +26,20 @@ class Sweep:
     """Looks after everything that is due, every `interval` seconds."""
 
     def __init__(
-        self, store: Store, clock: Clock, handlers: Handlers, nodes: Nodes, *, interval: float = 0.5
+        self,
+        store: Store,
+        clock: Clock,
+        handlers: Handlers,
+        nodes: Nodes,
+        draining: Draining,
+        *,
+        interval: float = 0.5,
     ) -> None:
         self._store = store
         self._clock = clock
         self._handlers = handlers
         self._nodes = nodes
+        self._draining = draining
         self._interval = interval
         self._forget_at = clock.now()
 
@@ -47,6 +56,7 @@ class Sweep:
         """One round."""
         now = self._clock.now()
         await self._nodes.review()
+        await self._draining.review()
         async with transaction(self._store) as tx:
             due = await tx.rows.due_vms(now, _BATCH)
         # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and a later time-out in it

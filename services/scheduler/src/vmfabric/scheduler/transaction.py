@@ -9,6 +9,7 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.scheduler.domain.candidate import Candidate, Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Rows, Store
 
@@ -69,7 +70,7 @@ class Transaction:
     async def candidates(self, cluster: ClusterName) -> Sequence[Candidate]:
         """The same, as placement sees them."""
         return [
-            Candidate(row.spec.name, row.heard.state, row.spec.capacity, row.used)
+            Candidate(row.spec.name, row.heard.state, row.spec.capacity, row.used, is_drained=row.drain is not None)
             for row in await self.nodes(cluster)
         ]
 
@@ -130,6 +131,10 @@ class Transaction:
     def put_heard(self, key: NodeKey, heard: Heard) -> None:
         """What was heard of it."""
         self.changes.heard[key] = heard
+
+    def put_drain(self, key: NodeKey, drain: Drain | None) -> None:
+        """What an operator wants of its VMs."""
+        self.changes.drains[key] = drain
 
     def send(self, messages: Iterable[Outgoing]) -> None:
         """Publish these after the commit, in this order."""

@@ -11,6 +11,7 @@ from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
 from vmfabric.contract.addresses import Community, Family, Prefix
 from vmfabric.contract.dataplane import (
     FORWARD_METRIC,
+    GOING_DOWN_LOCAL_PREFERENCE,
     LOCAL_PREFERENCE,
     PREFERRED_LOCAL_PREFERENCE,
     PREFERRED_METRIC,
@@ -27,6 +28,8 @@ ROUTE_MAP_DELAY = 1
 """Seconds until FRR applies a changed list or route-map to the routes it has; its default is 5."""
 
 INWARD = f"route-map {GROUP}-in deny 10"
+GRACEFUL_SHUTDOWN = "graceful-shutdown"
+"""FRR's name for the community of RFC 8326, 65535:0. Its own `bgp graceful-shutdown` stays the operator's."""
 PEER_GROUP = f"neighbor {GROUP} peer-group"
 
 _FAMILIES = (Family.IPV4, Family.IPV6)
@@ -89,12 +92,27 @@ def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
         yield Line(TOP, inward)
         yield Line((inward,), f"match {word} address prefix-list {GROUP}-{family}")
         yield Line((inward,), f"match metric {metric}")
-        yield Line((inward,), f"set {_kind(community)} {community}")
-        yield Line((inward,), f"set local-preference {preference}")
+        yield from (Line((inward,), text) for text in _communities(community, node))
+        yield Line((inward,), f"set local-preference {expected_preference(node, preference)}")
         yield Line((inward,), "set metric 0")
     outward = f"route-map {GROUP}-out-{family} permit 10"
     yield Line(TOP, outward)
-    yield Line((outward,), f"match {_kind(community)} {GROUP}-{family} exact-match")
+    yield Line((outward,), f"match {_kind(community)} {GROUP}-{family}")
+
+
+def expected_preference(node: DesiredNode, preference: int) -> int:
+    """What a route with this preference is announced with: none is preferred to that of a node that goes down."""
+    return GOING_DOWN_LOCAL_PREFERENCE if node.graceful_shutdown else preference
+
+
+def _communities(community: Community, node: DesiredNode) -> Iterator[str]:
+    if not node.graceful_shutdown:
+        yield f"set {_kind(community)} {community}"
+    elif _kind(community) == "community":
+        yield f"set community {community} {GRACEFUL_SHUTDOWN}"
+    else:
+        yield f"set large-community {community}"
+        yield f"set community {GRACEFUL_SHUTDOWN}"
 
 
 def _router(node: DesiredNode) -> Iterator[Line]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vmfabric.bgp_announcer.domain.configuration import expected_preference
 from vmfabric.contract.addresses import Community, Family, HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
@@ -38,7 +39,8 @@ def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounce
         is_gone = all(found[prefix] is None for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
     reflectors = [reflector.address for reflector in node.reflectors]
-    preference = PREFERRED_LOCAL_PREFERENCE if desired.presence is Presence.PREFERRED else LOCAL_PREFERENCE
+    is_preferred = desired.presence is Presence.PREFERRED
+    preference = expected_preference(node, PREFERRED_LOCAL_PREFERENCE if is_preferred else LOCAL_PREFERENCE)
     routes: list[AnnouncedRoute] = []
     for prefix in desired.prefixes():
         route = found[prefix]

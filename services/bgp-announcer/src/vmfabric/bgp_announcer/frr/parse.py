@@ -10,6 +10,19 @@ from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
 
+_WELL_KNOWN = {
+    "gracefulShutdown": "65535:0",
+    "acceptOwn": "65535:1",
+    "llgrStale": "65535:6",
+    "noLlgr": "65535:7",
+    "blackhole": "65535:666",
+    "noExport": "65535:65281",
+    "noAdvertise": "65535:65282",
+    "localAs": "65535:65283",
+    "noPeer": "65535:65284",
+}
+"""Communities that FRR says by name (https://www.iana.org/assignments/bgp-well-known-communities)."""
+
 
 class _Shown(BaseModel):
     model_config = ConfigDict(extra="ignore")
@@ -67,7 +80,7 @@ def route(text: str) -> Route | None:
     own = next((path for path in shown.paths if path.sourced), None)
     if own is None:
         return None
-    communities = (*own.community.list, *own.large_community.list)
+    communities = (*(_WELL_KNOWN.get(it, it) for it in own.community.list), *own.large_community.list)
     return Route(communities, own.local_preference, frozenset(shown.advertised_to))
 
 

@@ -43,6 +43,7 @@ class Candidate:
     state: NodeState
     capacity: Capacity
     used: Usage
+    is_drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.scheduler.domain.candidate import Usage
+from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 
 
@@ -39,6 +40,7 @@ class Changes:
     nodes: dict[NodeKey, NodeSpec] = field(default_factory=dict)
     """What operators applied; what was heard of a node and what it carries stay."""
     heard: dict[NodeKey, Heard] = field(default_factory=dict)
+    drains: dict[NodeKey, Drain | None] = field(default_factory=dict)
     new_vms: dict[VmKey, VmRecord] = field(default_factory=dict)
     """An error when one is there already."""
     vms: dict[VmKey, VmRecord] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.desired import DesiredNode
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName
+from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import VmKey
 
 _FIXED_WITH_VMS = ("type", "virtualization", "gateway", "mtu")
@@ -106,7 +107,7 @@ def _check_reflectors(cluster: ClusterSpec, addresses: Iterable[HostAddress]) ->
             )
 
 
-def desired_node(cluster: ClusterSpec, node: NodeSpec) -> DesiredNode:
+def desired_node(cluster: ClusterSpec, node: NodeSpec, drain: Drain | None) -> DesiredNode:
     """What the node speaks BGP with."""
     return DesiredNode(
         cluster=cluster.name,
@@ -119,5 +120,6 @@ def desired_node(cluster: ClusterSpec, node: NodeSpec) -> DesiredNode:
         timers=cluster.bgp.timers,
         password=cluster.bgp.password,
         bfd=cluster.bgp.bfd,
+        graceful_shutdown=drain is not None and drain.going_down,
         gateway=cluster.gateway,
     )

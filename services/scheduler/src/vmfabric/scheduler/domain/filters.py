@@ -25,6 +25,11 @@ def is_heard(offer: Offer) -> str | None:
             return "its node-agent is not heard any more"
 
 
+def is_open(offer: Offer) -> str | None:
+    """Nothing is placed on a node that an operator has drained."""
+    return "an operator has it drained; node.undrain ends that" if offer.candidate.is_drained else None
+
+
 def has_room(offer: Offer) -> str | None:
     """Every resource must suffice, overcommit counted."""
     short = [
@@ -35,5 +40,5 @@ def has_room(offer: Offer) -> str | None:
     return "; ".join(short) or None
 
 
-FILTERS: tuple[Filter, ...] = (is_asked_for, is_heard, has_room)
+FILTERS: tuple[Filter, ...] = (is_asked_for, is_heard, is_open, has_room)
 """In this order; the first that refuses gives the reason."""

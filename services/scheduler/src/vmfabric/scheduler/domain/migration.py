@@ -19,7 +19,7 @@ from datetime import datetime
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.dataplane import LOCAL_PREFERENCE
+from vmfabric.contract.dataplane import PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.errors import Code
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
@@ -226,7 +226,7 @@ def _stepped(record: VmRecord, move: Move, **steps: datetime) -> VmRecord:
 
 
 def _is_normal(fact: RouteAnnounced) -> bool:
-    return all(route.local_preference == LOCAL_PREFERENCE for route in fact.routes)
+    return all(route.local_preference < PREFERRED_LOCAL_PREFERENCE for route in fact.routes)
 
 
 def _times(move: Move, settled: datetime) -> MigrationTimes:
