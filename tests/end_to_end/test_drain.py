@@ -41,7 +41,7 @@ async def test_a_drained_node_is_empty_and_its_vms_answer_all_the_while(cluster:
             n1 = str(cluster.lab.topology.node("n1").ipv4)
             assert n1 not in bgp_routes(cluster.lab, "core").values(), "the core does not use it any more"
         print(f"{pings.lost} of {pings.sent} lost")
-        # Three guests are stopped and started at once on the lab's two cores; to break before making costs 18 and more.
+        # Three guests are started at once on two cores; to break before making costs 18 and more.
         assert pings.lost <= 15
         said = [event for event in cluster.outside.events(NodeDraining) if isinstance(event, NodeDraining)]
         assert max(event.moving for event in said) <= 3

@@ -166,7 +166,9 @@ def _port(
             yield do.LoadGuard(port.vm, port.interface, port.guard, found)
         if not link.up:
             yield do.SetUp(port.vm, port.interface)
-    yield from _missing_routes(port, present if stays else frozenset(), wanted)
+    # Those to a port that is made anew have gone with its link.
+    standing = frozenset(route for route in present if stays or route.interface != port.interface)
+    yield from _missing_routes(port, standing, wanted)
 
 
 def _renaming(port: Port, link: Link) -> Iterator[do.Operation]:
