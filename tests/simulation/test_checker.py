@@ -105,7 +105,7 @@ def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
         (release_on_the_schedulers_word_alone, "but released in ipam"),
         (no_memory_of_served_requests, "is there though the last that was asked is its removal"),
         (facts_without_read_back, "in ipam|should be"),
-        (an_older_snapshot, "and the node-agent of"),
+        (an_older_snapshot, "and the node-agent of|but released in ipam"),
         (equal_preference, "both with preference"),
         (the_source_goes_first, "best path to .* leads to None"),
     ],

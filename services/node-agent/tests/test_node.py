@@ -73,7 +73,7 @@ def test_a_tap_is_made_with_all_that_belongs_to_it(node: Any) -> None:
     assert link["linkinfo"]["info_data"]["persist"] is True
     assert link["ifalias"] == "vmfabric:msk/vm1"
     assert "metric 18650" in node.run("ip", "route", "show", "10.0.0.1")
-    assert "metric 18600" in node.run("ip", "-6", "route", "show", "2001:db8::1")
+    assert "metric 18650" in node.run("ip", "-6", "route", "show", "2001:db8::1")
 
 
 def test_a_long_name_is_found_by_its_full_name(node: Any) -> None:
