@@ -221,7 +221,7 @@ class SimulatedJetStream:
         name = config.durable_name or self._client.new_inbox()
         consumer = ServerConsumer(self._server, found, name, config)
         found.consumers[name] = consumer
-        return ConsumerState(name, consumer.backlog, None)
+        return ConsumerState(name, consumer.backlog, None, config)
 
     async def consumer_info(self, stream: str, name: str) -> "ConsumerState":
         """NotFoundError when there is none."""
@@ -229,7 +229,7 @@ class SimulatedJetStream:
         found = self._server.streams.get(stream)
         if found is None or name not in found.consumers:
             raise nats.js.errors.NotFoundError
-        return ConsumerState(name, 0, None)
+        return ConsumerState(name, 0, None, found.consumers[name].config)
 
     async def delete_consumer(self, stream: str, name: str) -> None:
         """Stop reading."""
@@ -256,3 +256,4 @@ class ConsumerState:
     name: str
     num_pending: int
     delivered: None
+    config: ConsumerConfig

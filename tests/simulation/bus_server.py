@@ -159,6 +159,7 @@ class ServerConsumer:
 
     def __init__(self, server: Server, stream: ServerStream, name: str, config: ConsumerConfig) -> None:
         self.name = name
+        self.config = config
         self.deliver_subject = config.deliver_subject or ""
         self.is_gone = False
         self._server = server

@@ -16,12 +16,14 @@ from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, RetireRoute, SetDown
 from vmfabric.runtime.desired import KEY_SUBJECT
-from vmfabric.scheduler.domain.record import VmKey
+from vmfabric.scheduler.domain.changes import LeftKey
+from vmfabric.scheduler.domain.record import LeftBehind, VmKey
 from vmfabric.scheduler.memory_store import Tables
 
 _MAY_BECOME = {
     Presence.WIRED: {Presence.PREFERRED, Presence.ABSENT},
-    Presence.PREFERRED: {Presence.ROUTED},
+    Presence.PREFERRED: {Presence.ROUTED, Presence.EVACUATED, Presence.ABSENT},
+    Presence.EVACUATED: {Presence.ROUTED, Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
     Presence.ROUTED: {Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
     Presence.FORWARDED: {Presence.ABSENT},
     # A migration was given up, and then the guest runs on the target all the same.
@@ -74,27 +76,39 @@ class Checker:
 
     def data_plane(self) -> None:
         """After a change in a kernel or an FRR, and after each commit of ipam."""
-        now = self._now()
+        self._check_announced(self._check_wired())
+        if not self._is_shaken():
+            self._is_served()
+
+    def _check_wired(self) -> Mapping[HostAddress, str]:
         wired: dict[HostAddress, str] = {}
         for name, node in self._nodes.items():
             for address, interface in _wired(node):
-                self._last_held[address] = now
+                if self._is_left_behind(name, address):
+                    continue
+                self._last_held[address] = self._now()
                 if wired.setdefault(address, interface) != interface:
                     self._fail(f"{address} is wired twice: as {wired[address]} and as {interface}")
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
+        return wired
+
+    def _check_announced(self, wired: Mapping[HostAddress, str]) -> None:
         announced: dict[tuple[HostAddress, int], NodeName] = {}
         for name, node in self._nodes.items():
             for prefix in node.announced:
                 address, preference = prefix.network_address, node.frr.local_preference(prefix)
-                self._last_held[address] = now
+                is_left_behind = self._is_left_behind(name, address)
+                if is_left_behind and not self._is_evacuated(address):
+                    continue
                 other = announced.setdefault((address, preference), name)
                 if other != name:
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
+                if is_left_behind:
+                    continue
+                self._last_held[address] = self._now()
                 if address in wired or not self._rests(address):
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
-        if not self._is_shaken():
-            self._is_served()
 
     def addresses(self) -> None:
         """After each commit of ipam."""
@@ -162,6 +176,19 @@ class Checker:
                         f"{vm} is {record.phase} on {record.node}, but the core's best path to {prefix} leads to "
                         f"{best}, and {record.node} sends it to {route and route.interface}"
                     )
+
+    def _is_left_behind(self, node: NodeName, address: HostAddress) -> bool:
+        """Whether the node was lost with it: it may have it still, though another VM may have got it since."""
+        return any(key.node == node and address in left.desired.addresses for key, left in self._left_behind())
+
+    def _left_behind(self) -> Iterable[tuple[LeftKey, LeftBehind]]:
+        return self._tables.left_behind.items()
+
+    def _is_evacuated(self, address: HostAddress) -> bool:
+        """Whether its VM is the one that was lost with the node, so that the paths must differ."""
+        holding = self._ipam.written_holdings.get(address)
+        record = self._tables.vms.get(VmKey(*holding.key)) if holding else None
+        return record is not None and record.evacuated
 
     def _rests(self, address: HostAddress) -> bool:
         holding = self._ipam.written_holdings.get(address)

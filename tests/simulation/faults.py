@@ -13,6 +13,8 @@ class Fault(StrEnum):
     CRASH_IN_KERNEL = "a node-agent dies in the middle of a batch of kernel operations"
     CRASH_IN_FRR = "a bgp-announcer dies in the middle of a batch of configuration"
     REBOOT = "a node reboots"
+    NODE_LOST = "a node is lost and evacuated, and returns"
+    NODE_UNHEARD = "a node is evacuated though its kernel and its FRR go on"
     SLOW = "a step takes long"
     DELIVERY_LOST = "a message is delivered to nobody"
     DELIVERY_LATE = "a message is overtaken by later ones"
@@ -59,6 +61,8 @@ _OFTEN = {
 EVENTS = (
     Fault.CRASH,
     Fault.REBOOT,
+    Fault.NODE_LOST,
+    Fault.NODE_UNHEARD,
     Fault.CUT,
     Fault.DRIFT,
     Fault.FRR_RESTART,
@@ -67,7 +71,9 @@ EVENTS = (
 )
 """Those that happen at a moment of their own."""
 
-SHAKING = frozenset({Fault.REBOOT, Fault.DRIFT, Fault.FRR_RESTART, Fault.SESSION_DOWN, Fault.CRASH_IN_FRR})
+SHAKING = frozenset(
+    {Fault.REBOOT, Fault.NODE_LOST, Fault.DRIFT, Fault.FRR_RESTART, Fault.SESSION_DOWN, Fault.CRASH_IN_FRR}
+)
 """Those that make an announcement go away for a while."""
 
 _CALM_SHARE = 0.1

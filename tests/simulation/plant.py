@@ -13,6 +13,8 @@ from vmfabric.contract.pool import NetworkSpec, PoolSpec
 CLUSTER: ClusterName = "sim"
 REFLECTORS = (IPv4Address("192.0.2.251"), IPv4Address("192.0.2.252"))
 
+FENCE = "ipmi"
+
 _AS = 64512
 _CAPACITY = Capacity(cpu=64, memory_mb=4096, disk_gb=100)
 _NETWORKS = {"fabric4": "198.51.100.0/24", "fabric6": "2001:db8::/48"}
@@ -34,6 +36,7 @@ def plant(nodes: Mapping[NodeName, HostAddress]) -> Plant:
         cluster=ClusterSpec(
             name=CLUSTER,
             type="ip-fabric",
+            trusted_fences=(FENCE,),
             bgp=Bgp(
                 asn=_AS,
                 reflectors=tuple(Reflector(address=address, asn=_AS) for address in REFLECTORS),

@@ -67,9 +67,22 @@ class Supervisor:
         self._loop = loop
         self._faults = faults
         self._story = story
+        self._held = False
+
+    def hold(self, where: str) -> None:
+        """It dies, and has no new life for a while."""
+        self._held = True
+        self.kill(where)
+
+    def release(self) -> None:
+        """It may live again."""
+        self._held = False
+        self.start()
 
     def start(self) -> None:
-        """A new life."""
+        """A new life, unless it has one or may not have one."""
+        if self._held or self.process is not None:
+            return
         process = Process(self.name, len(self.lives) + 1, self._loop, self._faults, self._ended)
         self.process = process
         self.lives.append(process)

@@ -20,7 +20,15 @@ from simulation.stores import IpamStore, OutboxRows, SchedulerStore
 from simulation.virtual_time import VirtualClock
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
-from vmfabric.contract.admin import ApplyCluster, ApplyNetwork, ApplyNode, ApplyPool
+from vmfabric.contract.admin import (
+    ApplyCluster,
+    ApplyNetwork,
+    ApplyNode,
+    ApplyPool,
+    ListOfCluster,
+    NodeState,
+    UndrainNode,
+)
 from vmfabric.contract.desired import NODE_KEY, POOLS_KEY, VM_KEY
 from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
@@ -55,9 +63,12 @@ PHASE_SECONDS = 30.0
 MOVE_SECONDS = 20.0
 _SWEEP_SECONDS = 2.0
 _REMEMBER = timedelta(days=8)
+_OPERATOR_SECONDS = 10.0
 _RESYNC_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 4.0
 _SESSION_SECONDS = 3.0
+_BUCKET_SECONDS = (0.0, 2.0)
+"""A life of a node's service begins with its snapshot, or with the bucket if that can be read."""
 _THROTTLE_SECONDS = 0.02
 
 
@@ -100,7 +111,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
         republish = Republish(store, read, committed=relay.wake)
         administration = Administration(store, ground.clock, committed=relay.wake)
-        draining = Draining(store, ground.clock, committed=relay.wake)
+        draining = Draining(store, ground.clock, handlers, committed=relay.wake)
         bus.on_reconnect(republish.wake)
         await bus.connected()
 
@@ -111,7 +122,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         requests = Consumer(
             bus, stream=REQUEST_STREAM, durable="scheduler", routes=handlers.requests(), on_invalid=handlers.invalid
         )
-        facts = Consumer(bus, stream=FACT_STREAM, durable="scheduler", routes=handlers.facts())
+        facts = Consumer(bus, stream=FACT_STREAM, durable="scheduler", routes=(*handlers.facts(), *draining.facts()))
         for work in (
             relay.run(),
             desk.run(),
@@ -120,6 +131,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
             Sweep(store, ground.clock, handlers, nodes, draining, interval=_SWEEP_SECONDS).run(),
             republish.run(),
             _until_applied(lambda: _apply_cluster(administration, ground.plant)),
+            _open_returned_nodes(administration, ground.plant),
         ):
             tasks.create_task(work)
 
@@ -160,6 +172,7 @@ async def node_agent(ground: Ground, node: Node, process: Process) -> None:
             node=node.name,
             snapshot=node.directory / "node-agent.desired.json",
             on_change=lambda vm: _mark(loop, vm),
+            bucket_seconds=ground.faults.random.choice(_BUCKET_SECONDS),
         )
         agent = Agent(
             cluster=ground.plant.cluster.name,
@@ -187,6 +200,7 @@ async def bgp_announcer(ground: Ground, node: Node, process: Process) -> None:
             node=node.name,
             snapshot=node.directory / "bgp" / "desired.json",
             on_change=lambda vm: _mark(loop, vm),
+            bucket_seconds=ground.faults.random.choice(_BUCKET_SECONDS),
         )
         announcer = Announcer(
             mirror,
@@ -223,6 +237,19 @@ async def _apply_cluster(administration: Administration, plant: Plant) -> None:
     await administration.apply_cluster(ApplyCluster(spec=plant.cluster))
     for node in plant.nodes:
         await administration.apply_node(ApplyNode(spec=node))
+
+
+async def _open_returned_nodes(administration: Administration, plant: Plant) -> None:
+    """Operators put a node that was evacuated to use again once it is back."""
+    while True:
+        await asyncio.sleep(_OPERATOR_SECONDS)
+        try:
+            found = await administration.list_nodes(ListOfCluster(cluster=plant.cluster.name))
+            for node in found.nodes:
+                if node.drain is not None and node.state is NodeState.JOINED:
+                    await administration.undrain_node(UndrainNode(cluster=node.spec.cluster, node=node.spec.name))
+        except OSError:
+            continue
 
 
 async def _apply_pools(applying: Applying, plant: Plant) -> None:

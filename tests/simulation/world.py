@@ -18,7 +18,7 @@ from simulation.faults import EVENTS, SHAKING, Fault, Faults
 from simulation.hypervisor import Hypervisor
 from simulation.logs import errors_watched, leaves
 from simulation.nodes import Node
-from simulation.plant import CLUSTER, REFLECTORS, plant
+from simulation.plant import CLUSTER, FENCE, REFLECTORS, plant
 from simulation.process import Process, Supervisor
 from simulation.promises import Promises, unsettled
 from simulation.services import Ground
@@ -28,6 +28,7 @@ from simulation.workload import Asked, workload
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.errors import TryAgain
+from vmfabric.contract.node import NodeFenced
 from vmfabric.contract.streams import REQUEST_STREAM
 from vmfabric.node_agent.ports import KernelUnreadableError
 
@@ -36,6 +37,9 @@ _PEACE_SECONDS = 35.0
 _SETTLE_SECONDS = 300.0
 _QUIET_SECONDS = {100: 3600.0, 5: 65.0, 1: 16.0}
 """Of each hundredth seed an hour, of each fifth longer than anything is looked at again, else longer than most is."""
+_RARE = {Fault.BUS_EMPTIED, Fault.REBOOT, Fault.NODE_LOST, Fault.NODE_UNHEARD}
+_LOST_SECONDS = 25.0
+_FENCED_SECONDS = 20.0
 _EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
 
 
@@ -272,7 +276,7 @@ class World:
             return
         most = dict.fromkeys(EVENTS, 1) | {Fault.CRASH: 4, Fault.CUT: 3, Fault.DRIFT: 3}
         for kind in EVENTS:
-            rare = kind in {Fault.BUS_EMPTIED, Fault.REBOOT} and self._random.random() < 0.8
+            rare = kind in _RARE and self._random.random() < 0.8
             for _ in range(0 if rare else self._random.randint(0, most[kind])):
                 yield kind, self._random.uniform(0.0, _WORK_SECONDS - 3.0)
 
@@ -284,9 +288,11 @@ class World:
             case Fault.CRASH:
                 self._supervisors[name].kill("by kill -9")
             case Fault.REBOOT:
-                self._supervisors[f"node-agent.{node.name}"].kill("with its node")
-                self._supervisors[f"bgp-announcer.{node.name}"].kill("with its node")
+                for supervisor in self._of(node):
+                    supervisor.kill("with its node")
                 node.reboot()
+            case Fault.NODE_LOST | Fault.NODE_UNHEARD:
+                self._lose(node, is_dead=kind is Fault.NODE_LOST)
             case Fault.CUT:
                 self._story.tell("{0} loses its connection", name)
                 self._ground.clients[name].cut(self._faults.between(0.5, 8.0))
@@ -300,6 +306,22 @@ class World:
                 self._empty_bus()
             case _:
                 raise ValueError(f"{kind} is no event of its own")
+
+    def _of(self, node: Node) -> list[Supervisor]:
+        return [self._supervisors[f"{service}.{node.name}"] for service in ("node-agent", "bgp-announcer")]
+
+    def _lose(self, node: Node, *, is_dead: bool) -> None:
+        for supervisor in self._of(node):
+            supervisor.hold("with its node" if is_dead else "for long")
+            self._loop.outside(_LOST_SECONDS, supervisor.release)
+        if is_dead:
+            node.reboot()
+        self._loop.outside(self._faults.between(0.0, _FENCED_SECONDS), self._fence, node)
+
+    def _fence(self, node: Node) -> None:
+        event = NodeFenced(cluster=CLUSTER, node=node.name, fence=FENCE)
+        if self._server.keep(event.subject(), event.model_dump_json().encode(), {}) is None:
+            self._loop.outside(0.5, self._fence, node)
 
     def _empty_bus(self) -> None:
         self._story.tell("the bus loses everything")

@@ -46,7 +46,14 @@ async def bus(nats_url: str) -> AsyncIterator[Bus]:
 
 
 def a_mirror(bus: Bus, directory: Path) -> Mirror:
-    return Mirror(bus, cluster="msk", node="n1", snapshot=directory / "desired.json", on_change=lambda _vm: None)
+    return Mirror(
+        bus,
+        cluster="msk",
+        node="n1",
+        snapshot=directory / "desired.json",
+        on_change=lambda _vm: None,
+        bucket_seconds=0.2,
+    )
 
 
 @pytest.fixture
@@ -116,8 +123,30 @@ async def test_the_snapshot_serves_while_the_bus_is_away(bus: Bus, tmp_path: Pat
     await asyncio.wait({task})
     async with Bus("nats://127.0.0.1:1", name="away") as away:
         restarted = a_mirror(away, tmp_path)
-        assert restarted.complete
+        task = asyncio.create_task(restarted.run())
+        await until(lambda: restarted.complete)
         assert restarted.vms["vm1"].value == a_vm()
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_a_bucket_that_answers_comes_before_the_snapshot(bus: Bus, tmp_path: Path) -> None:
+    mirror = a_mirror(bus, tmp_path)
+    task = asyncio.create_task(mirror.run())
+    await bus.send([put(a_vm())])
+    await until(lambda: bool(mirror.vms))
+    task.cancel()
+    await asyncio.wait({task})
+    absent = a_vm(presence=Presence.ABSENT)
+    await bus.send([put(absent)])
+    restarted = a_mirror(bus, tmp_path)
+    assert not restarted.complete
+    task = asyncio.create_task(restarted.run())
+    await until(lambda: restarted.complete)
+    assert restarted.vms["vm1"].value == absent
+    assert not restarted.remembered
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_a_snapshot_that_cannot_be_read_is_set_aside(bus: Bus, tmp_path: Path) -> None:

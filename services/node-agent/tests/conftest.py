@@ -62,6 +62,7 @@ class Node:
             "VMFABRIC_NATS_URL": "nats://127.0.0.1:4222",
             "VMFABRIC_CLUSTER": "msk",
             "VMFABRIC_NODE": "n1",
+            "VMFABRIC_BUCKET_SECONDS": "0",
             "VMFABRIC_STATE_DIR": str(self.directory),
         }
         with self.log.open("ab") as log:

@@ -27,6 +27,7 @@ async def test_desired_values_become_links_and_facts(nats_url: str, tmp_path: Pa
             node="n1",
             snapshot=tmp_path / "desired.json",
             on_change=lambda vm: loop.mark(vm) if vm else loop.mark_all(),
+            bucket_seconds=2.0,
         )
         agent = Agent(
             cluster="msk",

@@ -18,9 +18,14 @@ from vmfabric.contract.streams import DEAD_STREAM, FACT_STREAM
 from vmfabric.runtime import micro
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.clock import SystemClock
+from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.runtime.service import Service
 from vmfabric.scheduler.main import compose
 from vmfabric.scheduler.settings import SchedulerSettings
+
+from .seat import scheduler
+
+__all__ = ["scheduler"]
 
 CLUSTER: dict[str, Any] = {
     "name": "msk",
@@ -79,12 +84,15 @@ class World:
         return sum(name == subject for name, _body in self.facts)
 
     async def desired(self) -> dict[str, Json]:
-        bucket = await self.client.jetstream().key_value("desired")
-        try:
-            keys = await bucket.keys()
-        except nats.js.errors.NoKeysError:
-            return {}
-        return {key: json.loads((await bucket.get(key)).value or b"{}") for key in keys}
+        # Not `keys()` of nats-py, which finds none when the first key comes after it has asked how many there are.
+        jetstream = self.client.jetstream()
+        info = await jetstream.stream_info("KV_desired", subjects_filter=f"{KEY_SUBJECT}>")
+        last = [await jetstream.get_last_msg("KV_desired", subject) for subject in info.state.subjects or {}]
+        return {
+            (message.subject or "").removeprefix(KEY_SUBJECT): json.loads(message.data or b"{}")
+            for message in last
+            if "KV-Operation" not in (message.headers or {})
+        }
 
     async def heard(self, message: Msg) -> None:
         body = json.loads(message.data)

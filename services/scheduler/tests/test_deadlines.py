@@ -28,7 +28,8 @@ def test_the_deadline_does_not_move_while_the_question_is_asked_again() -> None:
 
 
 def test_what_waits_for_nothing_is_never_due() -> None:
-    waiting = Patience().rest(START)
+    assert Patience().rest(START, is_leased=False).due is not None
+    waiting = Patience().rest(START, is_leased=True)
     assert waiting.due is None
     assert not waiting.is_due(START + timedelta(days=365))
 

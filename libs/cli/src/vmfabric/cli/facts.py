@@ -9,7 +9,15 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.node import NodeDrained, NodeDraining, NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
+from vmfabric.contract.node import (
+    NodeDrained,
+    NodeDraining,
+    NodeFenced,
+    NodeHeartbeat,
+    NodeJoined,
+    NodeLost,
+    NodeReturned,
+)
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.streams import DEAD_PREFIX
 from vmfabric.contract.vm import (
@@ -140,6 +148,8 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case NodeDraining():
             staying = _join(f"{it.vm}: {it.reason}" for it in event.staying[:3])
             return f"{event.left} VMs left, {event.moving} on their way{f'; staying: {staying}' if staying else ''}"
+        case NodeFenced():
+            return f"{event.fence} says that it does not run"
         case NodeJoined() | NodeLost() | NodeReturned() | NodeDrained():
             return ""
         case NodeHeartbeat():

@@ -62,6 +62,16 @@ class DrainNode(Request):
     dry_run: bool = False
 
 
+class EvacuateNode(Request):
+    """Place the VMs of a lost node on other nodes. Whoever asks knows that the node does not run any more."""
+
+    cluster: ClusterName
+    node: NodeName
+    fence: ResourceName
+    """How that was made sure, for the record: `ipmi`, `pdu`, `unplugged`."""
+    dry_run: bool = False
+
+
 class UndrainNode(Request):
     """Place VMs on the node again. What is on its way goes on."""
 
@@ -158,12 +168,14 @@ class DrainState(Part):
     since: datetime
     going_down: bool
     parallel: int
+    fence: str | None = None
+    """What made sure that the node does not run, when it is evacuated."""
     drained: bool
     """No VM is here any more."""
 
 
 class Drain(Part):
-    """What a drain or its end does."""
+    """What a drain, an evacuation or its end does."""
 
     cluster: ClusterName
     node: NodeName

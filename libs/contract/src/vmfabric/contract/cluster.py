@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from vmfabric.contract.addresses import Community, Family, HostAddress, Mac
 from vmfabric.contract.model import Request
-from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName
 from vmfabric.contract.patterns import PASSWORD
 
 
@@ -133,6 +133,8 @@ class ClusterSpec(Request):
     bgp: Bgp
     mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
     placement: Placement = Placement()
+    trusted_fences: Annotated[tuple[ResourceName, ...], Field(max_length=16)] = ()
+    """Whose `node.fenced` is believed: a lost node that one of them has fenced is evacuated without an operator."""
 
 
 class Capacity(Request):

@@ -14,6 +14,9 @@ FORWARD_METRIC = 18550
 PREFERRED_METRIC = 18500
 """Of a route to a guest that has just come, while the node that it left still announces it too."""
 
+EVACUATED_METRIC = 18575
+"""Of a route to a guest that was started anew while the node that had it is lost, and may announce it still."""
+
 RESTORED_METRIC = 18650
 """Of a route that a node has made anew from its own memory: nobody has said yet that the VM is still there."""
 
@@ -22,6 +25,9 @@ LOCAL_PREFERENCE = 100
 
 PREFERRED_LOCAL_PREFERENCE = 200
 """Of a route with PREFERRED_METRIC."""
+
+EVACUATED_LOCAL_PREFERENCE = 150
+"""Of a route with EVACUATED_METRIC: more than what a lost node may still announce, less than a migration's target."""
 
 GOING_DOWN_LOCAL_PREFERENCE = 0
 """Of every route of a node that is about to go down (RFC 8326)."""

@@ -34,6 +34,8 @@ class Presence(StrEnum):
 
     PREFERRED = "preferred"
     """As routed, with a higher preference: the guest has just come, and the node that it left still announces it."""
+    EVACUATED = "evacuated"
+    """As routed, with a higher preference: the node that it was on is lost, and may announce it still."""
     ROUTED = "routed"
     """Wired, with its host routes."""
     FORWARDED = "forwarded"
@@ -46,7 +48,7 @@ class Presence(StrEnum):
     @property
     def is_announced(self) -> bool:
         """Whether the VM's routes are announced."""
-        return self in {Presence.PREFERRED, Presence.ROUTED, Presence.FORWARDED}
+        return self not in {Presence.WIRED, Presence.ABSENT}
 
 
 class DesiredVm(Desired):

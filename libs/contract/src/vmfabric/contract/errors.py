@@ -14,6 +14,7 @@ class Code(StrEnum):
     UNKNOWN_VM = "unknown_vm"
     UNKNOWN_ADDRESS = "unknown_address"
     CONFLICT = "conflict"
+    NODE_LOST = "node_lost"
     NO_NODE_FITS = "no_node_fits"
     POOL_EXHAUSTED = "pool_exhausted"
     ADDRESS_TAKEN = "address_taken"

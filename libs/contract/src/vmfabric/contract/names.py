@@ -16,7 +16,7 @@ NodeName = Annotated[str, StringConstraints(strict=True, pattern=LABEL)]
 """1 to 63 characters of `[a-z0-9-]`, no dash at either end (an RFC 1123 label)."""
 
 ResourceName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
-"""Name of a network or a pool: 1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
+"""Name of a network, a pool or a fence: 1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
 
 InterfaceName = Annotated[str, StringConstraints(strict=True, pattern=INTERFACE, max_length=15)]
 """A kernel interface name that vmfabric makes: at most 15 bytes (IFNAMSIZ - 1)."""

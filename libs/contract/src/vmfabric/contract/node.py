@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.model import Fact, Part
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.contract.subjects import NODE, Template
 
 
@@ -36,6 +36,15 @@ class NodeLost(_OfNode):
     subject_template: ClassVar[Template] = Template("node.lost", NODE)
 
 
+class NodeFenced(_OfNode):
+    """Said by whoever fences nodes, not by vmfabric: the node does not run, and will not before it has rebooted."""
+
+    subject_template: ClassVar[Template] = Template("node.fenced", NODE)
+
+    fence: ResourceName
+    """Its own name, which a cluster may trust."""
+
+
 class NodeReturned(_OfNode):
     """A lost node is heard again."""
 
@@ -43,14 +52,14 @@ class NodeReturned(_OfNode):
 
 
 class StayingVm(Part):
-    """A VM that a drain does not move."""
+    """A VM that is not moved."""
 
     vm: VmName
     reason: str
 
 
 class NodeDraining(_OfNode):
-    """An operator has the node drained: how far that is. Said when it changes."""
+    """The node is drained, or evacuated when it is lost: how far that is. Said when it changes."""
 
     subject_template: ClassVar[Template] = Template("node.draining", NODE)
 
@@ -59,9 +68,17 @@ class NodeDraining(_OfNode):
     moving: int
     staying: tuple[StayingVm, ...]
     """At most 100."""
+    fence: ResourceName | None = None
+    """What made sure that the node does not run, when it is evacuated."""
 
 
 class NodeDrained(_OfNode):
-    """No VM is here any more: none is wired, routed or announced. Nothing is placed here until `node.undrain`."""
+    """No VM is here any more: none is wired, routed or announced. Nothing is placed here until `node.undrain`.
+
+    A node that was evacuated may still believe to have some; it lets them go when it returns.
+    """
 
     subject_template: ClassVar[Template] = Template("node.drained", NODE)
+
+    fence: ResourceName | None = None
+    """What made sure that the node does not run, when it was evacuated."""

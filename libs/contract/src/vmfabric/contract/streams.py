@@ -10,7 +10,15 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event, Fact, RequestEvent
-from vmfabric.contract.node import NodeDrained, NodeDraining, NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
+from vmfabric.contract.node import (
+    NodeDrained,
+    NodeDraining,
+    NodeFenced,
+    NodeHeartbeat,
+    NodeJoined,
+    NodeLost,
+    NodeReturned,
+)
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.vm import (
     VmDeleted,
@@ -51,6 +59,7 @@ FACTS: tuple[type[Fact], ...] = (
     GuestRunning,
     NodeJoined,
     NodeLost,
+    NodeFenced,
     NodeReturned,
     NodeDraining,
     NodeDrained,

@@ -86,12 +86,18 @@ class Consumer:
         # The server may have lost its data: the stream and this consumer are made again, and read from the start.
         jetstream = self._bus.jetstream
         try:
+            wanted = self._config()
             try:
-                await jetstream.consumer_info(self._stream.name, self._durable)
+                found = await jetstream.consumer_info(self._stream.name, self._durable)
             except nats.js.errors.NotFoundError:
                 await self._bus.ensure_streams()
-                await jetstream.add_consumer(self._stream.name, config=self._config())
+                await jetstream.add_consumer(self._stream.name, config=wanted)
                 log.info("consumer.created", stream=self._stream.name, durable=self._durable)
+            else:
+                if _filters(found.config) != _filters(wanted):
+                    # Made by another version; it keeps its place in the stream.
+                    await jetstream.add_consumer(self._stream.name, config=wanted)
+                    log.info("consumer.changed", stream=self._stream.name, durable=self._durable)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             log.warning("consumer.not_ready", stream=self._stream.name, durable=self._durable, error=repr(error))
 
@@ -238,6 +244,11 @@ def _invalid(message: Msg, reason: str) -> Invalid:
         at=message.metadata.timestamp.astimezone(UTC),
         trace=Trace.from_headers(message.headers or {}),
     )
+
+
+def _filters(config: ConsumerConfig) -> frozenset[str]:
+    # The server tells a single one in a field of its own.
+    return frozenset(filter(None, (config.filter_subject, *(config.filter_subjects or ()))))
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

@@ -1,4 +1,8 @@
-"""A node's copy of its desired state: read whole at start and after each reconnect, then watched."""
+"""A node's copy of its desired state: read whole at start and after each reconnect, then watched.
+
+When the bucket cannot be read at the start, it is what the last life has kept: but the bucket is given some time
+first, so that a node which returns does not announce for a moment what is no longer its own.
+"""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -42,9 +46,18 @@ class Mirror:
     """
 
     def __init__(
-        self, bus: Bus, *, cluster: str, node: str, snapshot: Path, on_change: Callable[[VmName | None], None]
+        self,
+        bus: Bus,
+        *,
+        cluster: str,
+        node: str,
+        snapshot: Path,
+        on_change: Callable[[VmName | None], None],
+        bucket_seconds: float,
     ) -> None:
+        """`bucket_seconds`: how long the bucket is waited for before the snapshot is believed."""
         self._bus = bus
+        self._bucket_seconds = bucket_seconds
         self._snapshot = snapshot
         self._on_change = on_change
         self._node_key = NODE_KEY.render({"cluster": cluster, "node": node})
@@ -55,6 +68,7 @@ class Mirror:
         self._pools: Revised[DesiredPools] | None = None
         self._remembered: set[VmName] = set()
         self._complete = False
+        self._has_snapshot = False
         self._unsaved = asyncio.Event()
         self._again = asyncio.Event()
         self._watched: tuple[Subscription, str] | None = None
@@ -94,6 +108,7 @@ class Mirror:
         """Follow the bucket until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._save_changes())
+            group.create_task(self._believe_snapshot())
             await self._bus.connected()
             self._bus.on_reconnect(self._again.set)
             try:
@@ -112,7 +127,13 @@ class Mirror:
         self._remembered = set(self._vms)
         self._node = Revised(saved.node.revision, saved.node.value) if saved.node else None
         self._pools = Revised(saved.pools.revision, saved.pools.value) if saved.pools else None
-        self._complete = True
+        self._has_snapshot = True
+
+    async def _believe_snapshot(self) -> None:
+        await asyncio.sleep(self._bucket_seconds)
+        if self._has_snapshot and not self._complete:
+            log.warning("desired.from_snapshot", vms=len(self._vms), waited_s=self._bucket_seconds)
+            self._whole()
 
     async def _read_whole(self) -> None:
         await self._unwatch()

@@ -35,3 +35,5 @@ class NodeSettings(ServiceSettings):
     node: NodeName = Field(default=...)
     state_dir: Path = Path("/var/lib/vmfabric")
     """Where snapshots are kept."""
+    bucket_seconds: float = Field(default=2.0, ge=0)
+    """How long the bus is waited for at the start, before the node works from its snapshot."""

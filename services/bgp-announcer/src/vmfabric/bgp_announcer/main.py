@@ -42,6 +42,7 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
         node=settings.node,
         snapshot=directory / "desired.json",
         on_change=changed,
+        bucket_seconds=settings.bucket_seconds,
     )
     vtysh = Vtysh(settings.frr_pathspace)
     service.stack.push_async_callback(vtysh.close)

@@ -43,6 +43,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             node=settings.node,
             snapshot=settings.state_dir / "node-agent.desired.json",
             on_change=changed,
+            bucket_seconds=settings.bucket_seconds,
         )
         agent = Agent(
             cluster=settings.cluster,

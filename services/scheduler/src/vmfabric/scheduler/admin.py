@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
 from vmfabric.contract.admin import (
     Applied,
     ApplyCluster,
@@ -12,10 +14,12 @@ from vmfabric.contract.admin import (
     Drain,
     DrainNode,
     DrainState,
+    EvacuateNode,
     GetVm,
     List,
     ListOfCluster,
     Nodes,
+    NodeState,
     NodeStatus,
     UndrainNode,
     Used,
@@ -36,6 +40,8 @@ from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.transaction import Transaction, transaction
 
+log = structlog.get_logger()
+
 
 class Administration:
     """The endpoints; each is one transaction."""
@@ -53,6 +59,7 @@ class Administration:
             Endpoint("node.apply", ApplyNode, self.apply_node, "make a node so"),
             Endpoint("node.list", ListOfCluster, self.list_nodes, "nodes, their state and use"),
             Endpoint("node.drain", DrainNode, self.drain_node, "place nothing on a node, and move what can move"),
+            Endpoint("node.evacuate", EvacuateNode, self.evacuate_node, "place the VMs of a lost node elsewhere"),
             Endpoint("node.undrain", UndrainNode, self.undrain_node, "place VMs on a node again"),
             Endpoint("vm.get", GetVm, self.get_vm, "one VM and what it waits for"),
             Endpoint("vm.list", ListOfCluster, self.list_vms, "VMs by name"),
@@ -119,18 +126,10 @@ class Administration:
                 trace_id=before.trace_id if before else Trace.new().trace_id,
                 going_down=asked.going_down,
                 parallel=asked.parallel,
+                fence=before.fence if before else None,
                 said=before.said if before else None,
             )
-            records = await tx.rows.vms_on(row.key)
-            found = drains.look(
-                asked.node,
-                records,
-                parallel=asked.parallel,
-                asked={},
-                now=self._clock.now(),
-                cluster=cluster,
-                candidates=await tx.candidates(asked.cluster),
-            )
+            found = await self._look(tx, row, cluster, wanted)
             is_same = before is not None and before.model_copy(update={"drained": False}) == wanted
             change = Change.UNCHANGED if is_same else Change.CHANGED
             if not asked.dry_run and not is_same:
@@ -141,8 +140,34 @@ class Administration:
             node=asked.node,
             change=change,
             dry_run=asked.dry_run,
-            vms=len(records),
-            staying=found.progress.staying,
+            vms=found.left,
+            staying=found.staying,
+        )
+
+    async def evacuate_node(self, asked: EvacuateNode) -> Drain:
+        """Only of a node that is lost; one that is heard is drained."""
+        async with transaction(self._store) as tx:
+            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            if row.heard.state is not NodeState.LOST:
+                raise Refused(
+                    Code.CONFLICT,
+                    f"node {asked.node} is {row.heard.state}, not lost: node.drain moves its VMs while it runs, and "
+                    "nobody may run them twice",
+                )
+            is_same = row.drain is not None and row.drain.fence == asked.fence
+            wanted = drains.evacuation(asked.fence, row.drain, Trace.new().trace_id, self._clock.now())
+            found = await self._look(tx, row, cluster, wanted)
+            if not asked.dry_run and not is_same:
+                log.warning("node.evacuating", **row.key._asdict(), fence=asked.fence, trace_id=wanted.trace_id)
+                self._put_drain(tx, row, cluster, wanted)
+        self._committed()
+        return Drain(
+            cluster=asked.cluster,
+            node=asked.node,
+            change=Change.UNCHANGED if is_same else Change.CHANGED,
+            dry_run=asked.dry_run,
+            vms=found.left,
+            staying=found.staying,
         )
 
     async def undrain_node(self, asked: UndrainNode) -> Drain:
@@ -159,6 +184,21 @@ class Administration:
         tx.put_drain(row.key, wanted)
         before, now = desired_node(cluster, row.spec, row.drain), desired_node(cluster, row.spec, wanted)
         tx.send([put(now)] if now != before else [])
+
+    async def _look(
+        self, tx: Transaction, row: NodeRow, cluster: ClusterSpec, wanted: drains.Drain
+    ) -> drains.Progress:
+        found = drains.look(
+            row.key.node,
+            await tx.rows.vms_on(row.key),
+            drain=wanted,
+            is_lost=row.heard.state is NodeState.LOST,
+            asked={},
+            now=self._clock.now(),
+            cluster=cluster,
+            candidates=await tx.candidates(row.key.cluster),
+        )
+        return found.progress
 
     async def _node(self, tx: Transaction, cluster: ClusterName, node: NodeName) -> tuple[NodeRow, ClusterSpec]:
         row = next((row for row in await tx.nodes(cluster) if row.spec.name == node), None)
@@ -205,7 +245,11 @@ def _status(row: NodeRow) -> NodeStatus:
 
 def _drain(wanted: drains.Drain) -> DrainState:
     return DrainState(
-        since=wanted.since, going_down=wanted.going_down, parallel=wanted.parallel, drained=wanted.drained
+        since=wanted.since,
+        going_down=wanted.going_down,
+        parallel=wanted.parallel,
+        fence=wanted.fence,
+        drained=wanted.drained,
     )
 
 

@@ -9,6 +9,7 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
+from vmfabric.contract.names import NodeName
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.vm import VmDeleted, VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.runtime.clock import Clock
@@ -17,10 +18,10 @@ from vmfabric.runtime.inbound import Invalid
 from vmfabric.runtime.message import AnyRoute, Message, Route
 from vmfabric.scheduler import metrics
 from vmfabric.scheduler.desk import Desk
-from vmfabric.scheduler.domain import lifecycle, migration, requests
+from vmfabric.scheduler.domain import evacuation, lifecycle, migration, requests
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.lifecycle import VmFact
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.transaction import Transaction
 
@@ -77,6 +78,10 @@ class Handlers:
     async def happened(self, message: Message[VmFact]) -> None:
         """Another service says something of a VM."""
         await self._desk.do(_key(message.event), lambda tx: self._happened(tx, message.event))
+
+    async def evacuate(self, key: VmKey, lost: NodeName) -> None:
+        """Take it off a node that is lost and fenced, if a node has room for it."""
+        await self._desk.do(key, lambda tx: self._evacuate(tx, key, lost))
 
     async def look_after(self, key: VmKey) -> None:
         """Ask again, or give up, when an answer is late."""
@@ -144,6 +149,8 @@ class Handlers:
             self._say(tx, answer, message.trace)
 
     async def _happened(self, tx: Transaction, fact: VmFact) -> None:
+        if isinstance(fact, IfaceReady | IfaceRemoved | RouteWithdrawn):
+            await self._lets_go(tx, fact)
         record = await tx.vm(_key(fact))
         cluster = await tx.cluster(fact.cluster) if record else None
         if record is None or cluster is None:
@@ -151,6 +158,46 @@ class Handlers:
         turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience)
         if turn is not None:
             self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _lets_go(self, tx: Transaction, fact: IfaceReady | IfaceRemoved | RouteWithdrawn) -> None:
+        """A node that was lost may let go of what a VM has left behind there."""
+        record = await tx.vm(_key(fact))
+        if record is not None and not record.evacuated and fact.generation in record.generations():
+            return
+        before = await tx.left_behind(_key(fact))
+        after = [evacuation.hears(left, fact) for left in before]
+        wanted = frozenset(value.key() for value in record.all_desired()) if record else frozenset()
+        for left in (left for left in after if left not in before):
+            tx.put_left_behind(left)
+            if left.is_gone:
+                gone = left.desired
+                log.info("vm.let_go", cluster=gone.cluster, vm=gone.vm, node=gone.node, generation=gone.generation)
+                tx.send(map(purge, {gone.key()} - wanted))
+        if record is not None and record.evacuated and before and all(left.is_gone for left in after):
+            self._take(tx, record, evacuation.let_go(record), Trace(record.current_trace_id))
+
+    async def _evacuate(self, tx: Transaction, key: VmKey, lost: NodeName) -> None:
+        record, cluster = await tx.vm(key), await tx.cluster(key.cluster)
+        if record is None or cluster is None:
+            return
+        turn: Turn | None
+        now = self._clock.now()
+        if evacuation.needs_refuge(record, lost):
+            decision = requests.refuge(record, cluster, await tx.candidates(cluster.name))
+            if decision.node is None:
+                return
+            refuge = evacuation.Refuge(decision.node, await tx.new_generation())
+            turn = evacuation.flee(record, refuge, await tx.new_generation(), now, self._patience)
+        else:
+            turn = evacuation.abandon(record, lost, await tx.new_generation(), now, self._patience)
+        if turn is None:
+            return
+        log.warning(
+            "vm.evacuated", cluster=key.cluster, vm=key.vm, lost=lost, phase=record.phase,
+            node=turn.record and turn.record.node, generation=turn.record and turn.record.generation,
+            trace_id=record.current_trace_id,
+        )  # fmt: skip
+        self._take(tx, record, turn, Trace(record.current_trace_id))
 
     async def _guest_running(self, tx: Transaction, message: Message[GuestRunning]) -> None:
         record, node = await tx.vm(_key(message.event)), message.event.node
@@ -219,7 +266,9 @@ class Handlers:
         # Who hears that a VM is gone finds no key of it; who is to let it go hears that before the key says so.
         tx.send(map(purge, turn.purges))
         tx.send(self._message(event, trace) for event in turn.events)
-        tx.send(map(put, turn.puts))
+        tx.send(map(put, (*turn.left_behind, *turn.puts)))
+        for value in turn.left_behind:
+            tx.put_left_behind(LeftBehind(desired=value))
 
     def _say(self, tx: Transaction, event: Event, trace: Trace) -> None:
         tx.send([self._message(event, trace)])

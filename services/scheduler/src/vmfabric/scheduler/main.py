@@ -69,7 +69,14 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         on_invalid=handlers.invalid,
         transient=TRANSIENT,
     )
-    facts = Consumer(service.bus, stream=FACT_STREAM, durable=SOURCE, routes=handlers.facts(), transient=TRANSIENT)
+    draining = Draining(store, service.clock, handlers, committed=relay.wake)
+    facts = Consumer(
+        service.bus,
+        stream=FACT_STREAM,
+        durable=SOURCE,
+        routes=(*handlers.facts(), *draining.facts()),
+        transient=TRANSIENT,
+    )
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
     endpoints = Administration(store, service.clock, committed=relay.wake).endpoints()
@@ -79,7 +86,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     for task in (
         requests.run(),
         facts.run(),
-        Sweep(store, service.clock, handlers, nodes, Draining(store, service.clock, committed=relay.wake)).run(),
+        Sweep(store, service.clock, handlers, nodes, draining).run(),
         republish.run(),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):

@@ -12,8 +12,8 @@ from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
 
 
@@ -29,6 +29,7 @@ class Tables:
     nodes: dict[NodeKey, NodeRow] = field(default_factory=dict)
     vms: dict[VmKey, VmRecord] = field(default_factory=dict)
     last_requests: dict[VmKey, Stamp] = field(default_factory=dict)
+    left_behind: dict[LeftKey, LeftBehind] = field(default_factory=dict)
     generation: int = 0
     outbox: list[Outgoing] = field(default_factory=list)
     """Oldest first; whoever publishes takes out what the bus has kept."""
@@ -140,6 +141,10 @@ class MemoryRows:
         self._tables.generation += count
         return range(first, first + count)
 
+    async def left_behind(self, vm: VmKey | None = None) -> Sequence[LeftBehind]:
+        await self._round_trip()
+        return [left for key, left in sorted(self._tables.left_behind.items()) if vm in {None, key.vm}]
+
     async def waiting_subjects(self) -> Collection[str]:
         await self._round_trip()
         return frozenset(message.subject for message in self._tables.outbox)
@@ -179,6 +184,9 @@ def _apply(tables: Tables, changes: Changes) -> None:
         del tables.vms[gone]
     tables.vms |= changes.new_vms
     tables.vms |= changes.vms
+    tables.left_behind |= {key: left for key, left in changes.left_behind.items() if left is not None}
+    for left_key in [key for key, left in changes.left_behind.items() if left is None]:
+        tables.left_behind.pop(left_key, None)
     for key, used in changes.used.items():
         tables.nodes[key] = replace(tables.nodes[key], used=tables.nodes[key].used + used)
     tables.last_requests |= changes.last_requests

@@ -12,7 +12,7 @@ from vmfabric.contract.names import ClusterName
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,10 @@ class Rows(Protocol):
 
     async def new_generations(self, count: int) -> Sequence[int]:
         """Higher than all before, ascending. Those that are not used are lost."""
+        ...
+
+    async def left_behind(self, vm: VmKey | None = None) -> Sequence[LeftBehind]:
+        """What nodes that are lost have to let go, of one VM or of all."""
         ...
 
     async def waiting_subjects(self) -> Collection[str]:

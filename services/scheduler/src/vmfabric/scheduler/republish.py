@@ -117,14 +117,16 @@ class Republish:
         async with transaction(self._store) as tx:
             record = await tx.vm(VmKey(value.cluster, value.vm))
             # Locked now: a change that was made meanwhile has its own message, and none can come in between.
-            is_so = record is not None and value in record.all_desired()
+            is_so = value in (record.all_desired() if record else ())
+            is_so = is_so or value in [left.desired for left in await tx.left_behind(VmKey(value.cluster, value.vm))]
             tx.send([put(value)] if is_so else [])
         self._committed()
         return is_so
 
 
 async def _wanted_vms(rows: Rows) -> dict[str, DesiredVm]:
-    found: dict[str, DesiredVm] = {}
+    # Where a VM has come back to a node that was lost, what it has there now is wanted.
+    found = {left.desired.key(): left.desired for left in await rows.left_behind()}
     after = ("", "")
     while records := await rows.vms(None, after, _PAGE):
         found |= {value.key(): value for record in records for value in record.all_desired()}

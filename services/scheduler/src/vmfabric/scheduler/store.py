@@ -13,9 +13,9 @@ from vmfabric.contract.names import ClusterName
 from vmfabric.database import outbox
 from vmfabric.database.pool import Connection
 from vmfabric.scheduler.domain.candidate import Usage
-from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
 
 _NODES = """
@@ -66,6 +66,11 @@ SELECT record::text FROM vm WHERE cluster = $1 AND node = $2
 UNION ALL
 SELECT record::text FROM vm WHERE cluster = $1 AND node <> $2 AND record -> 'move' -> 'desired' ->> 'node' = $2
 """
+_LEAVE_BEHIND = """
+INSERT INTO left_behind (cluster, vm, node, record) VALUES ($1, $2, $3, $4::text::jsonb)
+ON CONFLICT (cluster, vm, node) DO UPDATE SET record = excluded.record
+"""
+_LET_GO = "DELETE FROM left_behind WHERE cluster = $1 AND vm = $2 AND node = $3"
 _PUT_CLUSTER = """
 INSERT INTO cluster (name, spec) VALUES ($1, $2::text::jsonb)
 ON CONFLICT (name) DO UPDATE SET spec = excluded.spec
@@ -147,6 +152,14 @@ class PostgresRows:
         rows = await self._connection.fetch("SELECT nextval('generation') FROM generate_series(1, $1)", count)
         return sorted(row[0] for row in rows)
 
+    async def left_behind(self, vm: VmKey | None = None) -> Sequence[LeftBehind]:
+        rows = await self._connection.fetch(
+            "SELECT record::text FROM left_behind WHERE ($1::text IS NULL OR (cluster, vm) = ($1, $2)) "
+            "ORDER BY cluster, vm, node",
+            *(vm or (None, None)),
+        )
+        return [LeftBehind.model_validate_json(row[0]) for row in rows]
+
     async def waiting_subjects(self) -> Collection[str]:
         rows = await self._connection.fetch("SELECT DISTINCT subject FROM outbox")
         return frozenset(row[0] for row in rows)
@@ -163,12 +176,20 @@ class PostgresRows:
         await self._many(_REMOVE_VMS, changes.gone, 2)
         await self._many(_ADD_VMS, map(_columns_of, changes.new_vms.values()), 7)
         await self._many(_SAVE_VMS, map(_columns_of, changes.vms.values()), 7)
+        for left in sorted(changes.left_behind):
+            await self._leave_behind(left, changes.left_behind[left])
         for key, used in sorted(changes.used.items()):
             await self._connection.execute(_USE, *key, used.cpu, used.memory_mb, used.disk_gb, used.vms)
         await self._many(_KEEP_LAST_REQUESTS, ((*key, *stamp) for key, stamp in changes.last_requests.items()), 4)
         if changes.forget_before is not None:
             await self._connection.execute("DELETE FROM last_request WHERE at < $1", changes.forget_before)
         await outbox.add(self._connection, changes.messages)
+
+    async def _leave_behind(self, key: LeftKey, value: LeftBehind | None) -> None:
+        if value is None:
+            await self._connection.execute(_LET_GO, *key.vm, key.node)
+        else:
+            await self._connection.execute(_LEAVE_BEHIND, *key.vm, key.node, value.model_dump_json())
 
     async def _many(self, statement: str, rows: Iterable[tuple[object, ...]], width: int) -> None:
         columns = _columns(rows, width)

@@ -8,9 +8,9 @@ from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.scheduler.domain.candidate import Candidate, Usage
-from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
+from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Rows, Store
 
 
@@ -115,6 +115,16 @@ class Transaction:
         for node in record.nodes():
             self._use(NodeKey(key.cluster, node), -Usage.of(record.request))
 
+    async def left_behind(self, key: VmKey) -> Sequence[LeftBehind]:
+        """What lost nodes still have of a VM."""
+        kept = {_left_key(left): left for left in await self.rows.left_behind(key)}
+        now = {each: left for each, left in self.changes.left_behind.items() if each.vm == key}
+        return [left for left in {**kept, **now}.values() if left is not None]
+
+    def put_left_behind(self, left: LeftBehind) -> None:
+        """Its node has to let it go when it returns; what is gone is forgotten."""
+        self.changes.left_behind[_left_key(left)] = None if left.is_gone else left
+
     def keep_last_request(self, key: VmKey, asked: Stamp) -> None:
         """Remember it, so that a late repetition is known as one."""
         self._last_requests[key] = asked
@@ -145,3 +155,7 @@ class Transaction:
         row = self._nodes.get(key.cluster, {}).get(key.node)
         if row is not None:
             self._nodes[key.cluster][key.node] = replace(row, used=row.used + size)
+
+
+def _left_key(left: LeftBehind) -> LeftKey:
+    return LeftKey(VmKey(left.desired.cluster, left.desired.vm), left.desired.node)

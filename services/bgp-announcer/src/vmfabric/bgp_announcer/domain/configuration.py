@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
 from vmfabric.contract.addresses import Community, Family, Prefix
 from vmfabric.contract.dataplane import (
+    EVACUATED_LOCAL_PREFERENCE,
+    EVACUATED_METRIC,
     FORWARD_METRIC,
     GOING_DOWN_LOCAL_PREFERENCE,
     LOCAL_PREFERENCE,
@@ -39,6 +41,7 @@ _PREFERENCES = {
     FORWARD_METRIC: LOCAL_PREFERENCE,
     PREFERRED_METRIC: PREFERRED_LOCAL_PREFERENCE,
     RESTORED_METRIC: RESTORED_LOCAL_PREFERENCE,
+    EVACUATED_METRIC: EVACUATED_LOCAL_PREFERENCE,
 }
 """The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vmfabric.bgp_announcer.domain.configuration import expected_preference
 from vmfabric.contract.addresses import Community, Family, HostAddress, Prefix
-from vmfabric.contract.dataplane import LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
+from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.route import AnnouncedRoute, BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
 
@@ -28,6 +28,11 @@ class Session:
     """Why not, in FRR's words."""
 
 
+_PREFERENCES = {
+    Presence.PREFERRED: PREFERRED_LOCAL_PREFERENCE,
+    Presence.EVACUATED: EVACUATED_LOCAL_PREFERENCE,
+}
+
 Found = Mapping[Prefix, Route | None]
 """None: FRR has no such prefix of its own."""
 
@@ -39,8 +44,7 @@ def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounce
         is_gone = all(found[prefix] is None for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
     reflectors = [reflector.address for reflector in node.reflectors]
-    is_preferred = desired.presence is Presence.PREFERRED
-    preference = expected_preference(node, PREFERRED_LOCAL_PREFERENCE if is_preferred else LOCAL_PREFERENCE)
+    preference = expected_preference(node, _PREFERENCES.get(desired.presence, LOCAL_PREFERENCE))
     routes: list[AnnouncedRoute] = []
     for prefix in desired.prefixes():
         route = found[prefix]

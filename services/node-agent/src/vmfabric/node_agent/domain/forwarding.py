@@ -3,12 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from vmfabric.contract.addresses import HostAddress
-from vmfabric.contract.dataplane import FORWARD_METRIC, PREFERRED_METRIC, RESTORED_METRIC, ROUTE_METRIC
+from vmfabric.contract.dataplane import (
+    EVACUATED_METRIC,
+    FORWARD_METRIC,
+    PREFERRED_METRIC,
+    RESTORED_METRIC,
+    ROUTE_METRIC,
+)
 from vmfabric.contract.desired import Presence
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import LINK_GROUP, Port
 
-_METRICS = frozenset({PREFERRED_METRIC, FORWARD_METRIC, ROUTE_METRIC, RESTORED_METRIC})
+_METRICS = frozenset({PREFERRED_METRIC, FORWARD_METRIC, EVACUATED_METRIC, ROUTE_METRIC, RESTORED_METRIC})
 
 
 def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
@@ -16,6 +22,8 @@ def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
     match port.presence:
         case Presence.PREFERRED:
             return _to_port(port, PREFERRED_METRIC)
+        case Presence.EVACUATED:
+            return _to_port(port, EVACUATED_METRIC)
         case Presence.ROUTED:
             return _to_port(port, ROUTE_METRIC)
         case Presence.FORWARDED:

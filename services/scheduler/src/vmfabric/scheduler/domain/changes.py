@@ -11,13 +11,20 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.drain import Drain
-from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 
 
 class NodeKey(NamedTuple):
     """A node, as everybody names it."""
 
     cluster: ClusterName
+    node: NodeName
+
+
+class LeftKey(NamedTuple):
+    """What a VM has left behind on a lost node."""
+
+    vm: VmKey
     node: NodeName
 
 
@@ -46,6 +53,8 @@ class Changes:
     vms: dict[VmKey, VmRecord] = field(default_factory=dict)
     """Those that were there before."""
     gone: set[VmKey] = field(default_factory=set)
+    left_behind: dict[LeftKey, LeftBehind | None] = field(default_factory=dict)
+    """None: that node has let it go."""
     used: dict[NodeKey, Usage] = field(default_factory=dict)
     """What nodes carry more than before; less is negative."""
     last_requests: dict[VmKey, Stamp] = field(default_factory=dict)

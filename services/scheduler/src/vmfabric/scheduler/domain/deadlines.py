@@ -29,9 +29,10 @@ class Patience:
         first = self.drain if phase is VmPhase.LEAVING else self.first
         return Waiting(since=now, ask_at=now + timedelta(seconds=first), deadline=now + timedelta(seconds=deadline))
 
-    def rest(self, now: datetime) -> Waiting:
-        """A phase that waits for nothing begins."""
-        return Waiting(since=now, ask_at=None, deadline=None)
+    def rest(self, now: datetime, *, is_leased: bool) -> Waiting:
+        """A phase begins that has no end; ipam may still have to hear of it."""
+        ask_at = None if is_leased else now + timedelta(seconds=self.first)
+        return Waiting(since=now, ask_at=ask_at, deadline=None)
 
     def asked_again(self, waiting: Waiting, now: datetime) -> Waiting:
         """The question has been asked once more."""

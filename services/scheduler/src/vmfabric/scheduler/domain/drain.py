@@ -1,4 +1,6 @@
-"""A node is drained: nothing is placed on it, and what can move is asked to, a few at a time."""
+"""A node is emptied: nothing is placed on it. What can move from it is asked to, a few at a time; a node that is lost
+and fenced is left without its help.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +17,11 @@ from vmfabric.scheduler.domain.placement import choose
 from vmfabric.scheduler.domain.record import VmRecord
 
 _ASK_AGAIN = timedelta(seconds=30)
+_PARALLEL = 4
+"""Migrations at once, should the node return before it is empty."""
 _SAID = 100
 """VMs that an event names."""
+_LOST = "the node is lost, and cannot hand it over; node.evacuate, when the node surely does not run"
 _LOOKED_AT = 50
 """VMs that are placed in a round, for show: the others wait for their turn."""
 
@@ -40,8 +45,17 @@ class Drain(BaseModel):
     trace_id: str
     going_down: bool
     parallel: int
+    fence: str | None = None
+    """What made sure that the node does not run: it is evacuated, as long as it is lost."""
     said: Progress | None = None
     drained: bool = False
+
+
+def evacuation(fence: str, before: Drain | None, trace_id: str, now: datetime) -> Drain:
+    """What is wanted of a lost node that does not run."""
+    if before is None:
+        return Drain(since=now, trace_id=trace_id, going_down=False, parallel=_PARALLEL, fence=fence)
+    return before.model_copy(update={"fence": fence, "drained": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,8 @@ def look(
     node: NodeName,
     records: Sequence[VmRecord],
     *,
-    parallel: int,
+    drain: Drain,
+    is_lost: bool,
     asked: Mapping[VmName, datetime],
     now: datetime,
     cluster: ClusterSpec,
@@ -67,6 +82,8 @@ def look(
     moving = sum(record.move is not None for record in records)
     here = [record for record in records if record.node == node and record.phase is VmPhase.READY]
     staying = {record.vm: "its request asks for this node" for record in here if record.request.node == node}
+    if is_lost and drain.fence is None:
+        staying |= dict.fromkeys((record.vm for record in here), _LOST)
     begun = {vm for vm, at in asked.items() if now - at < _ASK_AGAIN}
     movable = [record for record in here if record.vm not in staying and record.vm not in begun]
     # One that never moves does not stand in the way of the others.
@@ -84,4 +101,4 @@ def look(
     said = tuple(StayingVm(vm=vm, reason=reason) for vm, reason in sorted(staying.items())[:_SAID])
     progress = Progress(left=len(records), moving=moving, staying=said)
     busy = moving + sum(record.vm in begun for record in here)
-    return Round(progress, tuple(moves[: max(parallel - busy, 0)]))
+    return Round(progress, tuple(moves[: max(drain.parallel - busy, 0)]))

@@ -5,6 +5,7 @@
 | allocating | none | ip.allocated (ip.refused ends it) | wiring |
 | wiring | routed | iface.ready and route.announced | ready |
 | ready | routed | | |
+| wiring after an evacuation | evacuated | the same, without a deadline | ready |
 | preparing to returning | | | see `migration` |
 | withdrawing to releasing | | | see `removal` |
 
@@ -54,6 +55,8 @@ def advance(record: VmRecord, fact: VmFact, cluster: ClusterSpec, now: datetime,
     match record.phase, fact:
         case VmPhase.ALLOCATING, IpAllocated():
             return _allocated(record, fact, cluster, now, patience)
+        case _, IpAllocated() if record.leased != record.generation:
+            return _leased(record, now, patience)
         case VmPhase.ALLOCATING, IpRefused():
             failure = Failure(step="allocate", code=fact.code, message=fact.message)
             return removal.begin(record.model_copy(update={"failure": failure}), now, patience)
@@ -89,8 +92,10 @@ def overdue(record: VmRecord, now: datetime, patience: Patience) -> Turn | None:
     if record.move is not None:
         return migration.ask_again(asked, record.move)
     match record.phase:
-        case VmPhase.ALLOCATING:
+        case VmPhase.ALLOCATING | VmPhase.READY:
             return Turn(asked, events=(_placed(asked),))
+        case VmPhase.WIRING if asked.leased != asked.generation:
+            return Turn(asked, events=(_placed(asked),), puts=asked.all_desired())
         case VmPhase.RELEASING:
             # Desired again too: ipam may have missed that the node let go, which the node says for each new revision.
             return Turn(asked, events=(removal.deleting(asked),), puts=asked.all_desired())
@@ -105,6 +110,8 @@ def waits_for(record: VmRecord) -> str | None:
     match record.phase:
         case VmPhase.ALLOCATING:
             return "ip.allocated from ipam"
+        case VmPhase.READY if record.leased != record.generation:
+            return "ip.allocated from ipam, which has not heard yet where the VM is now"
         case VmPhase.WIRING if record.steps.wired is None:
             return f"iface.ready from the node-agent of {record.node}"
         case VmPhase.WIRING:
@@ -124,7 +131,7 @@ def ready(record: VmRecord) -> VmReady:
     steps = record.steps
 
     def milliseconds(moment: datetime | None) -> float:
-        return round(((moment or record.created_at) - record.created_at).total_seconds() * 1000, 3)
+        return round(((moment or record.began_at) - record.began_at).total_seconds() * 1000, 3)
 
     return VmReady(
         cluster=record.cluster,
@@ -157,8 +164,16 @@ def _allocated(record: VmRecord, fact: IpAllocated, cluster: ClusterSpec, now: d
     )
     steps = record.steps.model_copy(update={"allocated": now})
     wiring = enter(record, VmPhase.WIRING, now, patience)
-    held = wiring.model_copy(update={"addresses": fact.addresses, "desired": desired, "steps": steps})
+    held = wiring.model_copy(
+        update={"addresses": fact.addresses, "leased": record.generation, "desired": desired, "steps": steps}
+    )
     return Turn(held, puts=(desired,))
+
+
+def _leased(record: VmRecord, now: datetime, patience: Patience) -> Turn:
+    """Ipam has heard where the VM is now."""
+    leased = record.model_copy(update={"leased": record.generation})
+    return Turn(rest(leased, now, patience) if leased.phase is VmPhase.READY else leased)
 
 
 def _up(record: VmRecord, done: dict[str, datetime], now: datetime, patience: Patience) -> Turn:
@@ -178,13 +193,13 @@ def _too_late(record: VmRecord, now: datetime, patience: Patience) -> Turn:
     )
     if record.move is not None and record.phase in migration.BEFORE_THE_SWITCH:
         return migration.give_up(record, record.move, failure, now, patience)
-    if record.move is not None or record.phase in removal.PHASES:
+    if record.move is not None or record.evacuated or record.phase in removal.PHASES:
         return _report_held(record)
     return removal.begin(record.model_copy(update={"failure": failure}), now, patience)
 
 
 def _report_held(record: VmRecord) -> Turn:
-    """Say once that the way back takes too long, and go on asking: a time-out frees nothing."""
+    """Say once that it takes too long, and go on asking: a time-out frees nothing."""
     quiet = record.waiting.model_copy(update={"deadline": None})
     held = [allocated.address for allocated in record.addresses] if record.move is None else []
     said = VmFailed(

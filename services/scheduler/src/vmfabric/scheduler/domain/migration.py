@@ -75,9 +75,12 @@ def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patienc
     of_home, of_other = fact.generation == record.generation, fact.generation == move.generation
     match record.phase, fact:
         case VmPhase.PREPARING, IfaceReady() if of_other:
-            return Turn(enter(_stepped(record, move, wired=now), VmPhase.MOVING, now, patience))
+            return Turn(enter(_with(record, _stepped(move, wired=now)), VmPhase.MOVING, now, patience))
         case VmPhase.SWITCHING, RouteAnnounced() if of_home:
-            return Turn(enter(_stepped(record, move, announced=now), VmPhase.LEAVING, now, patience))
+            announced = _stepped(move, announced=now)
+            if move.is_gone:
+                return settle(record, announced, now, patience)
+            return Turn(enter(_with(record, announced), VmPhase.LEAVING, now, patience))
         case ((VmPhase.LEAVING | VmPhase.RETURNING), (IfaceRemoved() | RouteWithdrawn())) if of_other:
             return _lets_go(record, move, fact, now, patience)
         case VmPhase.SETTLING, RouteAnnounced() if of_home and _is_normal(fact):
@@ -142,7 +145,7 @@ def ask_again(record: VmRecord, move: Move) -> Turn:
     home = () if record.desired is None else (record.desired,)
     match record.phase:
         case VmPhase.SWITCHING:
-            return Turn(record, puts=(*home, move.desired))
+            return Turn(record, puts=record.all_desired())
         case VmPhase.SETTLING:
             return Turn(record, puts=home)
         case _:
@@ -179,9 +182,15 @@ def _lets_go(
         return Turn(record)
     if record.phase is VmPhase.RETURNING:
         return _returned(record, gone, now, patience)
-    routed = record.wanted(Presence.ROUTED)
-    settling = _stepped(record.model_copy(update={"desired": routed}), gone, left=now)
-    return Turn(enter(settling, VmPhase.SETTLING, now, patience), puts=(routed,), purges=(gone.desired.key(),))
+    turn = settle(record, gone, now, patience)
+    return Turn(turn.record, puts=turn.puts, purges=(gone.desired.key(),))
+
+
+def settle(record: VmRecord, gone: Move, now: datetime, patience: Patience) -> Turn:
+    """The source has nothing of it any more, so the target needs no preference."""
+    home = record.wanted(record.settled_presence)
+    settling = _with(record.model_copy(update={"desired": home}), _stepped(gone, left=now))
+    return Turn(enter(settling, VmPhase.SETTLING, now, patience), puts=(home,))
 
 
 def _migrated(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
@@ -198,6 +207,13 @@ def _migrated(record: VmRecord, move: Move, now: datetime, patience: Patience) -
 
 
 def _returned(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
+    where = f"{record.vm} is on {record.node} as before, nothing of it is left on {move.target}"
+    turn = stay(record, move, where, now, patience)
+    return Turn(turn.record, turn.events, turn.puts, purges=(move.desired.key(),))
+
+
+def stay(record: VmRecord, move: Move, where: str, now: datetime, patience: Patience) -> Turn:
+    """The migration has failed; `where` says in words what is left of it."""
     failure = move.failure or cancelled()
     said = VmFailed(
         cluster=record.cluster,
@@ -205,10 +221,9 @@ def _returned(record: VmRecord, move: Move, now: datetime, patience: Patience) -
         generation=record.generation,
         step=failure.step,
         code=failure.code,
-        message=f"{failure.message}. The VM is on {record.node} as before, nothing of it is left on {move.target}",
+        message=f"{where}: {failure.message}",
     )
-    turn = _ended(record, said, now, patience)
-    return Turn(turn.record, turn.events, turn.puts, purges=(move.desired.key(),))
+    return _ended(record, said, now, patience)
 
 
 def _ended(record: VmRecord, said: VmMigrated | VmFailed, now: datetime, patience: Patience) -> Turn:
@@ -220,9 +235,12 @@ def _ended(record: VmRecord, said: VmMigrated | VmFailed, now: datetime, patienc
     return Turn(turn.record, events=(said, *turn.events), puts=turn.puts)
 
 
-def _stepped(record: VmRecord, move: Move, **steps: datetime) -> VmRecord:
-    stepped = move.model_copy(update={"steps": move.steps.model_copy(update=steps)})
-    return record.model_copy(update={"move": stepped})
+def _stepped(move: Move, **steps: datetime) -> Move:
+    return move.model_copy(update={"steps": move.steps.model_copy(update=steps)})
+
+
+def _with(record: VmRecord, move: Move) -> VmRecord:
+    return record.model_copy(update={"move": move})
 
 
 def _is_normal(fact: RouteAnnounced) -> bool:

@@ -121,6 +121,22 @@ class Move(BaseModel):
         return self.withdrawn and self.unwired
 
 
+class LeftBehind(BaseModel):
+    """What a VM has on a node that is lost, until that node has said that it let go."""
+
+    model_config = ConfigDict(frozen=True)
+
+    desired: DesiredVm
+    """Its absence."""
+    withdrawn: bool = False
+    unwired: bool = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.withdrawn and self.unwired
+
+
 class VmRecord(BaseModel):
     """One VM from its placement until nothing of it is left."""
 
@@ -129,8 +145,8 @@ class VmRecord(BaseModel):
     request: VmRequested
     last_request: Stamp
     """The last request that was served for this VM."""
-    created_at: datetime
-    """When the bus took the request that made it."""
+    began_at: datetime
+    """When the bus took the request that made it, or when it began anew on another node."""
     trace_id: str
     node: NodeName
     generation: int
@@ -139,10 +155,14 @@ class VmRecord(BaseModel):
     waiting: Waiting
     steps: Steps
     addresses: tuple[AllocatedAddress, ...] = ()
+    leased: int = 0
+    """The generation that ipam has said to know: behind its own after a migration, until ipam has heard of that."""
     desired: DesiredVm | None = None
     """What the bucket says of it; None until it has addresses."""
     move: Move | None = None
     """The migration that is under way."""
+    evacuated: bool = False
+    """Whether a lost node may still announce it; its own route is preferred until that node has let go."""
     failure: Failure | None = None
     delete_requested: bool = False
     reported: bool = False
@@ -173,10 +193,19 @@ class VmRecord(BaseModel):
         """The trace of what is being done."""
         return self.trace_id if self.move is None else self.move.trace_id
 
+    @property
+    def settled_presence(self) -> Presence:
+        """What it has at home when nothing is under way."""
+        return Presence.EVACUATED if self.evacuated else Presence.ROUTED
+
     def all_desired(self) -> tuple[DesiredVm, ...]:
         """What the bucket says of it, on every node."""
         home = () if self.desired is None else (self.desired,)
         return home if self.move is None or self.move.is_gone else (*home, self.move.desired)
+
+    def generations(self) -> frozenset[int]:
+        """Its own, and that on its other node."""
+        return frozenset((self.generation, *([] if self.move is None else [self.move.generation])))
 
     def nodes(self) -> frozenset[NodeName]:
         """Where it takes room."""

@@ -43,7 +43,7 @@ def create(
     record = VmRecord(
         request=request,
         last_request=asked,
-        created_at=asked.at,
+        began_at=asked.at,
         trace_id=trace_id,
         node=node,
         generation=generation,
@@ -99,6 +99,11 @@ def target(
     """The node to move to, or why none will do."""
     others = [node for node in nodes if node.name != record.node]
     return choose(Wish(record.request.size, request.node), others, cluster.placement)
+
+
+def refuge(record: VmRecord, cluster: ClusterSpec, nodes: Sequence[Candidate]) -> Decision:
+    """The node to begin anew on, when its own is lost."""
+    return choose(Wish(record.request.size, record.request.node), nodes, cluster.placement)
 
 
 def no_target(record: VmRecord, refusals: Mapping[NodeName, str]) -> VmFailed:

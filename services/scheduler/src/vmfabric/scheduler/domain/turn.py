@@ -19,6 +19,8 @@ class Turn:
     events: tuple[Event, ...] = ()
     puts: tuple[DesiredVm, ...] = ()
     purges: tuple[str, ...] = ()
+    left_behind: tuple[DesiredVm, ...] = ()
+    """What nodes that are lost have to let go when they return; put too."""
 
 
 def enter(record: VmRecord, phase: VmPhase, now: datetime, patience: Patience) -> VmRecord:
@@ -30,5 +32,6 @@ def enter(record: VmRecord, phase: VmPhase, now: datetime, patience: Patience) -
 
 
 def rest(record: VmRecord, now: datetime, patience: Patience) -> VmRecord:
-    """The record in the phase that waits for nothing."""
-    return record.model_copy(update={"phase": VmPhase.READY, "waiting": patience.rest(now), "reported": False})
+    """The record in the phase that no fact ends."""
+    waiting = patience.rest(now, is_leased=record.leased == record.generation)
+    return record.model_copy(update={"phase": VmPhase.READY, "waiting": waiting, "reported": False})
