@@ -3,33 +3,25 @@
 Both are measured in one lab, one after the other: the ratio holds on any machine, the milliseconds only on this one.
 """
 
-import asyncio
 import json
 import statistics
-import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
-from pathlib import Path
 
-from vmfabric.cli.documents import read
+import cluster
+from core import CoreKernel, core_kernel
+
 from vmfabric.contract.addresses import Family, Prefix
-from vmfabric.contract.admin import Applied
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
-from vmfabric.contract.node import NodeJoined
-from vmfabric.contract.route import BgpSessionUp
 from vmfabric.contract.vm import StepTimes, VmDeleted, VmFailed, VmReady
-from vmfabric.lab.client import LabClient, connect
+from vmfabric.lab.client import LabClient
 from vmfabric.lab.hosts import run_on
 from vmfabric.lab.lab import Lab
 
-_EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
-_CLUSTER = "msk"
 _REPEATS = 10
 _MANY = 100
-_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +38,9 @@ class Fabric:
     many_bare: float
 
 
-class CoreKernel:
-    """When each route came into the core's kernel, as the kernel itself tells."""
-
-    def __init__(self) -> None:
-        self.at: dict[str, float] = {}
-        self._news = asyncio.Condition()
-
-    async def follow(self, lines: asyncio.StreamReader) -> None:
-        while line := (await lines.readline()).decode():
-            words = line.split()
-            if words and words[0] != "Deleted":
-                self.at.setdefault(words[0], time.monotonic())
-                async with self._news:
-                    self._news.notify_all()
-
-    async def wait(self, routes: Sequence[str]) -> float:
-        """When the last of these was there."""
-        async with asyncio.timeout(_SECONDS), self._news:
-            await self._news.wait_for(lambda: all(route in self.at for route in routes))
-        return max(self.at[route] for route in routes)
-
-
-@asynccontextmanager
-async def _core_kernel(lab: Lab) -> AsyncIterator[CoreKernel]:
-    process = await asyncio.create_subprocess_exec(
-        *("ip", "-4", "-n", lab.namespace("core"), "monitor", "route"), stdout=subprocess.PIPE
-    )
-    kernel = CoreKernel()
-    following = asyncio.create_task(kernel.follow(process.stdout)) if process.stdout else None
-    try:
-        yield kernel
-    finally:
-        process.kill()
-        await process.wait()
-        if following is not None:
-            await following
-
-
-async def run(lab: Lab) -> Fabric:
-    """Measure in a lab to which nothing has been applied."""
-    async with connect(lab.nats_url) as outside, _core_kernel(lab) as core:
-        await _apply(lab, outside)
+async def run(lab: Lab, outside: LabClient) -> Fabric:
+    """Measure in a lab with the cluster applied."""
+    async with core_kernel(lab) as core:
         ones = [await _vms(outside, core, [f"one{number}"]) for number in range(_REPEATS)]
         many = await _vms(outside, core, [f"many{number}" for number in range(_MANY)])
         bare_ones = [
@@ -109,30 +62,19 @@ async def run(lab: Lab) -> Fabric:
     )
 
 
-async def _apply(lab: Lab, outside: LabClient) -> None:
-    for document in read(_EXAMPLE.read_text(), origin=str(_EXAMPLE)):
-        spec = {**document.spec, **({"quarantine_seconds": 3600} if document.kind == "pool" else {})}
-        await outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
-    for node in lab.topology.nodes:
-        await outside.wait_for(NodeJoined, node=node.name, seconds=_SECONDS)
-        for reflector in lab.topology.reflectors:
-            await outside.wait_for(BgpSessionUp, node=node.name, reflector=reflector.ipv4, seconds=_SECONDS)
-
-
 async def _vms(outside: LabClient, core: CoreKernel, names: Sequence[str]) -> tuple[float, float, list[VmReady]]:
     """Milliseconds until the last is ready, and until the last is in the core; the VMs are removed again."""
-    size = {"cpu": 1, "memory_mb": 64, "disk_gb": 1}
     started = time.monotonic()
     for name in names:
-        await outside.client.publish("vm.requested", _body({"cluster": _CLUSTER, "vm": name, **size}))
-    ready = [await outside.wait_for(VmReady, vm=name, unless=VmFailed, seconds=_SECONDS) for name in names]
+        await outside.client.publish("vm.requested", _body({"cluster": cluster.NAME, "vm": name, **cluster.SIZE}))
+    ready = [await outside.wait_for(VmReady, vm=name, unless=VmFailed, seconds=cluster.SECONDS) for name in names]
     ready_at = max(outside.when(VmReady, vm=name) for name in names)
     routes = [str(it.address) for vm in ready for it in vm.addresses if it.family is Family.IPV4]
     in_core_at = await core.wait(routes)
     for name in names:
-        await outside.publish("vm.delete.requested", {"cluster": _CLUSTER, "vm": name})
+        await outside.publish("vm.delete.requested", {"cluster": cluster.NAME, "vm": name})
     for name in names:
-        await outside.wait_for(VmDeleted, vm=name, seconds=_SECONDS)
+        await outside.wait_for(VmDeleted, vm=name, seconds=cluster.SECONDS)
     return (ready_at - started) * 1000, (in_core_at - started) * 1000, ready
 
 

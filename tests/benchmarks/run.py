@@ -1,40 +1,87 @@
-"""Every benchmark, in one run: `./vmfabric bench`."""
+"""The benchmarks, each in one run: `./vmfabric bench`."""
 
+import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import allocation
+import cluster
 import fabric
+import failures
+import handover
 import uvloop
 
 from vmfabric.lab import making as labs
+from vmfabric.lab.client import LabClient
+from vmfabric.lab.lab import Lab
 from vmfabric.lab.servers import NatsServer, PostgresServer, free_port
 from vmfabric.lab.testing import own_state, own_topology
 
-
-async def _allocations(directory: Path) -> str:
-    with (
-        PostgresServer(directory / "postgres", port=free_port()) as postgres,
-        NatsServer(directory / "nats", port=free_port()) as nats,
-    ):
-        await postgres.start()
-        await nats.start()
-        return allocation.table(await allocation.run(nats.url, postgres.url()))
+R = TypeVar("R")
 
 
-def main() -> None:
-    """Print the figures as they come."""
+def allocations() -> None:
+    """On a Postgres and a nats-server of its own, without a lab."""
     print("Allocations over NATS: vm.placed in, ip.allocated out, committed in Postgres\n", flush=True)
+
+    async def measured(directory: Path) -> str:
+        with (
+            PostgresServer(directory / "postgres", port=free_port()) as postgres,
+            NatsServer(directory / "nats", port=free_port()) as nats,
+        ):
+            await postgres.start()
+            await nats.start()
+            return allocation.table(await allocation.run(nats.url, postgres.url()))
+
     with tempfile.TemporaryDirectory(prefix="vmfabric-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         for server in ("nats", "postgres"):
             (directory / server).mkdir()
-        print(uvloop.run(_allocations(directory)), flush=True)
+        print(uvloop.run(measured(directory)), flush=True)
+
+
+def announcements() -> None:
+    """From the request to the core."""
     print("\nAnnouncements: two nodes, two reflectors, a core\n", flush=True)
+    print(fabric.table(_in_a_lab(fabric.run)), flush=True)
+
+
+def handovers() -> None:
+    """Live migration."""
+    print("\nHandovers: the guest moves from one node to the other, pinged from the core\n", flush=True)
+    print(handover.table(_in_a_lab(handover.run)), flush=True)
+
+
+def node_failures() -> None:
+    """Every failure in every setting; takes five minutes."""
+    print("\nFailures of a node, seen from the core\n", flush=True)
+    print(failures.table(_in_a_lab(failures.run)), flush=True)
+
+
+def _in_a_lab(measure: Callable[[Lab, LabClient], Awaitable[R]]) -> R:
+    async def measured(lab: Lab) -> R:
+        async with cluster.applied(lab) as outside:
+            return await measure(lab, outside)
+
     with own_state() as state:
-        lab = labs.up(own_topology("m"), state)
-        print(fabric.table(uvloop.run(fabric.run(lab))), flush=True)
+        return uvloop.run(measured(labs.up(own_topology("m"), state)))
 
 
-main()
+_BENCHMARKS = {
+    "allocations": allocations,
+    "announcements": announcements,
+    "handovers": handovers,
+    "failures": node_failures,
+}
+
+
+def main(names: list[str]) -> None:
+    """Print the figures as they come."""
+    for name in names:
+        _BENCHMARKS[name]()
+
+
+main(sys.argv[1:])

@@ -11,9 +11,9 @@ from vmfabric.contract.node import NodeDrained, NodeDraining
 from vmfabric.contract.vm import VmFailed
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes
+from vmfabric.lab.pings import pinged
 
 from .conftest import CLUSTER, Cluster
-from .test_migration import pinged
 
 pytestmark = pytest.mark.lab
 
@@ -36,7 +36,7 @@ async def test_a_drained_node_is_empty_and_its_vms_answer_all_the_while(cluster:
     asked = await drain(cluster, "n1", parallel=3)
     assert (asked.change, asked.vms, asked.staying) == (Change.CHANGED, sum(it.node == "n1" for it in ready), ())
     try:
-        async with pinged(cluster, moved.addresses[0].address) as pings:
+        async with pinged(cluster.lab, "core", moved.addresses[0].address) as pings:
             await cluster.outside.wait_for(NodeDrained, unless=VmFailed, seconds=60)
             n1 = str(cluster.lab.topology.node("n1").ipv4)
             assert n1 not in bgp_routes(cluster.lab, "core").values(), "the core does not use it any more"

@@ -1,12 +1,6 @@
 """A VM moves to the other node while the core pings it."""
 
 import asyncio
-import re
-import signal
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -18,43 +12,11 @@ from vmfabric.contract.route import RouteAnnounced
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
+from vmfabric.lab.pings import pinged
 
-from .conftest import CLUSTER, Address, Cluster, address_of
+from .conftest import CLUSTER, Cluster, address_of
 
 pytestmark = pytest.mark.lab
-
-_EVERY_SECONDS = "0.01"
-_SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) received")
-
-
-@dataclass
-class Pings:
-    """One every 10 ms, from the core."""
-
-    sent: int = 0
-    received: int = 0
-    text: list[str] = field(default_factory=list)
-
-    @property
-    def lost(self) -> int:
-        return self.sent - self.received
-
-
-@asynccontextmanager
-async def pinged(cluster: Cluster, address: Address) -> AsyncIterator[Pings]:
-    """The counts are there when the block has ended."""
-    pings = Pings()
-    command = ("ip", "netns", "exec", cluster.lab.namespace("core"), "ping", "-n", "-O", "-i", _EVERY_SECONDS)
-    process = await asyncio.create_subprocess_exec(*command, str(address), stdout=subprocess.PIPE)
-    try:
-        yield pings
-    finally:
-        process.send_signal(signal.SIGINT)
-        output, _ = await asyncio.wait_for(process.communicate(), 10)
-    pings.text = output.decode().splitlines()
-    found = _SUMMARY.search(output.decode())
-    assert found is not None, output.decode()[-500:]
-    pings.sent, pings.received = map(int, found.groups())
 
 
 async def migrate(cluster: Cluster, vm: str, node: str | None = None) -> None:
@@ -75,7 +37,7 @@ async def test_a_vm_moves_and_hardly_a_packet_is_lost(
     await cluster.request("vm1", node="n1")
     ready = await cluster.ready("vm1")
     await cluster.reachable(ready)
-    async with pinged(cluster, address_of(ready, family)) as pings:
+    async with pinged(cluster.lab, "core", address_of(ready, family)) as pings:
         await asyncio.sleep(0.5)
         await migrate(cluster, "vm1")
         moved = await migrated(cluster, "vm1")
