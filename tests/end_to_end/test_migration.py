@@ -1,13 +1,17 @@
 """A VM moves to the other node while the core pings it."""
 
 import asyncio
+import sys
 
 import pytest
+from scapy.layers.l2 import ARP, Ether
 
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest import GuestRunning
+from vmfabric.contract.iface import IfaceReady
 from vmfabric.contract.route import RouteAnnounced
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating
 from vmfabric.lab import faults
@@ -83,6 +87,29 @@ async def test_a_guest_that_never_arrives_leaves_everything_as_it_was(cluster: C
         await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n2")
     # The agent is back before the deadline: what was asked for goes on by itself.
     await migrated(cluster, "vm1")
+    await cluster.reachable(ready)
+
+
+async def test_the_guest_itself_says_where_it_is_when_nobody_else_does(cluster: Cluster) -> None:
+    await cluster.apply(virtualization=Virtualization.LXD)
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    faults.kill_service(cluster.lab, "hypervisor", "n2")
+    try:
+        await migrate(cluster, "vm1", "n2")
+        there = await cluster.outside.wait_for(IfaceReady, vm="vm1", node="n2")
+        source, target = there.guest.mac, str(address_of(ready, Family.IPV4))
+        arp = Ether(src=source, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=source, psrc=target, pdst=target)
+        assert there.guest_interface is not None
+        send = (
+            f"import socket; s = socket.socket(17, 3); s.bind(({there.guest_interface!r}, 0)); s.send({bytes(arp)!r})"
+        )
+        run_on(cluster.lab, "n2", "ip", "link", "set", there.guest_interface, "up")
+        run_on(cluster.lab, "n2", sys.executable, "-c", send)
+        await cluster.outside.wait_for(GuestRunning, vm="vm1", node="n2")
+        await migrated(cluster, "vm1")
+    finally:
+        await asyncio.to_thread(faults.start_service, cluster.lab, "hypervisor", "n2")
     await cluster.reachable(ready)
 
 

@@ -8,6 +8,7 @@ from simulation.bus_server import Kept
 from simulation.nodes import Node
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.lease import State
@@ -101,7 +102,7 @@ class Checker:
                 if is_left_behind and not self._is_evacuated(address):
                     continue
                 other = announced.setdefault((address, preference), name)
-                if other != name:
+                if other != name and not self._was_evacuated_twice(address, preference, name, other):
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
                 if is_left_behind:
                     continue
@@ -109,6 +110,11 @@ class Checker:
                 if address in wired or not self._rests(address):
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
+
+    def _was_evacuated_twice(self, address: HostAddress, preference: int, *nodes: NodeName) -> bool:
+        """A node that was a refuge, is lost itself and goes on: that is one wrong fence more than is told apart."""
+        is_refuge = preference == EVACUATED_LOCAL_PREFERENCE
+        return is_refuge and any(self._is_left_behind(node, address) for node in nodes)
 
     def addresses(self) -> None:
         """After each commit of ipam."""

@@ -21,7 +21,7 @@ from vmfabric.node_agent.domain import forwarding, plan
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import Port
 from vmfabric.runtime.mirror import Mirror
-from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain import evacuation, lifecycle
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.memory_store import MemoryRows
@@ -86,6 +86,16 @@ def equal_preference(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(forwarding, "PREFERRED_METRIC", ROUTE_METRIC)
 
 
+def evacuated_at_equal_preference(patch: pytest.MonkeyPatch) -> None:
+    """A refuge is announced as the lost node may still be."""
+    patch.setattr(forwarding, "EVACUATED_METRIC", ROUTE_METRIC)
+
+
+def nothing_is_left_behind(patch: pytest.MonkeyPatch) -> None:
+    """A lost node is not told what is no longer its own."""
+    patch.setattr(evacuation, "_absent", lambda *_: ())
+
+
 def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
     """A migration breaks before it makes."""
     real = forwarding.wanted_routes
@@ -100,13 +110,15 @@ def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("broken", "seen_as"),
     [
-        (no_generation_fence, "in ipam|is there though|nobody has the VM"),
+        (no_generation_fence, "in ipam|is there though|nobody has the VM|times asked again"),
         (no_quarantine, "its pool's quarantine is"),
         (release_on_the_schedulers_word_alone, "but released in ipam"),
         (no_memory_of_served_requests, "is there though the last that was asked is its removal"),
         (facts_without_read_back, "in ipam|should be"),
-        (an_older_snapshot, "and the node-agent of|but released in ipam"),
+        (an_older_snapshot, "and the node-agent of|but released in ipam|is there though"),
         (equal_preference, "both with preference"),
+        (evacuated_at_equal_preference, "both with preference"),
+        (nothing_is_left_behind, "but in ipam|both with preference|but released in ipam"),
         (the_source_goes_first, "best path to .* leads to None"),
     ],
 )

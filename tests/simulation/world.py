@@ -6,11 +6,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
 
+from history.ownership import Ownership, said_at
 from simulation import services
 from simulation.bus_server import Kept, Server
 from simulation.checker import Checker
@@ -30,6 +32,7 @@ from vmfabric.contract.admin import NodeState
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.node import NodeFenced
 from vmfabric.contract.streams import REQUEST_STREAM
+from vmfabric.lab.client import read
 from vmfabric.node_agent.ports import KernelUnreadableError
 
 _WORK_SECONDS = 40.0
@@ -94,6 +97,7 @@ class World:
         self._story = Story(loop.time)
         self._faults = Faults(self._random)
         self._promises = Promises()
+        self._ownership = Ownership(lambda pool: timedelta(seconds=self._ground.ipam.pools[pool].quarantine_seconds))
         self._violation: str | None = None
         self._is_wrong = asyncio.Event()
         self._is_over = False
@@ -268,8 +272,14 @@ class World:
         self._story.tell("{0} {1} keeps {2}: {3}", stream, kept.sequence, kept.subject, _Normal(body))
         self._checker.kept(kept)
         if stream == "FACTS":
+            self._hear(kept)
             self._hypervisor.kept(kept)
             self._promises.heard(self._loop.now, kept)
+
+    def _hear(self, kept: Kept) -> None:
+        event = read(kept.subject, kept.body)
+        for sentence in self._ownership.hear(event, said_at(kept.headers, kept.at)) if event is not None else ():
+            self.fail(f"history: {sentence}")
 
     def _misfortunes(self) -> Iterator[tuple[Fault, float]]:
         if self._faults.is_calm:
@@ -330,6 +340,7 @@ class World:
         unserved = [consumer.unacknowledged() for consumer in consumers] or [frozenset(requests.kept)]
         self._promises.lose(frozenset().union(*unserved))
         self._server.empty()
+        self._ownership.forget()
         for client in self._ground.clients.values():
             client.cut(self._faults.between(0.1, 1.0))
 

@@ -86,7 +86,9 @@ class Bgp(Request):
         default=None, repr=False
     )
     """TCP MD5 password (RFC 2385): 1 to 80 printable ASCII characters without spaces."""
-    bfd: bool = False
+    bfd: bool = True
+    """Watch the sessions with BFD, three packets every 300 ms (RFC 5880); no effect with a reflector that does not.
+    docs/failures.md says what it is good for."""
 
     @model_validator(mode="after")
     def _ibgp(self) -> "Bgp":

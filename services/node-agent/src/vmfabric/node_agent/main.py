@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
-from vmfabric.reconcile.loop import Loop
+from vmfabric.reconcile.loop import Again, Dirty, Loop
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.runtime.service import Service, run
@@ -53,11 +54,19 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             publisher=service.bus,
             confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
         )
-        loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)
+        arrivals = Arrivals(service.bus)
+
+        async def step(dirty: Dirty) -> Again:
+            again = await agent.step(dirty)
+            arrivals.expect([wanted.value for wanted in mirror.vms.values()])
+            return again
+
+        loop = Loop(step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)
         service.bus.on_reconnect(loop.mark_all)
         stack.enter_context(Watch(loop.mark_all))
         tasks.create_task(mirror.run())
         tasks.create_task(loop.run())
+        tasks.create_task(arrivals.run())
         tasks.create_task(_beat(service.bus, agent, settings.heartbeat_seconds))
 
 

@@ -133,10 +133,12 @@ def _router(node: DesiredNode) -> Iterator[Line]:
         yield Line(section, text)
     yield Line(section, "bgp graceful-restart restart-time 120", is_shown=False)
     yield from _group(node, section)
-    for reflector in node.reflectors:
-        yield Line(section, f"neighbor {reflector.address} peer-group {GROUP}")
     for family in _FAMILIES:
         yield from _family(node, family)
+    # At last: a session that begins before FRR knows the kernel's routes tells a reflector that there are none, and
+    # one that has kept them through a restart of ours (RFC 4724) drops them for a moment.
+    for reflector in node.reflectors:
+        yield Line(section, f"neighbor {reflector.address} peer-group {GROUP}")
 
 
 def _group(node: DesiredNode, section: Section) -> Iterator[Line]:
