@@ -1,126 +1,14 @@
-"""A running lab with the cluster of the examples applied, and the words of these tests."""
+"""The cluster that these tests share."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
-from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
-from vmfabric.cli.documents import read
-from vmfabric.contract.addresses import Family, Prefix
-from vmfabric.contract.admin import Applied, Nodes, NodeState, VmPhase, Vms, VmState
-from vmfabric.contract.errors import Refused, TryAgain
-from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
-from vmfabric.lab import frr, traces
+from outside.cluster import Cluster
+from vmfabric.contract.admin import Vms
+from vmfabric.lab import traces
 from vmfabric.lab.client import LabClient
-from vmfabric.lab.hosts import answers_ping, bgp_routes
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.topology import Node
-
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
-CLUSTER = "msk"
-EXTRA_POOLS = {"tiny": ("203.0.113.0/24", "203.0.113.0/31"), "zone": ("192.0.2.0/24", "192.0.2.0/30")}
-"""Two more pools, of IPv4 only; their names come behind that of the example's, so nobody gets them unasked."""
-Address = IPv4Address | IPv6Address
-
-
-class Cluster:
-    """The example's cluster, seen from outside."""
-
-    def __init__(self, lab: Lab, outside: LabClient) -> None:
-        self.lab = lab
-        self.outside = outside
-
-    async def apply(self, **changes: Any) -> None:
-        """Apply the example, with other values in its cluster."""
-        for document in read(EXAMPLE.read_text(), origin="example"):
-            spec = {**document.spec, **(changes if document.kind == "cluster" else {})}
-            await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
-        for name, (prefix, block) in EXTRA_POOLS.items():
-            await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": prefix}}, Applied)
-            pool = {"name": name, "cluster": CLUSTER, "blocks": [block], "quarantine_seconds": 0}
-            await self.outside.ask("pool.apply", {"spec": pool}, Applied)
-
-    async def settled(self) -> None:
-        """Every node is heard and has its sessions."""
-        async with asyncio.timeout(30):
-            while True:
-                nodes = (await self.outside.ask("node.list", {}, Nodes)).nodes
-                are_joined = all(node.state is NodeState.JOINED for node in nodes)
-                if are_joined and all(map(self._has_its_sessions, self.lab.topology.nodes)):
-                    return
-                await asyncio.sleep(0.1)
-
-    def _has_its_sessions(self, node: Node) -> bool:
-        """An FRR that is not configured yet has no session down, and none up either."""
-        shown = json.loads(frr.vtysh(self.lab.topology, node, "show bgp ipv4 unicast summary json"))
-        states = [peer["state"] for peer in shown.get("peers", {}).values()]
-        return states == ["Established"] * len(self.lab.topology.reflectors)
-
-    async def request(self, vm: str, **changes: Any) -> None:
-        """Ask for a small VM."""
-        body = {"cluster": CLUSTER, "vm": vm, "cpu": 1, "memory_mb": 64, "disk_gb": 1, **changes}
-        await self.outside.publish("vm.requested", body)
-
-    async def ready(self, vm: str, seconds: float = 30) -> VmReady:
-        """Its vm.ready, unless it fails."""
-        return await self.outside.wait_for(VmReady, vm=vm, unless=VmFailed, seconds=seconds)
-
-    async def all_ready(self, names: Sequence[str]) -> Sequence[VmState]:
-        """Their states when all are ready; asked for, since a fact may have been published while nobody heard."""
-        async with asyncio.timeout(90):
-            while True:
-                try:
-                    states = {state.vm: state for state in (await self.outside.ask("vm.list", {}, Vms)).vms}
-                except (TryAgain, Refused):  # the scheduler or its database is starting
-                    states = {}
-                if all(name in states and states[name].phase is VmPhase.READY for name in names):
-                    return [states[name] for name in names]
-                await asyncio.sleep(0.2)
-
-    async def failed(self, vm: str) -> VmFailed:
-        """Its vm.failed."""
-        return await self.outside.wait_for(VmFailed, vm=vm, seconds=45)
-
-    async def delete(self, *vms: str) -> None:
-        """Remove these and wait until they are gone."""
-        for vm in vms:
-            await self.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": vm})
-        for vm in vms:
-            await self.outside.wait_for(VmDeleted, vm=vm, seconds=60)
-
-    async def no_routes(self, seconds: float = 5) -> None:
-        """Nothing of any VM is left in the core's kernel: a withdrawal needs a moment from the node to the core."""
-        async with asyncio.timeout(seconds):
-            while bgp_routes(self.lab, "core"):
-                await asyncio.sleep(0.02)
-
-    def local_preference(self, prefix: Prefix) -> int | None:
-        """Of the core's best path; None when it has none."""
-        core = self.lab.router("core")
-        shown = json.loads(frr.vtysh(self.lab.topology, core, f"show bgp {Family.of(prefix)} unicast {prefix} json"))
-        best = (path for path in shown.get("paths", ()) if path.get("bestpath", {}).get("overall"))
-        return next((int(path["locPrf"]) for path in best), None)
-
-    async def answers(self, address: Address, seconds: float = 10) -> bool:
-        """Whether a ping from the core is answered within so many seconds."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < deadline:
-            if await asyncio.to_thread(answers_ping, self.lab, "core", address):
-                return True
-        return False
-
-    async def reachable(self, ready: VmReady) -> None:
-        """Every address of the VM answers."""
-        for allocated in ready.addresses:
-            assert await self.answers(allocated.address), f"{ready.vm} does not answer on {allocated.address}"
-
-
-def address_of(ready: VmReady, family: Family) -> Address:
-    return next(allocated.address for allocated in ready.addresses if allocated.family is family)
 
 
 @pytest.fixture

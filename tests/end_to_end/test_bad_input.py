@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.admin import Applied
 from vmfabric.contract.errors import Refused
-
-from .conftest import CLUSTER, Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.admin import Change, Drain
 from vmfabric.contract.node import NodeDrained, NodeDraining
@@ -12,8 +13,6 @@ from vmfabric.contract.vm import VmFailed
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes
 from vmfabric.lab.pings import pinged
-
-from .conftest import CLUSTER, Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 
+from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.addresses import Family, Prefix, host_prefix
 from vmfabric.contract.admin import Change, Drain
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE
@@ -16,8 +17,6 @@ from vmfabric.contract.node import NodeDrained, NodeLost
 from vmfabric.contract.vm import VmFailed, VmReady
 from vmfabric.lab import faults, frr
 from vmfabric.lab.hosts import bgp_routes, run_on
-
-from .conftest import CLUSTER, Cluster
 
 pytestmark = pytest.mark.lab
 

@@ -4,14 +4,13 @@ import asyncio
 
 import pytest
 
+from outside.cluster import Cluster
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE, RESTORED_LOCAL_PREFERENCE
 from vmfabric.contract.vm import VmReady
 from vmfabric.lab import faults, frr, processes
 from vmfabric.lab.hosts import bgp_routes, run_on
 from vmfabric.lab.lab import Lab
-
-from .conftest import Cluster
 
 pytestmark = pytest.mark.lab
 

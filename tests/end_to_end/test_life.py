@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from outside.cluster import CLUSTER, Cluster, address_of
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import Explanation, GetVm, VmPhase, VmState
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
@@ -13,8 +14,6 @@ from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmPlaced, VmReady
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes, run_on
-
-from .conftest import CLUSTER, Cluster, address_of
 
 pytestmark = pytest.mark.lab
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
+from outside.cluster import CLUSTER, Cluster, address_of
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
@@ -17,8 +18,6 @@ from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
 from vmfabric.lab.pings import pinged
-
-from .conftest import CLUSTER, Cluster, address_of
 
 pytestmark = pytest.mark.lab
 

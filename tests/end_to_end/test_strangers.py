@@ -5,11 +5,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from outside.cluster import Cluster, address_of
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.lab.hosts import run_on
-
-from .conftest import Cluster, address_of
 
 pytestmark = pytest.mark.lab
 

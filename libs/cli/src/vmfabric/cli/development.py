@@ -64,6 +64,15 @@ def simulate(
     os.execv(sys.executable, [sys.executable, "-m", "simulation", *what])  # noqa: S606
 
 
+def chaos(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides what happens, not when exactly.")] = 1,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")] = 5.0,
+) -> None:
+    """Kill, cut and restart the parts of a lab of its own, under load; 1 when something is wrong in the end."""
+    os.environ["PYTHONPATH"] = str(_root() / "tests")
+    os.execv(sys.executable, [sys.executable, "-m", "chaos", "--seed", str(seed), "--minutes", str(minutes)])  # noqa: S606
+
+
 def run_tests(
     arguments: Annotated[list[str] | None, typer.Argument(help="For pytest.")] = None,
     fast: Annotated[

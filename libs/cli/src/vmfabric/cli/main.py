@@ -37,6 +37,7 @@ _COMMANDS = group(
         "check": "vmfabric.cli.development:check",
         "simulate": "vmfabric.cli.development:simulate",
         "bench": "vmfabric.cli.development:bench",
+        "chaos": "vmfabric.cli.development:chaos",
         "contract": "vmfabric.cli.development:contract",
     },
 )

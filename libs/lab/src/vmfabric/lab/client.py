@@ -150,8 +150,8 @@ class LabClient:
 
 @asynccontextmanager
 async def connect(url: str, on_heard: Callable[[Heard], None] | None = None) -> AsyncIterator[LabClient]:
-    """A client that hears everything from now on."""
-    async with await open_client(url) as client:
+    """A client that hears everything from now on, but for what is said while the bus is away."""
+    async with await open_client(url, lasting=True) as client:
         outside = LabClient(client, on_heard)
         for subject in subjects():
             await client.subscribe(subject, cb=outside.received)

@@ -154,9 +154,12 @@ class Bus:
             callback()
 
 
-async def open_client(url: str) -> Client:
-    """A bare connection for tools. NoServersError when there is no server: two attempts, two seconds each at most."""
-    return await nats.connect(
+async def open_client(url: str, *, lasting: bool = False) -> Client:
+    """A bare connection for tools. NoServersError when there is no server: two attempts, two seconds each at most.
+
+    A lasting one comes back by itself, however long the server is away.
+    """
+    client = await nats.connect(
         url,
         connect_timeout=2,
         allow_reconnect=False,
@@ -164,6 +167,10 @@ async def open_client(url: str) -> Client:
         reconnect_time_wait=0,
         error_cb=_told_by_exception,
     )
+    if lasting:
+        # Not before: the first connection would be tried for ever too.
+        client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
+    return client
 
 
 async def _told_by_exception(_error: Exception) -> None:

@@ -1,0 +1,141 @@
+"""What goes wrong: each strike is done, proven to have hit, and healed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from vmfabric.contract.dataplane import KERNEL_PROTOCOL
+from vmfabric.lab import faults, frr, processes
+from vmfabric.lab.errors import LabError
+from vmfabric.lab.hosts import run_on
+from vmfabric.lab.lab import Lab
+from vmfabric.lab.network import FABRIC_LINK, MANAGEMENT_LINK
+from vmfabric.lab.topology import CONTROL
+from vmfabric.node_agent.domain.port import LINK_GROUP
+
+_OUR_PORTS, _OUR_ROUTES = str(LINK_GROUP), str(KERNEL_PROTOCOL)
+_CUT_SECONDS = (2.0, 12.0)
+_DOWN_SECONDS = (1.0, 4.0)
+_RESTART_SECONDS = 20.0
+
+
+class MissedError(Exception):
+    """A strike that has changed nothing: the run proves nothing with it."""
+
+
+Strike = Callable[[Lab, Random, str], Awaitable[str]]
+"""Strikes a node, or the control plane, and returns what shows that it hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to strike."""
+
+    name: str
+    strike: Strike
+    takes_routes: bool = False
+    """Whether packets may be lost by it, whatever the services do."""
+
+
+async def _crash(service: str, lab: Lab, _random: Random, node: str) -> str:
+    """The lab's supervisor starts it again."""
+    host = node if service in {"node-agent", "bgp-announcer"} else CONTROL
+    program = lab.program(service, host)
+    before = processes.pid(lab.state, program)
+    await asyncio.to_thread(faults.crash_service, lab, service, host)
+    after = await _until_other(lambda: processes.pid(lab.state, program), before)
+    return f"{service} on {host}: process {before}, then {after}"
+
+
+async def _kill_frr(daemon: str, lab: Lab, random: Random, node: str) -> str:
+    router = lab.router(node)
+    daemons = frr.DAEMONS if daemon == "all" else (daemon,)
+    before = {each: frr.pid(lab.topology, router, each) for each in daemons}
+    await asyncio.to_thread(faults.kill_frr, lab, node, *daemons)
+    if any(frr.pid(lab.topology, router, each) is not None for each in daemons):
+        raise MissedError(f"{daemon} of {node} lives on")
+    await asyncio.sleep(random.uniform(*_DOWN_SECONDS))
+    await asyncio.to_thread(faults.start_frr, lab, node)
+    after = {each: frr.pid(lab.topology, router, each) for each in daemons}
+    return f"{node}: {', '.join(f'{each} {before[each]}, then {after[each]}' for each in daemons)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cable:
+    link: str
+    cut: Callable[[Lab, str], None]
+    restore: Callable[[Lab, str], None]
+
+
+async def _cut(cable: _Cable, lab: Lab, random: Random, node: str) -> str:
+    seconds = random.uniform(*_CUT_SECONDS)
+    cable.cut(lab, node)
+    try:
+        shown = run_on(lab, node, "ip", "link", "show", cable.link)
+        _expect("NO-CARRIER" in shown, f"{cable.link} of {node} has its carrier")
+        await asyncio.sleep(seconds)
+    finally:
+        cable.restore(lab, node)
+    return f"{node}: {cable.link} without carrier for {seconds:.1f} s"
+
+
+async def _power(lab: Lab, random: Random, node: str) -> str:
+    before = run_on(lab, node, "ip", "-o", "link", "show", "group", _OUR_PORTS).count("\n")
+    await asyncio.to_thread(faults.cut_power, lab, node)
+    after = run_on(lab, node, "ip", "-o", "link", "show", "group", _OUR_PORTS).count("\n")
+    _expect(after == 0, f"{node} still has {after} ports")
+    await asyncio.sleep(random.uniform(*_DOWN_SECONDS))
+    await asyncio.to_thread(faults.restore_power, lab, node)
+    return f"{node}: {before} ports, then none"
+
+
+async def _flush_rules(lab: Lab, _random: Random, node: str) -> str:
+    rules = run_on(lab, node, "nft", "list", "ruleset")
+    run_on(lab, node, "nft", "flush", "ruleset")
+    _expect(run_on(lab, node, "nft", "list", "ruleset") != rules, f"{node} has the same rules")
+    return f"{node}: {len(rules.splitlines())} lines of rules flushed"
+
+
+async def _flush_routes(lab: Lab, _random: Random, node: str) -> str:
+    routes = run_on(lab, node, "ip", "route", "show", "proto", _OUR_ROUTES).splitlines()
+    run_on(lab, node, "ip", "route", "flush", "proto", _OUR_ROUTES)
+    _expect(bool(routes), f"{node} had no routes")
+    return f"{node}: {len(routes)} routes flushed"
+
+
+_MANAGEMENT = _Cable(MANAGEMENT_LINK, faults.cut_management, faults.restore_management)
+_FABRIC = _Cable(FABRIC_LINK, faults.cut_fabric, faults.restore_fabric)
+
+KINDS = (
+    *(Kind(f"{service} killed", partial(_crash, service)) for service in ("scheduler", "ipam", "nats", "postgres")),
+    *(Kind(f"{service} killed", partial(_crash, service)) for service in ("node-agent", "bgp-announcer")),
+    Kind("management network cut", partial(_cut, _MANAGEMENT)),
+    Kind("rules flushed", _flush_rules),
+    Kind("routes flushed", _flush_routes, takes_routes=True),
+    *(
+        Kind(f"{each} of FRR killed", partial(_kill_frr, each), takes_routes=True)
+        for each in ("bgpd", "zebra", "all")
+    ),
+    Kind("fabric cut", partial(_cut, _FABRIC), takes_routes=True),
+    Kind("power cut", _power, takes_routes=True),
+)
+
+
+def _expect(hit: bool, otherwise: str) -> None:
+    if not hit:
+        raise MissedError(otherwise)
+
+
+async def _until_other(read: Callable[[], int | None], before: int | None) -> int:
+    async with asyncio.timeout(_RESTART_SECONDS):
+        while True:
+            now = read()
+            if now is not None and now != before:
+                return now
+            await asyncio.sleep(0.02)
+
+
+STRUCK = (LabError, MissedError, TimeoutError)
+"""What a strike that could not be done, or has not hit, ends with."""

@@ -1,0 +1,131 @@
+"""What must be true when everything has been healed: in Postgres, in kernels, in the core, and in the history."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, timedelta
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from chaos.load import Load
+from history.ownership import Ownership, said_at
+from outside.cluster import Cluster
+from vmfabric.contract.addresses import host_prefix
+from vmfabric.contract.admin import Addresses, Pools, VmPhase, VmState
+from vmfabric.contract.streams import FACT_STREAM
+from vmfabric.contract.vm import VmFailed
+from vmfabric.lab.client import LabClient, read
+from vmfabric.lab.hosts import bgp_routes, run_on
+
+_SETTLED_SECONDS = 120.0
+_BATCH = 500
+_END_SECONDS = 2.0
+
+
+async def settled(cluster: Cluster, load: Load) -> list[VmState]:
+    """Every VM that is there, when nothing is under way any more. TimeoutError when something stays so."""
+    async with asyncio.timeout(_SETTLED_SECONDS):
+        await cluster.settled()
+        while True:
+            states = await load.states()
+            if states is not None and all(it.phase is VmPhase.READY and not it.waiting_for for it in states.values()):
+                return list(states.values())
+            await asyncio.sleep(0.3)
+
+
+async def wrong(cluster: Cluster, load: Load, vms: list[VmState]) -> list[str]:
+    """Everything that is not as it should be, in words."""
+    failed = {event.vm async for event in _failures(cluster.outside)}
+    found = [*_answers(load, vms, failed)]
+    found += await _database(cluster.outside, vms)
+    found += await asyncio.to_thread(lambda: list(_data_plane(cluster, vms)))
+    found += [f"{it.vm} does not answer on {a.address}" for it in vms for a in it.addresses
+              if not await cluster.answers(a.address)]  # fmt: skip
+    return found
+
+
+async def history(outside: LabClient) -> tuple[int, list[str]]:
+    """How many facts of addresses there were since the bus began, and what cannot be in them."""
+    pools = (await outside.ask("pool.list", {}, Pools)).pools
+    rest = {pool.spec.name: timedelta(seconds=pool.spec.quarantine_seconds) for pool in pools}
+    ownership = Ownership(lambda pool: rest[pool])
+    found: list[str] = []
+    async for message in _facts(outside):
+        event = read(message.subject, message.data)
+        at = said_at(message.headers or {}, message.metadata.timestamp.astimezone(UTC))
+        found += ownership.hear(event, at) if event is not None else ()
+    return ownership.facts, found
+
+
+def _answers(load: Load, vms: list[VmState], failed: set[str]) -> Iterator[str]:
+    there = {it.vm for it in vms}
+    for vm, wanted in load.wanted.items():
+        if wanted and vm not in there and vm not in failed:
+            yield f"{vm} was asked for, is not there, and nobody said why"
+        if not wanted and vm in there:
+            yield f"{vm} is there though its removal was asked for last"
+
+
+async def _database(outside: LabClient, vms: list[VmState]) -> list[str]:
+    """ipam and the scheduler agree on who has what."""
+    leased: dict[str, str] = {}
+    after = ""
+    while True:
+        page = await outside.ask("ip.list", {"after": after}, Addresses)
+        leased |= {str(it.address): it.vm or "nobody" for it in page.addresses if it.free_at is None}
+        if page.next is None:
+            break
+        after = page.next
+    held = {str(a.address): it.vm for it in vms for a in it.addresses}
+    return [
+        f"{address} is {leased.get(address)}'s in ipam and {held.get(address)}'s in the scheduler"
+        for address in sorted(leased.keys() | held.keys())
+        if leased.get(address) != held.get(address)
+    ]
+
+
+def _data_plane(cluster: Cluster, vms: list[VmState]) -> Iterator[str]:
+    """Each VM is wired on its own node only, and the core sends its packets there."""
+    nodes = {node.name: str(node.ipv4) for node in cluster.lab.topology.nodes}
+    routes = {str(prefix.network_address): hop for prefix, hop in bgp_routes(cluster.lab, "core").items()}
+    wired = {name: _wired(cluster, name) for name in nodes}
+    for vm in vms:
+        for address in (it.address for it in vm.addresses if it.address.version == 4):
+            hop = routes.get(str(address))
+            if hop != nodes[vm.node]:
+                yield f"{vm.vm} is on {vm.node}, but the core sends {address} to {hop}"
+            have = sorted(name for name, prefixes in wired.items() if str(host_prefix(address)) in prefixes)
+            if have != [vm.node]:
+                yield f"{vm.vm} is on {vm.node}, but {address} is routed on {have}"
+    held = {str(it.address) for vm in vms for it in vm.addresses}
+    for stray in routes.keys() - held:
+        yield f"the core has a route to {stray}, which nobody has"
+
+
+def _wired(cluster: Cluster, node: str) -> set[str]:
+    rows = json.loads(run_on(cluster.lab, node, "ip", "-j", "route", "show", "proto", "86"))
+    return {f"{row['dst']}/32" for row in rows}
+
+
+async def _failures(outside: LabClient) -> AsyncIterator[VmFailed]:
+    async for message in _facts(outside):
+        event = read(message.subject, message.data)
+        if isinstance(event, VmFailed):
+            yield event
+
+
+async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
+    """Every fact that the stream keeps, in its order."""
+    reader = await outside.client.jetstream(timeout=5).pull_subscribe(">", stream=FACT_STREAM.name)
+    try:
+        while True:
+            try:
+                messages = await reader.fetch(_BATCH, timeout=_END_SECONDS)
+            except nats.errors.TimeoutError:
+                return
+            for message in messages:
+                await message.ack()
+                yield message
+    finally:
+        await reader.unsubscribe()

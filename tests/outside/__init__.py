@@ -1,0 +1,1 @@
+"""vmfabric in a lab, seen from outside: what tests, benchmarks and chaos have in common."""
