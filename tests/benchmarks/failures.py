@@ -26,6 +26,7 @@ _AWAY_SECONDS = 3.0
 _PATIENCE_SECONDS = 30.0
 _BACK_SECONDS = 60.0
 _REPLACED_SECONDS = 0.3
+_STEADY_SECONDS = 3.0
 _WHOLE = "the VM answers, and every session is up"
 
 
@@ -147,9 +148,13 @@ def _sessions_are_up(lab: Lab) -> bool:
 
 async def _until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _BACK_SECONDS
-    while not await asyncio.to_thread(condition):
+    since = time.monotonic()
+    # For a while: a reflector that has kept routes over a restart drops them for a moment when it hears the new ones.
+    while time.monotonic() - since < _STEADY_SECONDS:
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {_BACK_SECONDS:.0f} s until {what}")
+        if not await asyncio.to_thread(condition):
+            since = time.monotonic()
         await asyncio.sleep(0.1)
 
 

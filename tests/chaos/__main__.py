@@ -29,7 +29,7 @@ async def _in_lab(lab: Lab, seed: int, seconds: float) -> Report:
         cluster = Cluster(lab, outside)
         await cluster.apply()
         await cluster.settled()
-        return await run(cluster, seed, seconds)
+        return await run(cluster, seed=seed, seconds=seconds)
 
 
 def summary(report: Report) -> str:

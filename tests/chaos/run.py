@@ -60,8 +60,11 @@ class Report:
         )
 
 
-async def run(cluster: Cluster, seed: int, seconds: float, *, kinds: Sequence[Kind] = KINDS) -> Report:
-    """In a lab with the cluster applied and without any VM, which it is again afterwards."""
+async def run(cluster: Cluster, *, seed: int, seconds: float = 0.0, strikes: int = 0) -> Report:
+    """In a lab with the cluster applied and without any VM, which it is again afterwards.
+
+    It lasts so many seconds, or so many strikes if that is longer.
+    """
     report = Report(seed)
     random = Random(seed)  # noqa: S311  # the one source of chance
     load = Load(cluster.outside, Random(seed + 1), names=_NAMES, per_second=_PER_SECOND)  # noqa: S311
@@ -70,7 +73,7 @@ async def run(cluster: Cluster, seed: int, seconds: float, *, kinds: Sequence[Ki
     async with _anchors(cluster, load) as report.timelines:
         working = asyncio.create_task(load.run())
         try:
-            await _strike(cluster, report, random, seconds, kinds)
+            await _strike(cluster, report, random, seconds=seconds, strikes=strikes)
         finally:
             working.cancel()
             await asyncio.wait({working})
@@ -100,13 +103,15 @@ async def _anchors(cluster: Cluster, load: Load) -> AsyncIterator[list[Timeline]
         yield timelines
 
 
-async def _strike(cluster: Cluster, report: Report, random: Random, seconds: float, kinds: Sequence[Kind]) -> None:
+async def _strike(cluster: Cluster, report: Report, random: Random, *, seconds: float, strikes: int) -> None:
     end = time.monotonic() + seconds
     waiting: list[Kind] = []
-    while time.monotonic() < end:
+    done = 0
+    while time.monotonic() < end or done < strikes:
+        done += 1
         await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))
         # Every kind has its turn before one comes again.
-        waiting = waiting or random.sample(list(kinds), len(kinds))
+        waiting = waiting or random.sample(KINDS, len(KINDS))
         kind = waiting.pop()
         node = random.choice([node.name for node in cluster.lab.topology.nodes])
         begun = time.monotonic()

@@ -79,9 +79,16 @@ def run_tests(
         bool, typer.Option("--fast", help="Leave out the checks, and what needs a lab or takes long.")
     ] = False,
     expression: Annotated[str | None, typer.Option("-k", help="Only tests that match, without the checks.")] = None,
+    seeded_bugs: Annotated[
+        bool,
+        typer.Option("--seeded-bugs", help="Break the code in a copy, one bug after the other: which test sees it?"),
+    ] = False,
 ) -> None:
     """Run everything that CI runs: the checks, then every test."""
     root = _root()
+    if seeded_bugs:
+        os.environ["PYTHONPATH"] = str(root / "tests")
+        os.execv(sys.executable, [sys.executable, "-m", "bugs"])  # noqa: S606
     if not fast and expression is None and not arguments:
         check()
     command = [sys.executable, "-m", "pytest", *(arguments or ())]

@@ -48,6 +48,8 @@ class Loop:
     """Runs the step whenever something is marked, at most every `throttle` seconds, and over everything every
     `resync` seconds. A step that raises is tried again with backoff, with all that it was given.
 
+    The backoff ends at a second: a look costs milliseconds, and what is repaired late is a guest without network.
+
     A key waits for one moment only: the last step that looked at it says when. So something that is never done costs
     one look per `Again.after`, however often it was looked at for another reason meanwhile.
     """
@@ -59,7 +61,7 @@ class Loop:
         throttle: float = 0.0,
         resync: float,
         backoff: float = 0.1,
-        backoff_limit: float = 10.0,
+        backoff_limit: float = 1.0,
     ) -> None:
         self._step = step
         self._throttle = throttle
