@@ -14,10 +14,10 @@ from vmfabric.contract.model import Event
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.domain.actual import Actual
-from vmfabric.node_agent.domain.operations import Operation
+from vmfabric.node_agent.domain.operations import LoadGuard, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.samples import a_vm
-from vmfabric.node_agent.simulated import SimulatedKernel
+from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
 from vmfabric.reconcile.loop import Dirty
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
@@ -269,6 +269,23 @@ async def test_a_vm_that_the_kernel_refuses_stops_no_other(node: Node) -> None:
     node.view.want(a_vm(2), a_vm(3))
     assert [event.vm for event in await node.step() if isinstance(event, IfaceReady)] == ["vm3"]
     assert node.kernel.links["vm2_net0"].alias == "somebody's"
+
+
+async def test_what_the_kernel_refuses_is_not_said_until_it_is_done(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = node.kernel.carry_out
+
+    def refuse(operation: Operation) -> None:
+        if isinstance(operation, LoadGuard):
+            raise RefusedError("the kernel is out of memory")
+        real(operation)
+
+    monkeypatch.setattr(node.kernel, "carry_out", refuse)
+    node.view.want(a_vm(1))
+    assert await node.step() == []
+    monkeypatch.undo()
+    assert [type(event) for event in await node.step()] == [IfaceReady]
 
 
 async def test_a_purged_vm_is_forgotten_so_its_next_life_is_answered(node: Node) -> None:

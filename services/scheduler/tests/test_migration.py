@@ -184,6 +184,15 @@ def test_the_source_goes_on_forwarding_for_a_moment() -> None:
     assert moving.presence("n1") is Presence.ABSENT
 
 
+@pytest.mark.parametrize("first", ["iface.removed", "route.withdrawn"])
+def test_a_source_that_has_let_go_of_half_is_waited_for(first: str) -> None:
+    moving = until(VmPhase.LEAVING)
+    moving.waits(1)
+    moving.hears(first, SOURCE)
+    moving.hears(first, SOURCE)
+    assert (moving.phase(), moving.presence("n2")) == (VmPhase.LEAVING, Presence.PREFERRED)
+
+
 def test_the_high_preference_of_the_switch_does_not_end_the_migration() -> None:
     moving = until(VmPhase.SETTLING)
     moving.hears("route.announced", TARGET, preference=200)
