@@ -32,6 +32,8 @@ _COMMANDS = group(
         "lab": _LAB,
         "apply": "vmfabric.cli.apply:apply",
         "publish": "vmfabric.cli.publish:publish",
+        "ask": "vmfabric.cli.explain:ask",
+        "explain": "vmfabric.cli.explain:explain",
         "watch": "vmfabric.cli.watch:watch",
         "test": "vmfabric.cli.development:run_tests",
         "check": "vmfabric.cli.development:check",

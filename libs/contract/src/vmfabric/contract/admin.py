@@ -8,8 +8,10 @@
 | `node.list` | ListOfCluster | Nodes | scheduler |
 | `node.drain` | DrainNode | Drain | scheduler |
 | `node.undrain` | UndrainNode | Drain | scheduler |
+| `node.evacuate` | EvacuateNode | Drain | scheduler |
 | `vm.get` | GetVm | VmState | scheduler |
 | `vm.list` | ListOfCluster | Vms | scheduler |
+| `vm.explain` | GetVm | VmExplanation | scheduler |
 | `network.apply` | ApplyNetwork | Applied | ipam |
 | `network.list` | List | Networks | ipam |
 | `pool.apply` | ApplyPool | Applied | ipam |

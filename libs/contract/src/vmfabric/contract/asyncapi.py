@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from vmfabric.contract import admin
+from vmfabric.contract import admin, explanation
 from vmfabric.contract.desired import BUCKET, NODE_KEY, POOLS_KEY, VM_KEY, DesiredNode, DesiredPools, DesiredVm
 from vmfabric.contract.model import Event, RequestEvent
 from vmfabric.contract.streams import FACTS, PASSING, REQUESTS
@@ -23,8 +23,12 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "cluster.list": (admin.List, admin.Clusters),
     "node.apply": (admin.ApplyNode, admin.Applied),
     "node.list": (admin.ListOfCluster, admin.Nodes),
+    "node.drain": (admin.DrainNode, admin.Drain),
+    "node.undrain": (admin.UndrainNode, admin.Drain),
+    "node.evacuate": (admin.EvacuateNode, admin.Drain),
     "vm.get": (admin.GetVm, admin.VmState),
     "vm.list": (admin.ListOfCluster, admin.Vms),
+    "vm.explain": (admin.GetVm, explanation.VmExplanation),
     "network.apply": (admin.ApplyNetwork, admin.Applied),
     "network.list": (admin.List, admin.Networks),
     "pool.apply": (admin.ApplyPool, admin.Applied),

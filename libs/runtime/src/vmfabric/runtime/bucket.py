@@ -1,9 +1,10 @@
-"""Reading the bucket of desired state whole, for its writers."""
+"""Reading the bucket of desired state, whole for its writers, and single messages of streams."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
 import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -50,3 +51,19 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
     except (nats.errors.Error, TimeoutError, OSError) as error:
         raise TryAgain(Code.INTERNAL, f"the bucket {BUCKET} cannot be read: {error!r}") from error
     return found
+
+
+async def last_message(bus: Bus, stream: str, subject: str) -> bytes | None:
+    """What was said last on a subject; None when nothing is kept. TryAgain when that cannot be found out."""
+    try:
+        message = await bus.jetstream.get_last_msg(stream, subject)
+    except nats.js.errors.NotFoundError:
+        return None
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise TryAgain(Code.INTERNAL, f"stream {stream} cannot be read: {error!r}") from error
+    return None if "KV-Operation" in (message.headers or {}) else message.data
+
+
+async def last_value(bus: Bus, key: str) -> bytes | None:
+    """What the bucket has for a key; None when it has none."""
+    return await last_message(bus, f"KV_{BUCKET}", KEY_SUBJECT + key)

@@ -23,6 +23,7 @@ _HANDLER_SECONDS = 10.0
 VERSION = "0.1.0"
 
 Q = TypeVar("Q", bound=Request)
+A = TypeVar("A", bound=BaseModel)
 
 log = structlog.get_logger()
 
@@ -92,6 +93,13 @@ def _error(code: Code, message: str) -> ServiceError:
     """Raised, not answered, so that the service's statistics count it. Headers carry `<code>: <sentence>`."""
     one_line = " ".join(message.split())[:2000].encode("ascii", "backslashreplace").decode()
     return ServiceError("500" if code is Code.INTERNAL else "400", f"{code}: {one_line}")
+
+
+async def ask(bus: Bus, subject: str, asked: BaseModel, answer: type[A], *, seconds: float = 3.0) -> A:
+    """Ask another service. Refused with its code and sentence, TryAgain when nobody answers."""
+    return answer.model_validate_json(
+        await request(bus.client, subject, asked.model_dump_json().encode(), seconds=seconds)
+    )
 
 
 async def request(client: Client, subject: str, body: bytes, *, seconds: float = 5.0) -> bytes:

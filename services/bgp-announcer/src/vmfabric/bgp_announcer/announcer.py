@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge
 from pydantic import BaseModel
 
 from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
+from vmfabric.bgp_announcer.domain.explanation import explain
 from vmfabric.bgp_announcer.domain.plan import plan
 from vmfabric.bgp_announcer.domain.routes import Found, Session, answer, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
@@ -16,6 +17,7 @@ from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
+from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.names import VmName
 from vmfabric.contract.route import LostRoute, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.reconcile.loop import Again, Dirty
@@ -45,7 +47,7 @@ class _Sessions(BaseModel):
 
 
 class Announcer:
-    """The reconciler of one node; `step` and `look_at_sessions` take turns."""
+    """The reconciler of one node; all that asks FRR takes turns."""
 
     def __init__(
         self,
@@ -110,6 +112,34 @@ class Announcer:
             save(self._sessions_file, _Sessions(up=self._sessions))
             self._unsettled |= set(self._view.vms)
             return True
+
+    async def explain(self, asked: ExplainOnNode) -> Findings:
+        """What FRR has of a VM now. Refused when the node knows nothing of it."""
+        wanted_vm, node = self._view.vms.get(asked.vm), self._view.node
+        if wanted_vm is None or node is None:
+            sentence = f"the bgp-announcer has not been told of {asked.vm}; does it reach the bus?"
+            return Findings(findings=(Finding(about="bgp-announcer", is_right=False, sentence=sentence),))
+        async with self._turn:
+            return await self._explain(wanted_vm.value, node.value)
+
+    async def _explain(self, desired: DesiredVm, node: DesiredNode) -> Findings:
+        pools = self._view.pools
+        should = wanted(node, pools.value.prefixes if pools else ())
+        try:
+            changes = plan(should, await self._frr.running(), node.asn)
+            found = await self._frr.routes(desired.prefixes())
+            unknown = [prefix for prefix, route in found.items() if route is None]
+            findings = explain(
+                desired,
+                node,
+                missing=[str(change) for change in changes],
+                sessions=await self._frr.sessions(),
+                found=found,
+                selected={prefix: await self._frr.selected(prefix) for prefix in unknown},
+            )
+        except FrrError as error:
+            return Findings(findings=(Finding(about="frr", is_right=False, sentence=error.sentence),))
+        return Findings(findings=tuple(findings))
 
     async def _found_sessions(self) -> Mapping[HostAddress, Session]:
         try:

@@ -9,13 +9,17 @@ from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.settings import AnnouncerSettings
 from vmfabric.contract.errors import VmfabricError
+from vmfabric.contract.explanation import ROUTE_EXPLAIN, ExplainOnNode
 from vmfabric.contract.names import VmName
 from vmfabric.reconcile.loop import Loop
+from vmfabric.runtime import micro
+from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.runtime.service import Service, run
 from vmfabric.runtime.snapshot import Confirmations
 
 NAME = "bgp-announcer"
+DESCRIPTION = "the routes of one node's VMs in its FRR"
 
 log = structlog.get_logger()
 
@@ -60,6 +64,9 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
     service.tasks.create_task(mirror.run())
     service.tasks.create_task(loop.run())
     service.tasks.create_task(watch_sessions(announcer, loop, settings.session_seconds))
+    subject = ROUTE_EXPLAIN.render({"cluster": settings.cluster, "node": settings.node})
+    endpoint = Endpoint(subject, ExplainOnNode, announcer.explain, "what FRR has of a VM")
+    service.tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=[endpoint]))
 
 
 async def watch_sessions(announcer: Announcer, loop: Loop, seconds: float) -> None:

@@ -11,14 +11,16 @@ from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import TryAgain
+from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.explanation import explain
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.facts import confirmation, is_news, own_addresses
-from vmfabric.node_agent.ports import KeptView, Kernel
+from vmfabric.node_agent.ports import KeptView, Kernel, KernelUnreadableError
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.message import Publisher
@@ -82,6 +84,17 @@ class Agent:
         unsaid = await self._say(wanted)
         self._confirmations.save()
         return Again(frozenset(vm for vm in unfinished if vm is not None) | unsaid, _AGAIN_SECONDS)
+
+    async def explain(self, asked: ExplainOnNode) -> Findings:
+        """What the kernel has of a VM now."""
+        wanted = self._view.vms.get(asked.vm)
+        try:
+            actual = await self._kernel.read()
+        except KernelUnreadableError as error:
+            return Findings(findings=(Finding(about="kernel", is_right=False, sentence=f"cannot be read: {error}"),))
+        every = [it.value for it in self._view.vms.values()]
+        found = plan(every, actual, remembered=frozenset(self._view.remembered))
+        return Findings(findings=tuple(explain(asked.vm, wanted.value if wanted else None, actual, found)))
 
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.kernel.arrivals import Arrivals
@@ -10,10 +11,15 @@ from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
 from vmfabric.reconcile.loop import Again, Dirty, Loop
+from vmfabric.runtime import micro
 from vmfabric.runtime.bus import Bus
+from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.runtime.service import Service, run
 from vmfabric.runtime.snapshot import Confirmations
+
+NAME = "node-agent"
+DESCRIPTION = "the network of one node's VMs in its kernel"
 
 _THROTTLE_SECONDS = 0.02
 
@@ -25,7 +31,7 @@ def main() -> None:
     async def compose(service: Service) -> None:
         service.tasks.create_task(_serve(service, settings))
 
-    run("node-agent", settings, compose)
+    run(NAME, settings, compose)
 
 
 async def _serve(service: Service, settings: NodeAgentSettings) -> None:
@@ -67,6 +73,9 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
         tasks.create_task(mirror.run())
         tasks.create_task(loop.run())
         tasks.create_task(arrivals.run())
+        subject = IFACE_EXPLAIN.render({"cluster": settings.cluster, "node": settings.node})
+        endpoint = Endpoint(subject, ExplainOnNode, agent.explain, "what the kernel has of a VM")
+        tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=[endpoint]))
         tasks.create_task(_beat(service.bus, agent, settings.heartbeat_seconds))
 
 

@@ -1,10 +1,12 @@
 """The scheduler, put together."""
 
+from functools import partial
 from pathlib import Path
 
 import structlog
 from nats.aio.msg import Msg
 
+from vmfabric.contract.admin import GetVm
 from vmfabric.contract.desired import NODE_KEY, VM_KEY
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
@@ -12,14 +14,16 @@ from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
 from vmfabric.database.writer import writer
 from vmfabric.runtime import micro
-from vmfabric.runtime.bucket import read_bucket
+from vmfabric.runtime.bucket import last_message, last_value, read_bucket
 from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.inbound import UnreadableError, parse
+from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.service import Service, run
 from vmfabric.scheduler.admin import Administration
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.draining import Draining
+from vmfabric.scheduler.explaining import Explaining
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import Republish
@@ -79,7 +83,16 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     )
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
-    endpoints = Administration(store, service.clock, committed=relay.wake).endpoints()
+    explaining = Explaining(
+        store,
+        ask=partial(micro.ask, service.bus),
+        last_fact=partial(last_message, service.bus, FACT_STREAM.name),
+        desired=partial(last_value, service.bus),
+    )
+    endpoints = (
+        *Administration(store, service.clock, committed=relay.wake).endpoints(),
+        Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors know"),
+    )
     service.tasks.create_task(relay.run())
     await service.bus.connected()
     await _hear(service, nodes)

@@ -44,7 +44,7 @@ def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounce
         is_gone = all(found[prefix] is None for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
     reflectors = [reflector.address for reflector in node.reflectors]
-    preference = expected_preference(node, _PREFERENCES.get(desired.presence, LOCAL_PREFERENCE))
+    preference = expected(desired, node)
     routes: list[AnnouncedRoute] = []
     for prefix in desired.prefixes():
         route = found[prefix]
@@ -64,6 +64,11 @@ def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounce
             )
         )
     return RouteAnnounced.model_validate({**who, "routes": tuple(routes)})
+
+
+def expected(desired: DesiredVm, node: DesiredNode) -> int:
+    """The local preference that its routes should have."""
+    return expected_preference(node, _PREFERENCES.get(desired.presence, LOCAL_PREFERENCE))
 
 
 def lost(desired: DesiredVm, found: Found) -> tuple[Prefix, ...]:

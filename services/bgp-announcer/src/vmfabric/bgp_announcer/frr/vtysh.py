@@ -53,7 +53,10 @@ class Vtysh:
         """What bgpd has. Asked by a process of its own: a session whose bgpd has died answers, with nothing in it."""
         status, output = await self._run("-c", "show running-config")
         if status or "Current configuration:" not in output or not output.rstrip().endswith("end"):
-            raise FrrError(Code.INTERNAL, f"bgpd does not show its configuration (status {status}): {output[-300:]}")
+            if any(words in output for words in _NOT_RUNNING):
+                raise _down()
+            said = output[-300:].strip()
+            raise FrrError(Code.INTERNAL, f"bgpd does not show its configuration (status {status}): {said}")
         return output
 
     async def enter(self, script: str) -> None:
@@ -120,8 +123,12 @@ class Vtysh:
 def _no_answer(question: str, error: Exception) -> FrrError:
     said = error.partial.decode(errors="replace") if isinstance(error, asyncio.IncompleteReadError) else str(error)
     if any(words in said for words in _NOT_RUNNING):
-        return FrrDownError(Code.INTERNAL, "bgpd of this node does not run: start FRR")
+        return _down()
     return FrrError(Code.INTERNAL, f"bgpd does not answer {question!r} ({error!r}); is FRR running?")
+
+
+def _down() -> FrrDownError:
+    return FrrDownError(Code.INTERNAL, "bgpd of this node does not run: start FRR")
 
 
 def _between(text: str, question: str, mark: str) -> str:

@@ -1,0 +1,47 @@
+"""Why is this VM not reachable? Each service says what it finds, in the order of a VM's way to the core.
+
+| subject | request | answer | service |
+| --- | --- | --- | --- |
+| `vm.explain` | GetVm | VmExplanation | scheduler, which asks the others |
+| `iface.explain.<cluster>.<node>` | ExplainOnNode | Findings | node-agent of the node |
+| `route.explain.<cluster>.<node>` | ExplainOnNode | Findings | bgp-announcer of the node |
+"""
+
+from vmfabric.contract.model import Part, Request
+from vmfabric.contract.names import ClusterName, VmName
+from vmfabric.contract.subjects import NODE, Template
+
+IFACE_EXPLAIN = Template("iface.explain", NODE)
+ROUTE_EXPLAIN = Template("route.explain", NODE)
+
+
+class ExplainOnNode(Request):
+    """What has this node of the VM?"""
+
+    vm: VmName
+
+
+class Finding(Part):
+    """One thing that was looked at."""
+
+    about: str
+    """Where: scheduler, ipam, bucket, node-agent, kernel, bgp-announcer, frr."""
+    is_right: bool
+    sentence: str
+    """What is so; when it is not right, what was wanted, and what to do."""
+
+
+class Findings(Part):
+    """In the order in which they depend on each other."""
+
+    findings: tuple[Finding, ...]
+
+
+class VmExplanation(Part):
+    """The whole chain, from what is wanted to what the reflectors have been told."""
+
+    cluster: ClusterName
+    vm: VmName
+    verdict: str
+    """The first thing that is not right, since what follows may follow from it; or that nothing is wrong."""
+    findings: tuple[Finding, ...]

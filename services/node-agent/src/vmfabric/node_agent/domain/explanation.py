@@ -1,0 +1,48 @@
+"""What an operator is told of a VM on this node."""
+
+from collections.abc import Iterator
+
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.explanation import Finding
+from vmfabric.contract.names import VmName
+from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.plan import Plan
+from vmfabric.node_agent.domain.port import port_of
+
+_SHOWN = 5
+
+
+def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) -> Iterator[Finding]:
+    """`found` is the plan for what is desired, made from what the kernel has now."""
+    if desired is None:
+        yield _wrong("node-agent", f"this node has not been told of {vm}; does its node-agent reach the bus?")
+        return
+    yield _right("node-agent", f"generation {desired.generation} should be {desired.presence} here")
+    problems = [problem.sentence for problem in found.problems if problem.vm == vm]
+    todo = [str(operation) for operation in found.operations if operation.vm in {vm, None}]
+    for problem in problems:
+        yield _wrong("kernel", problem)
+    if todo:
+        more = f", and {len(todo) - _SHOWN} more" if len(todo) > _SHOWN else ""
+        yield _wrong(
+            "kernel", f"still to be done: {'; '.join(todo[:_SHOWN])}{more}; the log says node.problem if it cannot"
+        )
+    if not problems and not todo:
+        yield _right("kernel", _as_wanted(desired, actual))
+
+
+def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
+    port = port_of(desired)
+    if desired.presence is Presence.ABSENT:
+        return f"nothing of it is left: no {port.interface}, no rule, no route"
+    routes = sorted(str(route.prefix) for route in actual.routes if route.interface == port.interface)
+    routed = f"routes {', '.join(routes)} lead to it" if routes else "no route leads to it"
+    return f"{port.interface} is up behind its anti-spoofing, {routed}"
+
+
+def _right(about: str, sentence: str) -> Finding:
+    return Finding(about=about, is_right=True, sentence=sentence)
+
+
+def _wrong(about: str, sentence: str) -> Finding:
+    return Finding(about=about, is_right=False, sentence=sentence)

@@ -1,0 +1,148 @@
+"""`vm.explain`: asks everybody along a VM's way, and says where it ends."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from vmfabric.contract.admin import ExplainAddress, Explanation, GetVm, VmPhase
+from vmfabric.contract.desired import DesiredVm
+from vmfabric.contract.errors import Code, Refused, TryAgain
+from vmfabric.contract.explanation import (
+    IFACE_EXPLAIN,
+    ROUTE_EXPLAIN,
+    ExplainOnNode,
+    Finding,
+    Findings,
+    VmExplanation,
+)
+from vmfabric.contract.model import Request
+from vmfabric.contract.vm import VmDeleted, VmFailed
+from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.transaction import transaction
+
+A = TypeVar("A", bound=BaseModel)
+
+
+class Ask(Protocol):
+    """Asks another service: Refused with its sentence, TryAgain when nobody answers."""
+
+    async def __call__(self, subject: str, request: Request, answer: type[A]) -> A: ...
+
+
+LastFact = Callable[[str], Awaitable[bytes | None]]
+"""The last fact on a subject that the bus keeps."""
+DesiredValue = Callable[[str], Awaitable[bytes | None]]
+"""What the bucket has for a key."""
+
+
+class Explaining:
+    """The answer needs the store; what cannot be asked is a finding too."""
+
+    def __init__(self, store: Store, *, ask: Ask, last_fact: LastFact, desired: DesiredValue) -> None:
+        self._store = store
+        self._ask = ask
+        self._last_fact = last_fact
+        self._desired = desired
+
+    async def explain(self, asked: GetVm) -> VmExplanation:
+        """Refused when nobody knows anything of the VM."""
+        key = VmKey(asked.cluster, asked.vm)
+        async with transaction(self._store) as tx:
+            record = await tx.rows.vm(key)
+            left = [row.desired for row in await tx.rows.left_behind(key)]
+        findings = [finding async for finding in self._findings(key, record)]
+        findings += [finding for value in left for finding in _left_behind(value)]
+        wrong = next((it for it in findings if not it.is_right), None)
+        return VmExplanation(
+            cluster=asked.cluster,
+            vm=asked.vm,
+            verdict=wrong.sentence if wrong else "everything is as it should be, as far as the reflectors",
+            findings=tuple(findings),
+        )
+
+    async def _findings(self, key: VmKey, record: VmRecord | None) -> AsyncIterator[Finding]:
+        if record is None:
+            yield await self._end_of(key)
+            return
+        yield _record(record)
+        for allocated in record.addresses:
+            yield await self._lease(record, ExplainAddress(address=allocated.address))
+        for value in record.all_desired():
+            yield await self._bucket(value)
+            where = {"cluster": value.cluster, "node": value.node}
+            for service, template in (("node-agent", IFACE_EXPLAIN), ("bgp-announcer", ROUTE_EXPLAIN)):
+                for finding in await self._on_node(service, template.render(where), value):
+                    yield finding
+
+    async def _end_of(self, key: VmKey) -> Finding:
+        """Of a VM that is not there: what was said of it last."""
+        who = key._asdict()
+        failed = await self._last_fact(VmFailed.subject_template.render(who))
+        deleted = await self._last_fact(VmDeleted.subject_template.render(who))
+        if failed is not None:
+            fact = VmFailed.model_validate_json(failed)
+            return _wrong(
+                "scheduler", f"there is no such VM; it failed at step {fact.step}, {fact.code}: {fact.message}"
+            )
+        if deleted is not None:
+            return _wrong("scheduler", "there is no such VM; it was deleted, as somebody asked")
+        raise Refused(Code.UNKNOWN_VM, f"nobody has heard of VM {key.vm} in cluster {key.cluster}; see vm.list")
+
+    async def _lease(self, record: VmRecord, asked: ExplainAddress) -> Finding:
+        try:
+            found = await self._ask("ip.explain", asked, Explanation)
+        except (TryAgain, Refused) as error:
+            return _wrong("ipam", f"ipam does not say whose {asked.address} is: {error.sentence}")
+        is_its_own = found.record is not None and (found.record.cluster, found.record.vm) == record.key
+        return Finding(about="ipam", is_right=is_its_own, sentence=found.verdict)
+
+    async def _bucket(self, value: DesiredVm) -> Finding:
+        found = await self._desired(value.key())
+        if found is None:
+            return _wrong("bucket", f"key {value.key()} is missing; the scheduler puts it again within a minute")
+        if found != value.to_bytes():
+            return _wrong(
+                "bucket", f"key {value.key()} says something else than the scheduler; within a minute it is put again"
+            )
+        return _right("bucket", f"key {value.key()} says {value.presence}, generation {value.generation}")
+
+    async def _on_node(self, service: str, subject: str, value: DesiredVm) -> tuple[Finding, ...]:
+        try:
+            answer = await self._ask(subject, ExplainOnNode(vm=value.vm), Findings)
+        except TryAgain:
+            return (
+                _wrong(
+                    service,
+                    f"the {service} of {value.node} does not answer: is it running, and does it reach the bus?",
+                ),
+            )
+        except Refused as error:
+            return (_wrong(service, error.sentence),)
+        return answer.findings
+
+
+def _record(record: VmRecord) -> Finding:
+    waits_for = lifecycle.waits_for(record)
+    since = f"since {record.waiting.since:%Y-%m-%d %H:%M:%S} UTC"
+    if record.phase is VmPhase.READY and waits_for is None:
+        return _right("scheduler", f"it is ready on {record.node}, generation {record.generation}, {since}")
+    failure = f"; it is on its way back because of {record.failure.message}" if record.failure else ""
+    return _wrong("scheduler", f"it is {record.phase} {since}, and waits for {waits_for}{failure}")
+
+
+def _left_behind(value: DesiredVm) -> tuple[Finding, ...]:
+    sentence = (
+        f"{value.node}, which was lost, has not said yet that it let go of it; that is said when the node returns"
+    )
+    return (_right("scheduler", sentence),)
+
+
+def _right(about: str, sentence: str) -> Finding:
+    return Finding(about=about, is_right=True, sentence=sentence)
+
+
+def _wrong(about: str, sentence: str) -> Finding:
+    return Finding(about=about, is_right=False, sentence=sentence)

@@ -1,0 +1,80 @@
+"""An operator asks why a VM is not reachable."""
+
+import asyncio
+
+import pytest
+
+from outside.cluster import CLUSTER, Cluster
+from vmfabric.contract.addresses import host_prefix
+from vmfabric.contract.errors import Code, Refused
+from vmfabric.contract.explanation import VmExplanation
+from vmfabric.contract.vm import VmDeleted
+from vmfabric.lab import faults
+from vmfabric.lab.hosts import run_on
+
+pytestmark = pytest.mark.lab
+
+
+async def explained(cluster: Cluster, vm: str) -> VmExplanation:
+    return await cluster.outside.ask("vm.explain", {"cluster": CLUSTER, "vm": vm}, VmExplanation)
+
+
+def wrong(found: VmExplanation) -> list[tuple[str, str]]:
+    return [(finding.about, finding.sentence) for finding in found.findings if not finding.is_right]
+
+
+def says(found: VmExplanation, about: str, words: str) -> bool:
+    return any(about == each and words in sentence for each, sentence in wrong(found))
+
+
+async def test_of_a_vm_that_answers_everything_is_right(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    found = await explained(cluster, "vm1")
+    assert wrong(found) == []
+    assert {finding.about for finding in found.findings} == {
+        *("scheduler", "ipam", "bucket", "node-agent", "kernel", "frr")
+    }
+    told = [finding.sentence for finding in found.findings if "is advertised to" in finding.sentence]
+    prefixes = [str(host_prefix(it.address)) for it in ready.addresses]
+    assert [sentence.split()[0] for sentence in told] == prefixes
+
+
+async def test_each_part_that_is_wrong_is_named(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    faults.kill_service(cluster.lab, "node-agent", "n1")
+    try:
+        run_on(cluster.lab, "n1", "ip", "route", "flush", "proto", "86")
+        async with asyncio.timeout(10):
+            while not says(found := await explained(cluster, "vm1"), "frr", "zebra prefers"):
+                await asyncio.sleep(0.2)
+        about, sentence = wrong(found)[0]
+        assert about == "node-agent"
+        assert sentence == found.verdict
+        assert "the node-agent of n1 does not answer" in sentence
+    finally:
+        await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n1")
+    await cluster.reachable(ready)
+    faults.kill_frr(cluster.lab, "n1", "bgpd")
+    try:
+        assert says(await explained(cluster, "vm1"), "frr", "bgpd of this node does not run")
+    finally:
+        await asyncio.to_thread(faults.start_frr, cluster.lab, "n1")
+    await cluster.settled()
+
+
+async def test_a_vm_that_is_not_there_is_explained_by_its_end(cluster: Cluster) -> None:
+    await cluster.request("huge", memory_mb=10_000_000)
+    failed = await cluster.failed("huge")
+    assert failed.message in (await explained(cluster, "huge")).verdict
+    await cluster.request("vm1")
+    await cluster.ready("vm1")
+    await cluster.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": "vm1"})
+    await cluster.outside.wait_for(VmDeleted, vm="vm1")
+    assert "it was deleted" in (await explained(cluster, "vm1")).verdict
+    with pytest.raises(Refused, match="nobody has heard of VM nobody") as refused:
+        await explained(cluster, "nobody")
+    assert refused.value.code is Code.UNKNOWN_VM
