@@ -34,6 +34,7 @@ from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
+from vmfabric.database.repeated import Repeated
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers as IpamHandlers
 from vmfabric.ipam.memory_store import InMemoryStore
@@ -56,7 +57,7 @@ from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.memory_store import Tables
 from vmfabric.scheduler.nodes import Nodes
-from vmfabric.scheduler.republish import Republish
+from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
 from vmfabric.scheduler.sweep import Sweep
 
 PHASE_SECONDS = 30.0
@@ -112,7 +113,8 @@ async def scheduler(ground: Ground, process: Process) -> None:
         republish = Republish(store, read, committed=relay.wake)
         administration = Administration(store, ground.clock, committed=relay.wake)
         draining = Draining(store, ground.clock, handlers, committed=relay.wake)
-        bus.on_reconnect(republish.wake)
+        republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
+        bus.on_reconnect(republishing.wake)
         await bus.connected()
 
         async def heard(message: Any) -> None:
@@ -129,7 +131,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
             requests.run(),
             facts.run(),
             Sweep(store, ground.clock, handlers, nodes, draining, interval=_SWEEP_SECONDS).run(),
-            republish.run(),
+            republishing.run(),
             _until_applied(lambda: _apply_cluster(administration, ground.plant)),
             _open_returned_nodes(administration, ground.plant),
         ):
@@ -146,14 +148,15 @@ async def ipam(ground: Ground, process: Process) -> None:
         )  # fmt: skip
         writer = Writer(store, ground.clock)
         republish = PoolsRepublish(writer, store, partial(read_bucket, bus, [POOLS_KEY.pattern()]))
-        bus.on_reconnect(republish.wake)
+        republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
+        bus.on_reconnect(republishing.wake)
         await bus.connected()
         applying = Applying(writer, store)
         consumer = Consumer(bus, stream=FACT_STREAM, durable="ipam", routes=IpamHandlers(writer).routes())
         for work in (
             writer.run(),
             relay.run(),
-            republish.run(),
+            republishing.run(),
             IpamSweep(writer, store, ground.clock, fences=_REMEMBER, history=_REMEMBER).run(),
             consumer.run(),
             _until_applied(lambda: _apply_pools(applying, ground.plant)),

@@ -10,13 +10,14 @@ from vmfabric.contract.desired import POOLS_KEY
 from vmfabric.contract.streams import FACT_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
+from vmfabric.database.repeated import Repeated
 from vmfabric.database.writer import writer as schema_writer
 from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers
 from vmfabric.ipam.metrics import StockCollector
 from vmfabric.ipam.records import PostgresRecords
-from vmfabric.ipam.republish import Republish
+from vmfabric.ipam.republish import EVERY_SECONDS, Republish
 from vmfabric.ipam.settings import IpamSettings
 from vmfabric.ipam.store import PostgresStore
 from vmfabric.ipam.sweep import Sweep
@@ -47,7 +48,8 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     keep = {"fences": timedelta(days=settings.fence_days), "history": timedelta(days=settings.history_days)}
     sweep = Sweep(writer, store, service.clock, **keep)
     republish = Republish(writer, store, lambda: read_bucket(service.bus, [POOLS_KEY.pattern()]))
-    service.bus.on_reconnect(republish.wake)
+    republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
+    service.bus.on_reconnect(republishing.wake)
     admin = Administration(writer, Applying(writer, store), PostgresRecords(pool))
     stock = StockCollector(lambda: writer.stock)
     REGISTRY.register(stock)
@@ -59,7 +61,7 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     for task in (
         relay.run(),
         sweep.run(),
-        republish.run(),
+        republishing.run(),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=admin.endpoints()),
     ):
         service.tasks.create_task(task)

@@ -1,12 +1,9 @@
 """Desired state again from Postgres: the bucket may have lost what it had."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from vmfabric.contract.errors import TryAgain
-from vmfabric.database.pool import TRANSIENT
 from vmfabric.ipam.domain.leasing import Changes
 from vmfabric.ipam.domain.pools import every_desired_pools
 from vmfabric.ipam.domain.stock import Stock
@@ -14,9 +11,7 @@ from vmfabric.ipam.ports import Store
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.desired import put
 
-_CHECK_SECONDS = 60.0
-_RETRY_SECONDS = 1.0
-_RETRIED: tuple[type[BaseException], ...] = (TryAgain, TimeoutError, *TRANSIENT)
+EVERY_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -30,27 +25,6 @@ class Republish:
         self._writer = writer
         self._store = store
         self._read_bucket = read_bucket
-        self._now = asyncio.Event()
-
-    def wake(self) -> None:
-        """The bus is back."""
-        self._now.set()
-
-    async def run(self) -> None:
-        """Compare until cancelled."""
-        while True:
-            self._now.clear()
-            pause = _CHECK_SECONDS
-            try:
-                await self.once()
-            except _RETRIED as error:
-                log.warning("republish.waits", error=repr(error))
-                pause = _RETRY_SECONDS
-            try:
-                async with asyncio.timeout(pause):
-                    await self._now.wait()
-            except TimeoutError:
-                continue
 
     async def once(self) -> None:
         """Compare, and put what differs. A value that is still in the outbox may be put twice, which harms nobody."""

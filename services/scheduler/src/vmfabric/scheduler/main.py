@@ -12,6 +12,7 @@ from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
+from vmfabric.database.repeated import Repeated
 from vmfabric.database.writer import writer
 from vmfabric.runtime import micro
 from vmfabric.runtime.bucket import last_message, last_value, read_bucket
@@ -26,7 +27,7 @@ from vmfabric.scheduler.draining import Draining
 from vmfabric.scheduler.explaining import Explaining
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
-from vmfabric.scheduler.republish import Republish
+from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
 from vmfabric.scheduler.settings import SchedulerSettings
 from vmfabric.scheduler.store import PostgresStore
 from vmfabric.scheduler.sweep import Sweep
@@ -63,7 +64,8 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     republish = Republish(
         store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]), committed=relay.wake
     )
-    service.bus.on_reconnect(republish.wake)
+    republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
+    service.bus.on_reconnect(republishing.wake)
 
     requests = Consumer(
         service.bus,
@@ -100,7 +102,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         requests.run(),
         facts.run(),
         Sweep(store, service.clock, handlers, nodes, draining).run(),
-        republish.run(),
+        republishing.run(),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):
         service.tasks.create_task(task)

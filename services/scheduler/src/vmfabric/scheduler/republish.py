@@ -1,14 +1,11 @@
 """Desired state again from Postgres: the bucket may have lost what it had, or have back what it had lost."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm
-from vmfabric.contract.errors import TryAgain
-from vmfabric.database.pool import TRANSIENT
 from vmfabric.runtime.desired import KEY_SUBJECT, put
 from vmfabric.scheduler.domain.cluster import desired_node
 from vmfabric.scheduler.domain.record import VmKey
@@ -16,9 +13,7 @@ from vmfabric.scheduler.ports import Rows, Store
 from vmfabric.scheduler.transaction import transaction
 
 _PAGE = 500
-_CHECK_SECONDS = 60.0
-_RETRY_SECONDS = 1.0
-_RETRIED: tuple[type[BaseException], ...] = (TryAgain, TimeoutError, *TRANSIENT)
+EVERY_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -58,27 +53,6 @@ class Republish:
         self._store = store
         self._read_bucket = read_bucket
         self._committed = committed
-        self._now = asyncio.Event()
-
-    def wake(self) -> None:
-        """The bus is back."""
-        self._now.set()
-
-    async def run(self) -> None:
-        """Compare until cancelled."""
-        while True:
-            self._now.clear()
-            pause = _CHECK_SECONDS
-            try:
-                await self.once()
-            except _RETRIED as error:
-                log.warning("republish.waits", error=repr(error))
-                pause = _RETRY_SECONDS
-            try:
-                async with asyncio.timeout(pause):
-                    await self._now.wait()
-            except TimeoutError:
-                continue
 
     async def once(self) -> int:
         """How many keys were put."""
