@@ -50,6 +50,7 @@ async def _crash(service: str, lab: Lab, _random: Random, node: str) -> str:
 
 
 async def _kill_frr(daemon: str, lab: Lab, random: Random, node: str) -> str:
+    """FRR's watchfrr starts bgpd again alone, but with zebra all the others."""
     router = lab.router(node)
     daemons = frr.DAEMONS if daemon == "all" else (daemon,)
     before = {each: frr.pid(lab.topology, router, each) for each in daemons}
@@ -57,6 +58,8 @@ async def _kill_frr(daemon: str, lab: Lab, random: Random, node: str) -> str:
     if any(frr.pid(lab.topology, router, each) is not None for each in daemons):
         raise MissedError(f"{daemon} of {node} lives on")
     await asyncio.sleep(random.uniform(*_DOWN_SECONDS))
+    if daemon == "zebra":
+        await asyncio.to_thread(faults.kill_frr, lab, node, *(it for it in frr.DAEMONS if it != daemon))
     await asyncio.to_thread(faults.start_frr, lab, node)
     after = {each: frr.pid(lab.topology, router, each) for each in daemons}
     return f"{node}: {', '.join(f'{each} {before[each]}, then {after[each]}' for each in daemons)}"

@@ -18,7 +18,7 @@ from vmfabric.contract.vm import VmFailed
 from vmfabric.lab.client import LabClient, read
 from vmfabric.lab.hosts import bgp_routes, run_on
 
-_SETTLED_SECONDS = 120.0
+_SETTLED_SECONDS = 90.0
 _BATCH = 500
 _END_SECONDS = 2.0
 

@@ -10,7 +10,7 @@ from outside.cluster import Cluster
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_what_is_struck_under_load_is_right_in_the_end(cluster: Cluster) -> None:
     report = await run(cluster, seed=7, strikes=len(KINDS))
     print(summary(report))

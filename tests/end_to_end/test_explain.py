@@ -7,7 +7,7 @@ import pytest
 from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.errors import Code, Refused
-from vmfabric.contract.explanation import VmExplanation
+from vmfabric.contract.explanation import NodeAudit, VmExplanation
 from vmfabric.contract.vm import VmDeleted
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
@@ -78,3 +78,30 @@ async def test_a_vm_that_is_not_there_is_explained_by_its_end(cluster: Cluster) 
     with pytest.raises(Refused, match="nobody has heard of VM nobody") as refused:
         await explained(cluster, "nobody")
     assert refused.value.code is Code.UNKNOWN_VM
+
+
+async def audited(cluster: Cluster, node: str) -> NodeAudit:
+    return await cluster.outside.ask("node.audit", {"cluster": CLUSTER, "node": node}, NodeAudit)
+
+
+async def test_an_audit_names_what_is_wrong_on_a_node_and_nothing_else(cluster: Cluster) -> None:
+    names = [f"vm{number}" for number in range(5)]
+    for name in names:
+        await cluster.request(name, node="n1")
+    for name in names:
+        await cluster.reachable(await cluster.ready(name))
+    clean = await audited(cluster, "n1")
+    assert (clean.vms, clean.findings) == (5, ())
+    faults.kill_service(cluster.lab, "node-agent", "n1")
+    try:
+        run_on(cluster.lab, "n1", "ip", "route", "flush", "dev", "vm3_net0")
+        async with asyncio.timeout(10):
+            while {it.vm for it in (await audited(cluster, "n1")).findings} != {None, "vm3"}:
+                await asyncio.sleep(0.2)
+    finally:
+        await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n1")
+    async with asyncio.timeout(15):
+        while (await audited(cluster, "n1")).findings:
+            await asyncio.sleep(0.2)
+    with pytest.raises(Refused, match="no node n7 in cluster msk"):
+        await audited(cluster, "n7")

@@ -32,6 +32,7 @@ class Fault(StrEnum):
     KERNEL_REFUSES = "a kernel refuses an operation"
     DRIFT = "somebody deletes a link, a route or a guard"
     FRR_SILENT = "FRR does not answer"
+    FRR_DEAF = "bgpd does not hear zebra any more"
     FRR_RESTART = "FRR comes back with nothing"
     SESSION_DOWN = "a reflector is away"
 
@@ -65,6 +66,7 @@ EVENTS = (
     Fault.NODE_UNHEARD,
     Fault.CUT,
     Fault.DRIFT,
+    Fault.FRR_DEAF,
     Fault.FRR_RESTART,
     Fault.SESSION_DOWN,
     Fault.BUS_EMPTIED,
@@ -72,7 +74,15 @@ EVENTS = (
 """Those that happen at a moment of their own."""
 
 SHAKING = frozenset(
-    {Fault.REBOOT, Fault.NODE_LOST, Fault.DRIFT, Fault.FRR_RESTART, Fault.SESSION_DOWN, Fault.CRASH_IN_FRR}
+    {
+        Fault.REBOOT,
+        Fault.NODE_LOST,
+        Fault.DRIFT,
+        Fault.FRR_DEAF,
+        Fault.FRR_RESTART,
+        Fault.SESSION_DOWN,
+        Fault.CRASH_IN_FRR,
+    }
 )
 """Those that make an announcement go away for a while."""
 

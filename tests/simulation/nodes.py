@@ -101,6 +101,11 @@ class Node:
         for reflector in self._reflectors:
             self.lose_session(reflector)
 
+    def deafen_frr(self) -> None:
+        """zebra has started again, and bgpd has not noticed."""
+        self._story.tell("bgpd of {0} does not hear zebra any more", self.name)
+        self.frr.deafen()
+
     def lose_session(self, reflector: HostAddress) -> None:
         """For some seconds."""
         self._story.tell("the session of {0} with {1} goes down", self.name, reflector)
@@ -205,6 +210,10 @@ class NodeFrr:
     async def routes(self, prefixes: Sequence[Prefix]) -> Found:
         await self._ask()
         return await self._node.frr.routes(prefixes)
+
+    async def metric(self, prefix: Prefix) -> int | None:
+        await self._ask()
+        return await self._node.frr.metric(prefix)
 
     async def selected(self, prefix: Prefix) -> str:
         await self._ask()

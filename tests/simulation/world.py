@@ -308,14 +308,21 @@ class World:
                 self._ground.clients[name].cut(self._faults.between(0.5, 8.0))
             case Fault.DRIFT:
                 node.drift()
-            case Fault.FRR_RESTART:
-                node.restart_frr()
-            case Fault.SESSION_DOWN:
-                node.lose_session(self._random.choice(REFLECTORS))
+            case Fault.FRR_DEAF | Fault.FRR_RESTART | Fault.SESSION_DOWN:
+                self._strike_frr(kind, node)
             case Fault.BUS_EMPTIED:
                 self._empty_bus()
             case _:
                 raise ValueError(f"{kind} is no event of its own")
+
+    def _strike_frr(self, kind: Fault, node: Node) -> None:
+        match kind:
+            case Fault.FRR_DEAF:
+                node.deafen_frr()
+            case Fault.FRR_RESTART:
+                node.restart_frr()
+            case _:
+                node.lose_session(self._random.choice(REFLECTORS))
 
     def _of(self, node: Node) -> list[Supervisor]:
         return [self._supervisors[f"{service}.{node.name}"] for service in ("node-agent", "bgp-announcer")]

@@ -15,7 +15,7 @@ import pytest
 
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.domain.configuration import wanted
-from vmfabric.bgp_announcer.domain.plan import plan
+from vmfabric.bgp_announcer.domain.plan import plan, renewal
 from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.ports import FrrError
@@ -245,6 +245,27 @@ async def test_a_preferred_route_becomes_normal_without_a_gap(node: Node) -> Non
         await node.until(lambda: node.preferences() == [LOCAL_PREFERENCE] * 2, "announced with the normal preference")
         await node.until(partial(node.core_prefers, prefix, LOCAL_PREFERENCE), "the core knows the normal preference")
     assert deleted == []
+
+
+async def test_bgpd_asks_for_the_routes_of_the_kernel_anew_and_announces_them_again(node: Node) -> None:
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    ipv4, ipv6 = vm.prefixes()
+    assert [await node.frr.metric(prefix) for prefix in (ipv4, ipv6)] == [ROUTE_METRIC] * 2
+    await node.frr.configure(renewal(65000))
+    async with asyncio.timeout(10):
+        while None in (await node.frr.routes((ipv4, ipv6))).values():
+            await asyncio.sleep(0.05)
+    assert node.view.node is not None
+    assert node.view.pools is not None
+    should = wanted(node.view.node.value, node.view.pools.value.prefixes)
+    assert plan(should, await node.frr.running(), 65000) == ()
+    node.unroute(vm)
+    async with asyncio.timeout(10):
+        while await node.frr.metric(ipv4) is not None:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_forwarded_route_is_announced_as_before(node: Node) -> None:

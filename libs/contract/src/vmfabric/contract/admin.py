@@ -8,6 +8,7 @@
 | `node.list` | ListOfCluster | Nodes | scheduler |
 | `node.drain` | DrainNode | Drain | scheduler |
 | `node.undrain` | UndrainNode | Drain | scheduler |
+| `node.audit` | AuditNode | NodeAudit | scheduler |
 | `node.evacuate` | EvacuateNode | Drain | scheduler |
 | `vm.get` | GetVm | VmState | scheduler |
 | `vm.list` | ListOfCluster | Vms | scheduler |

@@ -25,6 +25,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "node.list": (admin.ListOfCluster, admin.Nodes),
     "node.drain": (admin.DrainNode, admin.Drain),
     "node.undrain": (admin.UndrainNode, admin.Drain),
+    "node.audit": (explanation.AuditNode, explanation.NodeAudit),
     "node.evacuate": (admin.EvacuateNode, admin.Drain),
     "vm.get": (admin.GetVm, admin.VmState),
     "vm.list": (admin.ListOfCluster, admin.Vms),

@@ -1,14 +1,16 @@
-"""Why is this VM not reachable? Each service says what it finds, in the order of a VM's way to the core.
+"""Why is this VM not reachable, and what of this node is not as it should be? Each service says what it finds, in the
+order of a VM's way to the core.
 
 | subject | request | answer | service |
 | --- | --- | --- | --- |
 | `vm.explain` | GetVm | VmExplanation | scheduler, which asks the others |
+| `node.audit` | AuditNode | NodeAudit | scheduler, which asks the others |
 | `iface.explain.<cluster>.<node>` | ExplainOnNode | Findings | node-agent of the node |
 | `route.explain.<cluster>.<node>` | ExplainOnNode | Findings | bgp-announcer of the node |
 """
 
 from vmfabric.contract.model import Part, Request
-from vmfabric.contract.names import ClusterName, VmName
+from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import NODE, Template
 
 IFACE_EXPLAIN = Template("iface.explain", NODE)
@@ -18,12 +20,22 @@ ROUTE_EXPLAIN = Template("route.explain", NODE)
 class ExplainOnNode(Request):
     """What has this node of the VM?"""
 
-    vm: VmName
+    vm: VmName | None = None
+    """None: of every VM what is not right, and what belongs to none."""
+
+
+class AuditNode(Request):
+    """What of this node is not as it should be?"""
+
+    cluster: ClusterName
+    node: NodeName
 
 
 class Finding(Part):
     """One thing that was looked at."""
 
+    vm: VmName | None = None
+    """None in an audit: it belongs to no VM."""
     about: str
     """Where: scheduler, ipam, bucket, node-agent, kernel, bgp-announcer, frr."""
     is_right: bool
@@ -45,3 +57,14 @@ class VmExplanation(Part):
     verdict: str
     """The first thing that is not right, since what follows may follow from it; or that nothing is wrong."""
     findings: tuple[Finding, ...]
+
+
+class NodeAudit(Part):
+    """What was compared: the scheduler's records, ipam's leases, the bucket, the kernel, FRR and its sessions."""
+
+    cluster: ClusterName
+    node: NodeName
+    vms: int
+    """That should be here."""
+    findings: tuple[Finding, ...]
+    """What is not right; none when everything is."""

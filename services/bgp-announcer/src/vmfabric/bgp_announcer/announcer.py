@@ -9,9 +9,9 @@ from prometheus_client import Counter, Gauge
 from pydantic import BaseModel
 
 from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
-from vmfabric.bgp_announcer.domain.explanation import explain
-from vmfabric.bgp_announcer.domain.plan import plan
-from vmfabric.bgp_announcer.domain.routes import Found, Session, answer, lost, session_changes
+from vmfabric.bgp_announcer.domain.explanation import explain_frr, explain_routes
+from vmfabric.bgp_announcer.domain.plan import plan, renewal
+from vmfabric.bgp_announcer.domain.routes import Found, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
@@ -30,8 +30,13 @@ _SETTLE_SECONDS = 4.0 * ROUTE_MAP_DELAY
 _PROOF_SECONDS = 1.0
 """So long after a change of its configuration FRR may not have taken the kernel's routes yet."""
 _LOST_SECONDS = 5.0
+_DEAF_SECONDS = 5.0
+_RENEWED_SECONDS = 30.0
+_RENEWALS = 3
 _FIRST_LOOK = 0.015
 _LONGEST_LOOK = 1.0
+_SELECTED = 20
+"""Prefixes of which zebra is asked in an explanation; each takes a process."""
 
 log = structlog.get_logger()
 
@@ -71,6 +76,9 @@ class Announcer:
         self._said: dict[VmName, Fact] = {}
         self._looks: dict[VmName, int] = {}
         self._missing_since: dict[VmName, float] = {}
+        self._waiting_since: dict[VmName, float] = {}
+        self._renewed_at = -_RENEWED_SECONDS
+        self._renewals = 0
         self._clock = clock
         self._audit_seconds = audit_seconds
         self._audited_at = clock.monotonic()
@@ -114,32 +122,28 @@ class Announcer:
             return True
 
     async def explain(self, asked: ExplainOnNode) -> Findings:
-        """What FRR has of a VM now. Refused when the node knows nothing of it."""
-        wanted_vm, node = self._view.vms.get(asked.vm), self._view.node
-        if wanted_vm is None or node is None:
-            sentence = f"the bgp-announcer has not been told of {asked.vm}; does it reach the bus?"
+        """What FRR has of a VM now, or what it should have and has not."""
+        node = self._view.node
+        vms = {vm: it.value for vm, it in self._view.vms.items() if asked.vm in {None, vm}}
+        if node is None or (asked.vm is not None and not vms):
+            sentence = f"the bgp-announcer has not been told of {asked.vm or 'its node'}; does it reach the bus?"
             return Findings(findings=(Finding(about="bgp-announcer", is_right=False, sentence=sentence),))
         async with self._turn:
-            return await self._explain(wanted_vm.value, node.value)
+            findings = await self._explain(node.value, list(vms.values()))
+        return Findings(findings=tuple(it for it in findings if asked.vm is not None or not it.is_right))
 
-    async def _explain(self, desired: DesiredVm, node: DesiredNode) -> Findings:
+    async def _explain(self, node: DesiredNode, vms: Sequence[DesiredVm]) -> list[Finding]:
         pools = self._view.pools
         should = wanted(node, pools.value.prefixes if pools else ())
         try:
-            changes = plan(should, await self._frr.running(), node.asn)
-            found = await self._frr.routes(desired.prefixes())
-            unknown = [prefix for prefix, route in found.items() if route is None]
-            findings = explain(
-                desired,
-                node,
-                missing=[str(change) for change in changes],
-                sessions=await self._frr.sessions(),
-                found=found,
-                selected={prefix: await self._frr.selected(prefix) for prefix in unknown},
-            )
+            missing = [str(change) for change in plan(should, await self._frr.running(), node.asn)]
+            found = await self._frr.routes([prefix for vm in vms for prefix in vm.prefixes()])
+            lacking = [prefix for vm in vms for prefix in lost(vm, found)]
+            selected = {prefix: await self._frr.selected(prefix) for prefix in lacking[:_SELECTED]}
+            of_frr = list(explain_frr(node, missing, await self._frr.sessions()))
         except FrrError as error:
-            return Findings(findings=(Finding(about="frr", is_right=False, sentence=error.sentence),))
-        return Findings(findings=tuple(findings))
+            return [Finding(about="frr", is_right=False, sentence=error.sentence)]
+        return of_frr + [finding for vm in vms for finding in explain_routes(vm, node, found, selected)]
 
     async def _found_sessions(self) -> Mapping[HostAddress, Session]:
         try:
@@ -199,6 +203,7 @@ class Announcer:
         self._unsettled -= seen
         self._audited -= seen
         self._unsettled |= set(waiting)
+        await self._notice_deafness(waiting, found)
         for revised in looked_at:
             await self._notice_loss(revised, lost(revised.value, found))
         return waiting
@@ -207,6 +212,31 @@ class Announcer:
         fact = None if self._view.node is None else answer(desired, found, self._view.node.value)
         is_proof = self._clock.monotonic() - self._changed_at > _PROOF_SECONDS
         return fact if is_proof or not isinstance(fact, RouteWithdrawn) else None
+
+    async def _notice_deafness(self, waiting: Sequence[VmName], found: Found) -> None:
+        """A bgpd whose zebra was started again may not hear of the kernel's routes any more: have it ask anew.
+
+        Each time its routes go for a moment, so it is not tried for ever.
+        """
+        now, node = self._clock.monotonic(), self._view.node
+        self._waiting_since = {vm: self._waiting_since.get(vm, now) for vm in waiting}
+        long = [vm for vm, since in self._waiting_since.items() if now - since > _DEAF_SECONDS]
+        self._renewals = self._renewals if long else 0
+        if node is None or not long or now - self._renewed_at < _RENEWED_SECONDS or self._renewals > _RENEWALS:
+            return
+        for prefix in self._view.vms[long[0]].value.prefixes():
+            metric = await self._frr.metric(prefix)
+            if not is_in_step(metric, found[prefix], node.value):
+                self._renewals += 1
+                is_hopeless = self._renewals > _RENEWALS
+                done = "start all of FRR again" if is_hopeless else "bgpd asks zebra for the kernel's routes anew"
+                log.warning(
+                    "frr.deaf", vm=long[0], prefix=str(prefix), zebra=metric, bgpd=str(found[prefix]), todo=done
+                )
+                if not is_hopeless:
+                    self._renewed_at = self._changed_at = now
+                    await self._frr.configure(renewal(node.value.asn))
+                return
 
     async def _notice_loss(self, revised: Revised[DesiredVm], prefixes: Sequence[Prefix]) -> None:
         """What was announced, and is not in FRR any more, is said once."""

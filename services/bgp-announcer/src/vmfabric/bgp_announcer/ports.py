@@ -37,6 +37,10 @@ class Frr(Protocol):
         """In words, the route that zebra prefers for this very prefix."""
         ...
 
+    async def metric(self, prefix: Prefix) -> int | None:
+        """Of the kernel's route to this prefix that zebra has selected; None when it has selected none of them."""
+        ...
+
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Its neighbours. FrrDownError when bgpd does not run, so that there is no session at all."""
         ...

@@ -26,6 +26,7 @@ class SimulatedFrr:
     def __init__(self, kernel: KernelRoutes) -> None:
         self._kernel = kernel
         self._lines: dict[tuple[tuple[str, ...], str], Line] = {}
+        self._last_heard: Mapping[Prefix, int] | None = None
         self.up: set[HostAddress] = set()
         self.configured = 0
         """Lines entered since the start."""
@@ -33,11 +34,19 @@ class SimulatedFrr:
     def restart(self) -> None:
         """FRR comes back with nothing."""
         self._lines.clear()
+        self._last_heard = None
+
+    def deafen(self) -> None:
+        """Bgpd does not hear of the kernel's routes any more, until it asks for them anew."""
+        self._last_heard = dict(self._kernel())
+
+    def _heard(self) -> Mapping[Prefix, int]:
+        return self._kernel() if self._last_heard is None else self._last_heard
 
     def announced(self) -> dict[Prefix, frozenset[HostAddress]]:
         """What the reflectors hear from this node."""
         peers = frozenset(self._peers() & self.up)
-        return {prefix: peers for prefix, metric in self._kernel().items() if peers and self._passes(prefix, metric)}
+        return {prefix: peers for prefix, metric in self._heard().items() if peers and self._passes(prefix, metric)}
 
     async def running(self) -> tuple[Line, ...]:
         """Its configuration, without what is FRR's default."""
@@ -47,6 +56,8 @@ class SimulatedFrr:
         """Enter these lines, as FRR does."""
         for change in changes:
             self.configured += 1
+            if change.text.startswith("redistribute kernel"):
+                self._last_heard = None
             if change.text.startswith("no ") and not change.text.startswith(_NEGATIVE):
                 self._remove(change)
             else:
@@ -54,7 +65,7 @@ class SimulatedFrr:
 
     async def routes(self, prefixes: Sequence[Prefix]) -> Found:
         """What it says of each."""
-        kernel, peers = self._kernel(), frozenset(self._peers() & self.up)
+        kernel, peers = self._heard(), frozenset(self._peers() & self.up)
         return {
             prefix: self._route(prefix, kernel[prefix], peers)
             if prefix in kernel and self._passes(prefix, kernel[prefix])
@@ -67,9 +78,13 @@ class SimulatedFrr:
         metric = self._kernel().get(prefix)
         return f"FRR knows no route to {prefix}" if metric is None else f"a kernel route of metric {metric}"
 
+    async def metric(self, prefix: Prefix) -> int | None:
+        """Of the kernel's route."""
+        return self._kernel().get(prefix)
+
     def local_preference(self, prefix: Prefix) -> int:
         """What the reflectors hear of it."""
-        return int(self._set_by_map(Family.of(prefix), self._kernel()[prefix], "set local-preference")[0])
+        return int(self._set_by_map(Family.of(prefix), self._heard()[prefix], "set local-preference")[0])
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Its neighbours."""

@@ -16,7 +16,7 @@ from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.node_agent.domain.actual import Actual
-from vmfabric.node_agent.domain.explanation import explain
+from vmfabric.node_agent.domain.explanation import explain, strays
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.facts import confirmation, is_news, own_addresses
@@ -86,15 +86,17 @@ class Agent:
         return Again(frozenset(vm for vm in unfinished if vm is not None) | unsaid, _AGAIN_SECONDS)
 
     async def explain(self, asked: ExplainOnNode) -> Findings:
-        """What the kernel has of a VM now."""
-        wanted = self._view.vms.get(asked.vm)
+        """What the kernel has of a VM now, or what it should have and has not."""
         try:
             actual = await self._kernel.read()
         except KernelUnreadableError as error:
             return Findings(findings=(Finding(about="kernel", is_right=False, sentence=f"cannot be read: {error}"),))
-        every = [it.value for it in self._view.vms.values()]
-        found = plan(every, actual, remembered=frozenset(self._view.remembered))
-        return Findings(findings=tuple(explain(asked.vm, wanted.value if wanted else None, actual, found)))
+        wanted = {vm: it.value for vm, it in self._view.vms.items()}
+        found = plan(list(wanted.values()), actual, remembered=frozenset(self._view.remembered))
+        if asked.vm is not None:
+            return Findings(findings=tuple(explain(asked.vm, wanted.get(asked.vm), actual, found)))
+        of_vms = [finding for vm in sorted(wanted) for finding in explain(vm, wanted[vm], actual, found)]
+        return Findings(findings=tuple(it for it in (*of_vms, *strays(found)) if not it.is_right))
 
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""

@@ -1,4 +1,4 @@
-"""`vm.explain`: asks everybody along a VM's way, and says where it ends."""
+"""`vm.explain` and `node.audit`: asks everybody along a VM's way, and says where it ends."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -11,14 +11,18 @@ from vmfabric.contract.errors import Code, Refused, TryAgain
 from vmfabric.contract.explanation import (
     IFACE_EXPLAIN,
     ROUTE_EXPLAIN,
+    AuditNode,
     ExplainOnNode,
     Finding,
     Findings,
+    NodeAudit,
     VmExplanation,
 )
 from vmfabric.contract.model import Request
+from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDeleted, VmFailed
 from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import transaction
@@ -63,19 +67,38 @@ class Explaining:
             findings=tuple(findings),
         )
 
+    async def audit(self, asked: AuditNode) -> NodeAudit:
+        """Refused when there is no such node."""
+        key = NodeKey(asked.cluster, asked.node)
+        async with transaction(self._store) as tx:
+            rows = await tx.rows.nodes(asked.cluster)
+            records = await tx.rows.vms_on(key)
+        if key not in {row.key for row in rows}:
+            raise Refused(
+                Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
+            )
+        values = [value for record in records for value in record.all_desired() if value.node == asked.node]
+        findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
+        findings += [await self._bucket(value) for value in values]
+        findings += await self._node(key, None)
+        return NodeAudit(
+            cluster=asked.cluster,
+            node=asked.node,
+            vms=len(records),
+            findings=tuple(finding for finding in findings if not finding.is_right),
+        )
+
     async def _findings(self, key: VmKey, record: VmRecord | None) -> AsyncIterator[Finding]:
         if record is None:
             yield await self._end_of(key)
             return
         yield _record(record)
-        for allocated in record.addresses:
-            yield await self._lease(record, ExplainAddress(address=allocated.address))
+        for finding in await self._leases(record):
+            yield finding
         for value in record.all_desired():
             yield await self._bucket(value)
-            where = {"cluster": value.cluster, "node": value.node}
-            for service, template in (("node-agent", IFACE_EXPLAIN), ("bgp-announcer", ROUTE_EXPLAIN)):
-                for finding in await self._on_node(service, template.render(where), value):
-                    yield finding
+            for finding in await self._node(NodeKey(value.cluster, value.node), value.vm):
+                yield finding
 
     async def _end_of(self, key: VmKey) -> Finding:
         """Of a VM that is not there: what was said of it last."""
@@ -84,65 +107,77 @@ class Explaining:
         deleted = await self._last_fact(VmDeleted.subject_template.render(who))
         if failed is not None:
             fact = VmFailed.model_validate_json(failed)
-            return _wrong(
-                "scheduler", f"there is no such VM; it failed at step {fact.step}, {fact.code}: {fact.message}"
-            )
+            sentence = f"there is no such VM; it failed at step {fact.step}, {fact.code}: {fact.message}"
+            return _wrong(key.vm, "scheduler", sentence)
         if deleted is not None:
-            return _wrong("scheduler", "there is no such VM; it was deleted, as somebody asked")
+            return _wrong(key.vm, "scheduler", "there is no such VM; it was deleted, as somebody asked")
         raise Refused(Code.UNKNOWN_VM, f"nobody has heard of VM {key.vm} in cluster {key.cluster}; see vm.list")
+
+    async def _leases(self, record: VmRecord) -> list[Finding]:
+        return [await self._lease(record, ExplainAddress(address=it.address)) for it in record.addresses]
 
     async def _lease(self, record: VmRecord, asked: ExplainAddress) -> Finding:
         try:
             found = await self._ask("ip.explain", asked, Explanation)
         except (TryAgain, Refused) as error:
-            return _wrong("ipam", f"ipam does not say whose {asked.address} is: {error.sentence}")
+            return _wrong(record.vm, "ipam", f"ipam does not say whose {asked.address} is: {error.sentence}")
         is_its_own = found.record is not None and (found.record.cluster, found.record.vm) == record.key
-        return Finding(about="ipam", is_right=is_its_own, sentence=found.verdict)
+        return Finding(vm=record.vm, about="ipam", is_right=is_its_own, sentence=found.verdict)
 
     async def _bucket(self, value: DesiredVm) -> Finding:
         found = await self._desired(value.key())
         if found is None:
-            return _wrong("bucket", f"key {value.key()} is missing; the scheduler puts it again within a minute")
+            return _wrong(
+                value.vm, "bucket", f"key {value.key()} is missing; the scheduler puts it again within a minute"
+            )
         if found != value.to_bytes():
             return _wrong(
-                "bucket", f"key {value.key()} says something else than the scheduler; within a minute it is put again"
+                value.vm,
+                "bucket",
+                f"key {value.key()} says something else than the scheduler; within a minute it is put again",
             )
-        return _right("bucket", f"key {value.key()} says {value.presence}, generation {value.generation}")
+        return _right(value.vm, "bucket", f"key {value.key()} says {value.presence}, generation {value.generation}")
 
-    async def _on_node(self, service: str, subject: str, value: DesiredVm) -> tuple[Finding, ...]:
+    async def _node(self, key: NodeKey, vm: VmName | None) -> list[Finding]:
+        """What the node's own services say of a VM, or of all of them what is not right."""
+        return [
+            finding
+            for service, template in (("node-agent", IFACE_EXPLAIN), ("bgp-announcer", ROUTE_EXPLAIN))
+            for finding in await self._on_node(service, template.render(key._asdict()), ExplainOnNode(vm=vm))
+        ]
+
+    async def _on_node(self, service: str, subject: str, asked: ExplainOnNode) -> tuple[Finding, ...]:
         try:
-            answer = await self._ask(subject, ExplainOnNode(vm=value.vm), Findings)
+            return (await self._ask(subject, asked, Findings)).findings
         except TryAgain:
-            return (
-                _wrong(
-                    service,
-                    f"the {service} of {value.node} does not answer: is it running, and does it reach the bus?",
-                ),
-            )
+            node = subject.rpartition(".")[2]
+            sentence = f"the {service} of {node} does not answer: is it running, and does it reach the bus?"
         except Refused as error:
-            return (_wrong(service, error.sentence),)
-        return answer.findings
+            sentence = error.sentence
+        return (_wrong(asked.vm, service, sentence),)
 
 
 def _record(record: VmRecord) -> Finding:
     waits_for = lifecycle.waits_for(record)
     since = f"since {record.waiting.since:%Y-%m-%d %H:%M:%S} UTC"
     if record.phase is VmPhase.READY and waits_for is None:
-        return _right("scheduler", f"it is ready on {record.node}, generation {record.generation}, {since}")
+        return _right(
+            record.vm, "scheduler", f"it is ready on {record.node}, generation {record.generation}, {since}"
+        )
     failure = f"; it is on its way back because of {record.failure.message}" if record.failure else ""
-    return _wrong("scheduler", f"it is {record.phase} {since}, and waits for {waits_for}{failure}")
+    return _wrong(record.vm, "scheduler", f"it is {record.phase} {since}, and waits for {waits_for}{failure}")
 
 
 def _left_behind(value: DesiredVm) -> tuple[Finding, ...]:
     sentence = (
         f"{value.node}, which was lost, has not said yet that it let go of it; that is said when the node returns"
     )
-    return (_right("scheduler", sentence),)
+    return (_right(value.vm, "scheduler", sentence),)
 
 
-def _right(about: str, sentence: str) -> Finding:
-    return Finding(about=about, is_right=True, sentence=sentence)
+def _right(vm: VmName, about: str, sentence: str) -> Finding:
+    return Finding(vm=vm, about=about, is_right=True, sentence=sentence)
 
 
-def _wrong(about: str, sentence: str) -> Finding:
-    return Finding(about=about, is_right=False, sentence=sentence)
+def _wrong(vm: VmName | None, about: str, sentence: str) -> Finding:
+    return Finding(vm=vm, about=about, is_right=False, sentence=sentence)

@@ -8,6 +8,7 @@ from nats.aio.msg import Msg
 
 from vmfabric.contract.admin import GetVm
 from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.explanation import AuditNode
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
@@ -93,6 +94,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     )
     endpoints = (
         *Administration(store, service.clock, committed=relay.wake).endpoints(),
+        Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
         Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors know"),
     )
     service.tasks.create_task(relay.run())

@@ -36,7 +36,7 @@ PEER_GROUP = f"neighbor {GROUP} peer-group"
 
 _FAMILIES = (Family.IPV4, Family.IPV6)
 
-_PREFERENCES = {
+PREFERENCES = {
     ROUTE_METRIC: LOCAL_PREFERENCE,
     FORWARD_METRIC: LOCAL_PREFERENCE,
     PREFERRED_METRIC: PREFERRED_LOCAL_PREFERENCE,
@@ -90,7 +90,7 @@ def _kind(community: Community) -> str:
 def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
     word = "ip" if family is Family.IPV4 else "ipv6"
     community = node.community[family]
-    for number, (metric, preference) in enumerate(_PREFERENCES.items(), start=1):
+    for number, (metric, preference) in enumerate(PREFERENCES.items(), start=1):
         inward = f"route-map {kernel_map(family)} permit {10 * number}"
         yield Line(TOP, inward)
         yield Line((inward,), f"match {word} address prefix-list {GROUP}-{family}")

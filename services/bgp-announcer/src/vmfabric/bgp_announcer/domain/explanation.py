@@ -8,16 +8,10 @@ from vmfabric.contract.desired import DesiredNode, DesiredVm
 from vmfabric.contract.explanation import Finding
 
 
-def explain(
-    desired: DesiredVm,
-    node: DesiredNode,
-    *,
-    missing: Sequence[str],
-    sessions: Mapping[HostAddress, Session],
-    found: Found,
-    selected: Mapping[Prefix, str],
+def explain_frr(
+    node: DesiredNode, missing: Sequence[str], sessions: Mapping[HostAddress, Session]
 ) -> Iterator[Finding]:
-    """`missing`: lines that FRR should have and has not; `selected`: zebra's route for a prefix, in words."""
+    """`missing`: lines that FRR should have and has not."""
     if missing:
         yield _finding(False, f"FRR lacks {len(missing)} lines, such as {missing[0]!r}; they are entered every 3 s")
     else:
@@ -29,8 +23,15 @@ def explain(
         else:
             reason = session.reason if session is not None else "it is not configured"
             yield _finding(False, f"there is no session with reflector {reflector.address}: {reason}")
+
+
+def explain_routes(
+    desired: DesiredVm, node: DesiredNode, found: Found, selected: Mapping[Prefix, str]
+) -> Iterator[Finding]:
+    """`selected`: zebra's route for a prefix that FRR does not take, in words."""
     for prefix in desired.prefixes():
-        yield from _route(desired, node, prefix, found[prefix], selected.get(prefix, ""))
+        for finding in _route(desired, node, prefix, found[prefix], selected.get(prefix, "")):
+            yield finding.model_copy(update={"vm": desired.vm})
 
 
 def _route(

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vmfabric.bgp_announcer.domain.configuration import GROUP, PEER_GROUP
+from vmfabric.bgp_announcer.domain.configuration import GROUP, PEER_GROUP, family_section, kernel_map
 from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
+from vmfabric.contract.addresses import Family
 from vmfabric.contract.errors import Code, Refused
 
 _OUR_LIST = re.compile(rf"(ip|ipv6) prefix-list {GROUP}-|bgp (large-)?community-list standard {GROUP}-")
@@ -46,6 +47,14 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     changes = (*_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
     changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
     return changes or (_undo(old_lists, maps=False) if tidy else ())
+
+
+def renewal(asn: int) -> tuple[Change, ...]:
+    """Have bgpd ask zebra for the kernel's routes anew; they are withdrawn for a moment."""
+    lines = [
+        (family_section(asn, family), f"redistribute kernel route-map {kernel_map(family)}") for family in Family
+    ]
+    return tuple(Change(section, text) for section, line in lines for text in (f"no {line}", line))
 
 
 def _router(asn: int) -> Section:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vmfabric.bgp_announcer.domain.configuration import expected_preference
+from vmfabric.bgp_announcer.domain.configuration import PREFERENCES, expected_preference
 from vmfabric.contract.addresses import Community, Family, HostAddress, Prefix
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
@@ -69,6 +69,14 @@ def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounce
 def expected(desired: DesiredVm, node: DesiredNode) -> int:
     """The local preference that its routes should have."""
     return expected_preference(node, _PREFERENCES.get(desired.presence, LOCAL_PREFERENCE))
+
+
+def is_in_step(metric: int | None, route: Route | None, node: DesiredNode) -> bool:
+    """Whether bgpd has of a prefix what zebra has: `metric` is that of the kernel's route that zebra has selected."""
+    preference = PREFERENCES.get(metric) if metric is not None else None
+    if preference is None or route is None:
+        return preference is None and route is None
+    return route.local_preference == expected_preference(node, preference)
 
 
 def lost(desired: DesiredVm, found: Found) -> tuple[Prefix, ...]:

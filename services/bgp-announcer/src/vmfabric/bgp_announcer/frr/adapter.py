@@ -34,8 +34,15 @@ class VtyshFrr:
 
     async def selected(self, prefix: Prefix) -> str:
         """Of one prefix; 30 ms."""
+        return shown.selected(await self._zebra_has(prefix), prefix)
+
+    async def metric(self, prefix: Prefix) -> int | None:
+        """Of one prefix; 30 ms."""
+        return shown.metric(await self._zebra_has(prefix), prefix)
+
+    async def _zebra_has(self, prefix: Prefix) -> str:
         word = "ip" if Family.of(prefix) is Family.IPV4 else "ipv6"
-        return shown.selected(await self._vtysh.ask_zebra(f"show {word} route {prefix} json"), prefix)
+        return await self._vtysh.ask_zebra(f"show {word} route {prefix} json")
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Both families run over the same sessions."""

@@ -86,15 +86,25 @@ def route(text: str) -> Route | None:
 
 def selected(text: str, prefix: Prefix) -> str:
     """The answer to `show ip route X/32 json`, in words."""
-    try:
-        shown = _KernelRoutes.validate_json(text)
-    except ValidationError as error:
-        raise FrrError(Code.INTERNAL, f"FRR's answer about a kernel route cannot be read: {error}") from error
-    best = next((route for route in shown.get(str(prefix), ()) if route.is_selected), None)
+    best = _best(text, prefix)
     if best is None:
         return f"FRR knows no route to {prefix}: it is missing in the kernel of this node"
     hops = " and ".join(" ".join(filter(None, (hop.address, hop.interface))) or "nowhere" for hop in best.hops)
     return f"FRR prefers a route to {prefix} of protocol {best.protocol}, metric {best.metric}, through {hops}"
+
+
+def metric(text: str, prefix: Prefix) -> int | None:
+    """The same: the metric of the route when it is the kernel's."""
+    best = _best(text, prefix)
+    return best.metric if best is not None and best.protocol == "kernel" else None
+
+
+def _best(text: str, prefix: Prefix) -> _KernelRoute | None:
+    try:
+        shown = _KernelRoutes.validate_json(text)
+    except ValidationError as error:
+        raise FrrError(Code.INTERNAL, f"FRR's answer about a kernel route cannot be read: {error}") from error
+    return next((route for route in shown.get(str(prefix), ()) if route.is_selected), None)
 
 
 def sessions(text: str) -> Mapping[HostAddress, Session]:

@@ -15,20 +15,29 @@ _SHOWN = 5
 def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) -> Iterator[Finding]:
     """`found` is the plan for what is desired, made from what the kernel has now."""
     if desired is None:
-        yield _wrong("node-agent", f"this node has not been told of {vm}; does its node-agent reach the bus?")
+        yield _wrong(vm, "node-agent", f"this node has not been told of {vm}; does its node-agent reach the bus?")
         return
-    yield _right("node-agent", f"generation {desired.generation} should be {desired.presence} here")
+    yield _right(vm, "node-agent", f"generation {desired.generation} should be {desired.presence} here")
     problems = [problem.sentence for problem in found.problems if problem.vm == vm]
     todo = [str(operation) for operation in found.operations if operation.vm in {vm, None}]
     for problem in problems:
-        yield _wrong("kernel", problem)
+        yield _wrong(vm, "kernel", problem)
     if todo:
         more = f", and {len(todo) - _SHOWN} more" if len(todo) > _SHOWN else ""
         yield _wrong(
-            "kernel", f"still to be done: {'; '.join(todo[:_SHOWN])}{more}; the log says node.problem if it cannot"
+            vm,
+            "kernel",
+            f"still to be done: {'; '.join(todo[:_SHOWN])}{more}; the log says node.problem if it cannot",
         )
     if not problems and not todo:
-        yield _right("kernel", _as_wanted(desired, actual))
+        yield _right(vm, "kernel", _as_wanted(desired, actual))
+
+
+def strays(found: Plan) -> Iterator[Finding]:
+    """What is ours, and nobody's."""
+    for name in found.orphans:
+        sentence = f"nothing is wanted of {name}, which is a link of ours; if it is nobody's, `ip link delete {name}`"
+        yield Finding(about="kernel", is_right=False, sentence=sentence)
 
 
 def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
@@ -40,9 +49,9 @@ def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
     return f"{port.interface} is up behind its anti-spoofing, {routed}"
 
 
-def _right(about: str, sentence: str) -> Finding:
-    return Finding(about=about, is_right=True, sentence=sentence)
+def _right(vm: VmName, about: str, sentence: str) -> Finding:
+    return Finding(vm=vm, about=about, is_right=True, sentence=sentence)
 
 
-def _wrong(about: str, sentence: str) -> Finding:
-    return Finding(about=about, is_right=False, sentence=sentence)
+def _wrong(vm: VmName, about: str, sentence: str) -> Finding:
+    return Finding(vm=vm, about=about, is_right=False, sentence=sentence)
