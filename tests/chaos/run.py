@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -60,7 +60,9 @@ class Report:
         )
 
 
-async def run(cluster: Cluster, *, seed: int, seconds: float = 0.0, strikes: int = 0) -> Report:
+async def run(
+    cluster: Cluster, *, seed: int, seconds: float = 0.0, strikes: int = 0, kinds: Sequence[Kind] = KINDS
+) -> Report:
     """In a lab with the cluster applied and without any VM, which it is again afterwards.
 
     It lasts so many seconds, or so many strikes if that is longer.
@@ -73,7 +75,11 @@ async def run(cluster: Cluster, *, seed: int, seconds: float = 0.0, strikes: int
     async with _anchors(cluster, load) as report.timelines:
         working = asyncio.create_task(load.run())
         try:
-            await _strike(cluster, report, random, seconds=seconds, strikes=strikes)
+            end = time.monotonic() + seconds
+            for number, kind in enumerate(_turns(random, kinds)):
+                if time.monotonic() > end and number >= strikes:
+                    break
+                await _strike(cluster, report, random, kind)
         finally:
             working.cancel()
             await asyncio.wait({working})
@@ -103,29 +109,27 @@ async def _anchors(cluster: Cluster, load: Load) -> AsyncIterator[list[Timeline]
         yield timelines
 
 
-async def _strike(cluster: Cluster, report: Report, random: Random, *, seconds: float, strikes: int) -> None:
-    end = time.monotonic() + seconds
-    waiting: list[Kind] = []
-    done = 0
-    while time.monotonic() < end or done < strikes:
-        done += 1
-        await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))
-        # Every kind has its turn before one comes again.
-        waiting = waiting or random.sample(KINDS, len(KINDS))
-        kind = waiting.pop()
-        node = random.choice([node.name for node in cluster.lab.topology.nodes])
-        begun = time.monotonic()
-        try:
-            evidence = await kind.strike(cluster.lab, random, node)
-            async with asyncio.timeout(_RECOVERED_SECONDS):
-                await cluster.settled()
-                await _answer(report.timelines)
-        except STRUCK as error:
-            report.wrong.append(f"{kind.name}: {error!r}")
-            continue
-        struck = Struck(kind, begun, time.monotonic(), evidence)
-        report.struck.append(struck)
-        _tell(report, struck)
+def _turns(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
+    """Every kind has its turn before one comes again."""
+    while True:
+        yield from random.sample(kinds, len(kinds))
+
+
+async def _strike(cluster: Cluster, report: Report, random: Random, kind: Kind) -> None:
+    await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))
+    node = random.choice([node.name for node in cluster.lab.topology.nodes])
+    begun = time.monotonic()
+    try:
+        evidence = await kind.strike(cluster.lab, random, node)
+        async with asyncio.timeout(_RECOVERED_SECONDS):
+            await cluster.settled()
+            await _answer(report.timelines)
+    except STRUCK as error:
+        report.wrong.append(f"{kind.name}: {error!r}")
+        return
+    struck = Struck(kind, begun, time.monotonic(), evidence)
+    report.struck.append(struck)
+    _tell(report, struck)
 
 
 async def _answer(timelines: Sequence[Timeline]) -> None:
