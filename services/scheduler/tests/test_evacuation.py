@@ -14,6 +14,7 @@ from vmfabric.contract.route import RouteWithdrawn
 from vmfabric.contract.vm import VmDeleting, VmFailed, VmMigrated
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.runtime.message import Message
+from vmfabric.scheduler import draining
 from vmfabric.scheduler.domain import evacuation, migration
 from vmfabric.scheduler.domain.changes import Heard, NodeKey
 from vmfabric.scheduler.domain.record import VmRecord
@@ -159,6 +160,26 @@ async def test_a_vm_that_no_node_can_take_waits_and_says_why(scheduler: Schedule
     await known(scheduler, node="n2")
 
 
+async def test_a_vm_that_no_node_can_take_is_not_in_the_way_of_the_others(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draining, "EVACUATED_AT_ONCE", 1)
+    await scheduler.handlers.requested(scheduler.request("vm0", node="n1", cpu=1))
+    await scheduler.hears("ip.allocated", vm="vm0")
+    for vm, home in (("vm1", "n2"), ("vm2", "n1")):
+        await scheduler.handlers.requested(scheduler.request(vm, cpu=1))
+        await scheduler.hears("ip.allocated", vm=vm)
+        assert await scheduler.home(vm) == home
+    await is_lost(scheduler)
+    await scheduler.administration().evacuate_node(EvacuateNode(cluster="msk", node="n1", fence="ipmi"))
+    sweep = scheduler.sweep()
+    await sweep.once()
+    assert await scheduler.home("vm2") == "n1", "one at a time, and vm0 comes first"
+    scheduler.clock.pass_(1)
+    await sweep.once()
+    assert [await scheduler.home(vm) for vm in ("vm0", "vm2")] == ["n1", "n2"]
+
+
 async def test_a_vm_goes_on_from_refuge_to_refuge(scheduler: Scheduler) -> None:
     await is_on_n1(scheduler)
     await evacuated(scheduler)
@@ -189,24 +210,24 @@ async def test_a_fence_is_believed_when_the_cluster_trusts_it(scheduler: Schedul
     await is_on_n1(scheduler)
     async with transaction(scheduler.store) as tx:
         tx.put_cluster(a_cluster_spec(trusted_fences=("ipmi",) if trusted else ()))
-    draining = Draining(scheduler.store, scheduler.clock, scheduler.handlers, committed=lambda: None)
+    fences = Draining(scheduler.store, scheduler.clock, scheduler.handlers, committed=lambda: None)
     fenced = NodeFenced(cluster="msk", node="n1", fence="ipmi")
     await is_lost(scheduler)
-    await draining.fenced(Message(fenced, Trace.new(), scheduler.clock.now()))
-    await draining.review()
+    await fences.fenced(Message(fenced, Trace.new(), scheduler.clock.now()))
+    await fences.review()
     await known(scheduler, node="n2" if trusted else "n1")
 
 
 async def test_a_fence_waits_until_the_node_is_lost_but_not_for_ever(scheduler: Scheduler) -> None:
     async with transaction(scheduler.store) as tx:
         tx.put_cluster(a_cluster_spec(trusted_fences=("ipmi",)))
-    draining = Draining(scheduler.store, scheduler.clock, scheduler.handlers, committed=lambda: None)
+    fences = Draining(scheduler.store, scheduler.clock, scheduler.handlers, committed=lambda: None)
     fenced = NodeFenced(cluster="msk", node="n1", fence="ipmi")
     with pytest.raises(TryAgain):
-        await draining.fenced(Message(fenced, Trace.new(), scheduler.clock.now()))
-    await draining.fenced(Message(fenced, Trace.new(), scheduler.clock.now() - timedelta(minutes=2)))
+        await fences.fenced(Message(fenced, Trace.new(), scheduler.clock.now()))
+    await fences.fenced(Message(fenced, Trace.new(), scheduler.clock.now() - timedelta(minutes=2)))
     await is_lost(scheduler)
-    await draining.review()
+    await fences.review()
     assert await scheduler.sent() == []
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -22,7 +22,8 @@ from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import Transaction, transaction
 
-_EVACUATED_AT_ONCE = 100
+EVACUATED_AT_ONCE = 100
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _SKEW = timedelta(seconds=5)
 """Between the bus's clock and ours."""
 _UNTIL_LOST = timedelta(seconds=60)
@@ -114,11 +115,17 @@ class Draining:
             said = NodeDraining(cluster=key.cluster, node=key.node, fence=row.drain.fence, **dict(found.progress))
             self._say(tx, said, row.drain)
         if row.drain.fence is not None and row.heard.state is NodeState.LOST:
-            return [record.key for record in records[:_EVACUATED_AT_ONCE]]
+            return self._next([record.key for record in records])
         for vm in found.moves:
             self._asked[VmKey(key.cluster, vm)] = self._clock.now()
             self._say(tx, VmMigrateRequested(cluster=key.cluster, vm=vm), row.drain)
         return ()
+
+    def _next(self, keys: Sequence[VmKey]) -> Sequence[VmKey]:
+        """Those that were tried longest ago: one that no node takes does not stand in the way of the others."""
+        chosen = sorted(keys, key=lambda key: (self._asked.get(key, _LONG_AGO), key))[:EVACUATED_AT_ONCE]
+        self._asked |= dict.fromkeys(chosen, self._clock.now())
+        return chosen
 
     def _finish(self, tx: Transaction, key: NodeKey, wanted: Drain) -> None:
         self._asked.clear()
