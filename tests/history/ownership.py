@@ -25,6 +25,7 @@ class _Owner:
     cluster: ClusterName
     vm: VmName
     generation: int
+    since: datetime
 
     def __str__(self) -> str:
         return f"{self.cluster}/{self.vm}"
@@ -61,17 +62,17 @@ class Ownership:
         """The next fact of the stream, and when it was said."""
         match event:
             case IpAllocated():
-                owner = _Owner(event.cluster, event.vm, event.generation)
+                owner = _Owner(event.cluster, event.vm, event.generation, at)
                 for allocated in event.addresses:
                     yield from self._allocated(owner, allocated, at)
             case IpReleased():
-                owner = _Owner(event.cluster, event.vm, event.generation)
+                owner = _Owner(event.cluster, event.vm, event.generation, at)
                 for address in event.addresses:
                     self._released(owner, address, at)
             case VmReady() | VmMigrated():
-                yield from self._used(event, [it.address for it in event.addresses])
+                yield from self._used(event, [it.address for it in event.addresses], at)
             case RouteAnnounced():
-                yield from self._used(event, [route.prefix.network_address for route in event.routes])
+                yield from self._used(event, [route.prefix.network_address for route in event.routes], at)
             case _:
                 return
 
@@ -105,10 +106,15 @@ class Ownership:
             # What was published before may arrive after. An answer that is said again begins no new rest.
             self._rests.setdefault(address, _Rest(at, owner))
 
-    def _used(self, event: VmReady | VmMigrated | RouteAnnounced, addresses: list[HostAddress]) -> Iterator[str]:
+    def _used(
+        self, event: VmReady | VmMigrated | RouteAnnounced, addresses: list[HostAddress], at: datetime
+    ) -> Iterator[str]:
         for address in addresses:
             self.facts += 1
             owner = self._owners.get(address)
-            if owner is not None and (owner.cluster, owner.vm) != (event.cluster, event.vm):
+            # What was said before the owner got it is an old word that the bus has kept late.
+            if owner is None or at < owner.since:
+                continue
+            if (owner.cluster, owner.vm) != (event.cluster, event.vm):
                 who = f"{event.cluster}/{event.vm}"
                 yield f"{address} is {owner}'s, and {event.subject_template.stem} of {who} has it"

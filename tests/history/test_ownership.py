@@ -45,8 +45,15 @@ def complaints(*history: tuple[float, Event]) -> list[str]:
         [(0, allocated("vm1", 1)), (1, allocated("vm1", 1)), (2, allocated("vm1", 5)), (3, released("vm1", 1))],
         [(0, allocated("vm1", 1)), (1, released("vm1", 1)), (2, allocated("vm1", 1)), (13, allocated("vm2", 2))],
         [(0, released("vm1", 1)), (1, allocated("vm1", 1)), (13, allocated("vm2", 2))],
+        [(0, allocated("vm1", 1)), (2, released("vm1", 1)), (13, allocated("vm2", 2)), (1, announced("vm1", 1))],
     ],
-    ids=["one after the other", "moved and said again", "an answer that comes late", "overtaken by its release"],
+    ids=[
+        "one after the other",
+        "moved and said again",
+        "an answer that comes late",
+        "overtaken by its release",
+        "an old word kept late",
+    ],
 )
 def test_what_can_be(history: list[tuple[float, Event]]) -> None:
     assert complaints(*history) == []

@@ -20,6 +20,7 @@ from vmfabric.node_agent import agent
 from vmfabric.node_agent.domain import forwarding, plan
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import Port
+from vmfabric.runtime import mirror
 from vmfabric.runtime.mirror import Mirror
 from vmfabric.scheduler.domain import evacuation, lifecycle
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
@@ -79,6 +80,7 @@ def facts_without_read_back(patch: pytest.MonkeyPatch) -> None:
 def an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
     """The node-agent acts before it has kept what it acts upon."""
     patch.setattr(Mirror, "save", lambda _: None)
+    patch.setattr(mirror, "_SAVE_SECONDS", 10.0)
 
 
 def equal_preference(patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Event
-from vmfabric.contract.vm import VmDeleteRequested, VmRequested
+from vmfabric.contract.vm import VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.database.migrations import migrate
 from vmfabric.database.pool import connect
 from vmfabric.runtime.message import Message
@@ -67,6 +67,9 @@ class Scheduler:
 
     def deletion(self, vm: str = "vm1", *, seconds: float | None = None) -> Message[VmDeleteRequested]:
         return self._message(VmDeleteRequested(cluster="msk", vm=vm), seconds)
+
+    def migration(self, vm: str = "vm1") -> Message[VmMigrateRequested]:
+        return self._message(VmMigrateRequested(cluster="msk", vm=vm), None)
 
     async def hears(self, *stems: str, vm: str = "vm1") -> None:
         for stem in stems:

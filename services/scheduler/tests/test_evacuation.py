@@ -276,6 +276,19 @@ def test_whichever_node_is_lost_in_a_migration_one_generation_is_wanted_in_the_e
     assert moving.record.move is None
 
 
+def test_a_refuge_that_a_vm_leaves_stays_above_the_lost_node_until_it_has_let_go() -> None:
+    moving = until(VmPhase.MOVING)
+    assert moving.record is not None
+    assert moving.record.desired is not None
+    refuge = moving.record.desired.model_copy(update={"presence": Presence.EVACUATED})
+    moving.record = moving.record.model_copy(update={"evacuated": True, "desired": refuge})
+    moving.guest_runs()
+    assert (moving.presence("n1"), moving.presence("n2")) == (Presence.EVACUATED, Presence.PREFERRED)
+    moving.hears("route.announced", TARGET, preference=200)
+    moving.waits(1)
+    assert (moving.presence("n1"), moving.presence("n2")) == (Presence.ABSENT, Presence.PREFERRED)
+
+
 def given_up() -> Migration:
     moving = until(VmPhase.MOVING)
     moving.waits(PATIENCE.move + 1)

@@ -81,6 +81,31 @@ async def test_a_late_repetition_of_a_delete_does_not_remove_a_vm_that_was_made_
     assert record.phase == "ready"
 
 
+async def test_a_removal_that_a_later_migration_has_overtaken_is_served(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    deletion, migration = scheduler.deletion(), scheduler.migration()
+    await scheduler.handlers.migrate_requested(migration)
+    await scheduler.handlers.delete_requested(deletion)
+    record = await scheduler.record()
+    assert record is not None
+    assert record.delete_requested
+
+
+async def test_a_late_repetition_of_a_migration_does_not_move_the_vm_again(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    impossible = scheduler.migration()
+    await scheduler.administration().drain_node(DrainNode(cluster="msk", node="n2"))
+    await scheduler.administration().drain_node(DrainNode(cluster="msk", node="n1"))
+    await scheduler.handlers.migrate_requested(impossible)
+    assert (await scheduler.sent())[-1] == "vm.failed.msk.vm1"
+    for node in ("n1", "n2"):
+        await scheduler.administration().undrain_node(UndrainNode(cluster="msk", node=node))
+    await scheduler.handlers.migrate_requested(impossible)
+    record = await scheduler.record()
+    assert record is not None
+    assert record.move is None
+
+
 async def test_a_late_repetition_of_a_request_that_failed_is_not_served(scheduler: Scheduler) -> None:
     big = scheduler.request(cpu=17)
     await scheduler.handlers.requested(big)

@@ -212,13 +212,13 @@ class Handlers:
         key = _key(request)
         record = await tx.vm(key)
         cluster = await tx.cluster(key.cluster)
-        if requests.is_repetition(asked, record.last_request if record else await tx.last_request(key)):
+        served = (record.last_request, record.last_migration_request) if record else (await tx.last_request(key),)
+        if requests.is_repetition(asked, *served):
             log.info("request.repeated", at=message.at)
         elif record is None or cluster is None:
-            tx.keep_last_request(key, asked)
             self._say(tx, requests.no_vm(*key) if cluster else requests.no_cluster(*key), message.trace)
         elif (answer := requests.cannot_migrate(record, request)) is not None:
-            tx.put_vm(record.model_copy(update={"last_request": asked}))
+            tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
             self._say(tx, answer, message.trace)
         else:
             await self._migrate(tx, record, message, cluster)
@@ -230,7 +230,7 @@ class Handlers:
         decision = requests.target(record, message.event, cluster, await tx.candidates(cluster.name))
         row = next((row for row in await tx.nodes(cluster.name) if row.spec.name == decision.node), None)
         if row is None:
-            tx.put_vm(record.model_copy(update={"last_request": asked}))
+            tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
             self._say(tx, requests.no_target(record, decision.refusals), message.trace)
             return
         turn = migration.start(

@@ -65,7 +65,7 @@ def start(
         trace_id=trace_id,
         steps=MoveSteps(placed=now),
     )
-    moving = record.model_copy(update={"last_request": asked, "move": move})
+    moving = record.model_copy(update={"last_migration_request": asked, "move": move})
     said = VmMigrating(cluster=record.cluster, vm=record.vm, source=record.node, target=target, generation=generation)
     return Turn(enter(moving, VmPhase.PREPARING, now, patience), events=(said,), puts=(desired,))
 
@@ -103,13 +103,15 @@ def guest_runs(
     if node != move.target or said_at <= move.asked_at:
         return None
     preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED})
-    forwarded = record.desired.model_copy(
-        update={"presence": Presence.FORWARDED, "toward": move.target_addresses, "trace_id": move.trace_id}
+    # Who forwards announces with the normal preference, as a lost node may still do: a refuge keeps its own.
+    presence = Presence.EVACUATED if record.evacuated else Presence.FORWARDED
+    source = record.desired.model_copy(
+        update={"presence": presence, "toward": move.target_addresses, "trace_id": move.trace_id}
     )
     left = move.model_copy(
         update={
             "generation": record.generation,
-            "desired": forwarded,
+            "desired": source,
             "steps": move.steps.model_copy(update={"wired": move.steps.wired or now, "running": now}),
             "failure": None,
             "unwired": False,
@@ -119,7 +121,7 @@ def guest_runs(
     arrived = record.model_copy(
         update={"node": move.target, "generation": move.generation, "desired": preferred, "move": left}
     )
-    return Turn(enter(arrived, VmPhase.SWITCHING, now, patience), puts=(preferred, forwarded))
+    return Turn(enter(arrived, VmPhase.SWITCHING, now, patience), puts=(preferred, source))
 
 
 def give_up(record: VmRecord, move: Move, failure: Failure, now: datetime, patience: Patience) -> Turn:
@@ -138,7 +140,7 @@ def cancelled() -> Failure:
 
 def ask_again(record: VmRecord, move: Move) -> Turn:
     """What the answer follows from, once more; a node that has forwarded long enough lets go."""
-    if record.phase is VmPhase.LEAVING and move.desired.presence is Presence.FORWARDED:
+    if record.phase is VmPhase.LEAVING and move.desired.presence is not Presence.ABSENT:
         absent = move.desired.model_copy(update={"presence": Presence.ABSENT, "toward": ()})
         left = move.model_copy(update={"desired": absent})
         return Turn(record.model_copy(update={"move": left}), puts=(absent,))

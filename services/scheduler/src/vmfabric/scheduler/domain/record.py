@@ -144,7 +144,9 @@ class VmRecord(BaseModel):
 
     request: VmRequested
     last_request: Stamp
-    """The last request that was served for this VM."""
+    """The last request that was served of those which say whether this VM is to be there."""
+    last_migration_request: Stamp | None = None
+    """Kept apart: a migration that is asked for later must not make an unserved removal look like an old one."""
     began_at: datetime
     """When the bus took the request that made it, or when it began anew on another node."""
     trace_id: str

@@ -19,9 +19,9 @@ from vmfabric.scheduler.domain.turn import Turn
 _REASONS_IN_SENTENCE = 5
 
 
-def is_repetition(asked: Stamp, last: Stamp | None) -> bool:
+def is_repetition(asked: Stamp, *served: Stamp | None) -> bool:
     """Whether this request was served already, or came before one that was."""
-    return last is not None and asked <= last
+    return any(last is not None and asked <= last for last in served)
 
 
 def decide(request: VmRequested, cluster: ClusterSpec, candidates: Sequence[Candidate]) -> Decision:
