@@ -33,7 +33,8 @@ class _Owner:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    since: datetime
+    since: datetime | None
+    """None when the release was heard without the ownership that it ended: an answer that is said again, perhaps."""
     owner: _Owner
 
 
@@ -89,7 +90,7 @@ class Ownership:
             self._rests[address] = rest
             return
         least = self._quarantine(allocated.pool) - _CLOCKS
-        if rest is not None and at - rest.since < least:
+        if rest is not None and rest.since is not None and at - rest.since < least:
             rested = (at - rest.since).total_seconds()
             yield f"{address} of {rest.owner} is given to {owner} {rested:.3f} s after it was released"
         self._owners[address] = owner
@@ -103,8 +104,8 @@ class Ownership:
             del self._owners[address]
             self._rests[address] = _Rest(at, owner)
         else:
-            # What was published before may arrive after. An answer that is said again begins no new rest.
-            self._rests.setdefault(address, _Rest(at, owner))
+            # What was published before may arrive after.
+            self._rests.setdefault(address, _Rest(None, owner))
 
     def _used(
         self, event: VmReady | VmMigrated | RouteAnnounced, addresses: list[HostAddress], at: datetime

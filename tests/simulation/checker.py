@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from simulation.bus_server import Kept
 from simulation.nodes import Node
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, host_prefix
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
@@ -102,7 +102,7 @@ class Checker:
                 if is_left_behind and not self._is_evacuated(address):
                     continue
                 other = announced.setdefault((address, preference), name)
-                if other != name and not self._was_evacuated_twice(address, preference, name, other):
+                if other != name and not any(self._outranks_a_refuge(node, address) for node in (name, other)):
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
                 if is_left_behind:
                     continue
@@ -111,10 +111,10 @@ class Checker:
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
 
-    def _was_evacuated_twice(self, address: HostAddress, preference: int, *nodes: NodeName) -> bool:
-        """A node that was a refuge, is lost itself and goes on: that is one wrong fence more than is told apart."""
-        is_refuge = preference == EVACUATED_LOCAL_PREFERENCE
-        return is_refuge and any(self._is_left_behind(node, address) for node in nodes)
+    def _outranks_a_refuge(self, node: NodeName, address: HostAddress) -> bool:
+        """A node that was lost as a target or a refuge and goes on: there is no preference above its own."""
+        preference = self._nodes[node].frr.local_preference(host_prefix(address))
+        return preference >= EVACUATED_LOCAL_PREFERENCE and self._is_left_behind(node, address)
 
     def addresses(self) -> None:
         """After each commit of ipam."""
@@ -171,7 +171,7 @@ class Checker:
                 paths = [
                     (it.frr.local_preference(prefix), name)
                     for name, it in self._nodes.items()
-                    if prefix in it.announced
+                    if prefix in it.announced and not self._outranks_a_refuge(name, prefix.network_address)
                 ]
                 best = max(paths, default=(0, None))[1]
                 if best is not None and record.phase is VmPhase.SWITCHING:
