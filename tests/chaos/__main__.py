@@ -17,9 +17,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./vmfabric chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--nats", type=int, choices=(1, 3), default=3, help="nats-servers; three are a cluster")
+    parser.add_argument("--control", type=int, choices=(1, 2), default=2, help="processes of scheduler and ipam")
     options = parser.parse_args()
+    topology = own_topology("c").model_copy(update={"nats": options.nats, "control": options.control})
     with own_state() as state:
-        report = asyncio.run(_in_lab(labs.up(own_topology("c"), state), options.seed, options.minutes * 60))
+        report = asyncio.run(_in_lab(labs.up(topology, state), options.seed, options.minutes * 60))
     sys.stdout.write(f"\n{summary(report)}\n")
     return int(bool(report.wrong))
 

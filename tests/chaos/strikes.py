@@ -7,11 +7,14 @@ from functools import partial
 from random import Random
 
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL
-from vmfabric.lab import faults, frr, processes
+from vmfabric.contract.streams import FACT_STREAM
+from vmfabric.lab import faults, frr, processes, redundancy
+from vmfabric.lab.client import connect
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.hosts import run_on
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.network import FABRIC_LINK, MANAGEMENT_LINK
+from vmfabric.lab.processes import Program
 from vmfabric.lab.topology import CONTROL
 from vmfabric.node_agent.domain.port import LINK_GROUP
 
@@ -41,12 +44,25 @@ class Kind:
 
 async def _crash(service: str, lab: Lab, _random: Random, node: str) -> str:
     """The lab's supervisor starts it again."""
-    host = node if service in {"node-agent", "bgp-announcer"} else CONTROL
-    program = lab.program(service, host)
+    program = await _working(service, lab, node)
     before = processes.pid(lab.state, program)
-    await asyncio.to_thread(faults.crash_service, lab, service, host)
+    await asyncio.to_thread(faults.crash_service, lab, program.service, program.host)
     after = await _until_other(lambda: processes.pid(lab.state, program), before)
-    return f"{service} on {host}: process {before}, then {after}"
+    return f"{program.service} on {program.host}: process {before}, then {after}"
+
+
+async def _working(service: str, lab: Lab, node: str) -> Program:
+    """Of several that can do the same, the one that does it."""
+    match service:
+        case "scheduler" | "ipam":
+            return redundancy.writer(lab, service) or lab.program(service, CONTROL)
+        case "nats" if lab.topology.nats > 1:
+            async with connect(lab.nats_url) as outside:
+                return lab.program(await redundancy.led(outside, FACT_STREAM.name), CONTROL)
+        case "nats" | "postgres":
+            return lab.program(service, CONTROL)
+        case _:
+            return lab.program(service, node)
 
 
 async def _kill_frr(daemon: str, lab: Lab, random: Random, node: str) -> str:

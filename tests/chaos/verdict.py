@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, timedelta
+from typing import TypeVar
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -13,10 +14,13 @@ from history.ownership import Ownership, said_at
 from outside.cluster import Cluster
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.admin import Addresses, Pools, VmPhase, VmState
+from vmfabric.contract.model import Event
 from vmfabric.contract.streams import FACT_STREAM
 from vmfabric.contract.vm import VmFailed
 from vmfabric.lab.client import LabClient, read
 from vmfabric.lab.hosts import bgp_routes, run_on
+
+E = TypeVar("E", bound=Event)
 
 _SETTLED_SECONDS = 90.0
 _BATCH = 500
@@ -36,13 +40,20 @@ async def settled(cluster: Cluster, load: Load) -> list[VmState]:
 
 async def wrong(cluster: Cluster, load: Load, vms: list[VmState]) -> list[str]:
     """Everything that is not as it should be, in words."""
-    failed = {event.vm async for event in _failures(cluster.outside)}
+    failed = {event.vm for event in await kept(cluster.outside, VmFailed)}
     found = [*_answers(load, vms, failed)]
     found += await _database(cluster.outside, vms)
     found += await asyncio.to_thread(lambda: list(_data_plane(cluster, vms)))
     found += [f"{it.vm} does not answer on {a.address}" for it in vms for a in it.addresses
               if not await cluster.answers(a.address)]  # fmt: skip
     return found
+
+
+async def kept(outside: LabClient, kind: type[E]) -> list[E]:
+    """Every fact of this kind that the stream has."""
+    return [
+        event async for message in _facts(outside) if isinstance(event := read(message.subject, message.data), kind)
+    ]
 
 
 async def history(outside: LabClient) -> tuple[int, list[str]]:
@@ -106,13 +117,6 @@ def _data_plane(cluster: Cluster, vms: list[VmState]) -> Iterator[str]:
 def _wired(cluster: Cluster, node: str) -> set[str]:
     rows = json.loads(run_on(cluster.lab, node, "ip", "-j", "route", "show", "proto", "86"))
     return {f"{row['dst']}/32" for row in rows}
-
-
-async def _failures(outside: LabClient) -> AsyncIterator[VmFailed]:
-    async for message in _facts(outside):
-        event = read(message.subject, message.data)
-        if isinstance(event, VmFailed):
-            yield event
 
 
 async def _facts(outside: LabClient) -> AsyncIterator[Msg]:

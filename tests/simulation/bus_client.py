@@ -80,8 +80,7 @@ class SimulatedSubscription:
     async def unsubscribe(self) -> None:
         """No more of it."""
         self._task.cancel()
-        if self in self._client.server.listeners:
-            self._client.server.listeners.remove(self)
+        self._client.server.unlisten(self)
 
     async def _serve(self) -> None:
         while True:
@@ -121,8 +120,7 @@ class SimulatedClient:
         """The process is dead."""
         self.is_connected = False
         for subscription in self._subscriptions:
-            if subscription in self.server.listeners:
-                self.server.listeners.remove(subscription)
+            self.server.unlisten(subscription)
 
     def new_inbox(self) -> str:
         """A subject of one's own."""
@@ -230,15 +228,6 @@ class SimulatedJetStream:
         if found is None or name not in found.consumers:
             raise nats.js.errors.NotFoundError
         return ConsumerState(name, 0, None, found.consumers[name].config)
-
-    async def delete_consumer(self, stream: str, name: str) -> None:
-        """Stop reading."""
-        await self._ask()
-        found = self._server.streams.get(stream)
-        consumer = found.consumers.pop(name, None) if found else None
-        if consumer is None:
-            raise nats.js.errors.NotFoundError
-        consumer.is_gone = True
 
     async def _ask(self) -> None:
         await self._client.process.point()

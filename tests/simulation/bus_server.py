@@ -67,6 +67,11 @@ class ServerStream:
     last_sequence: int = 0
     seen: dict[str, tuple[float, int]] = field(default_factory=dict)
 
+    def drop(self, name: str) -> None:
+        """Forget a consumer."""
+        if name in self.consumers:
+            self.consumers.pop(name).is_gone = True
+
     def last_of_each(self) -> dict[str, Kept]:
         """The last message of each subject, in the stream's order."""
         last: dict[str, Kept] = {}
@@ -145,6 +150,16 @@ class Server:
                 found.setdefault(listener.queue or listener, listener)
         return list(found.values())
 
+    def unlisten(self, listener: Listener) -> None:
+        """No more. Consumers that are dropped when nobody listens are so a little later."""
+        if listener not in self.listeners:
+            return
+        self.listeners.remove(listener)
+        for stream in self.streams.values():
+            for name, consumer in stream.consumers.items():
+                if consumer.deliver_subject == listener.pattern and consumer.config.inactive_threshold:
+                    self.loop.outside(consumer.config.inactive_threshold, stream.drop, name)
+
     def listen(self, listener: Listener) -> None:
         """From now on."""
         self.listeners.append(listener)
@@ -176,6 +191,8 @@ class ServerConsumer:
         self.backlog = len(wanted)
         for index, kept in enumerate(wanted, 1):
             self._first(kept, pending=len(wanted) - index)
+        if config.idle_heartbeat:
+            server.loop.outside(config.idle_heartbeat, self._beat, config.idle_heartbeat)
 
     def offer(self, kept: Kept) -> None:
         """A new message is in the stream."""
@@ -207,6 +224,11 @@ class ServerConsumer:
     def unacknowledged(self) -> frozenset[int]:
         """The messages that have not had their effect, as far as the server knows."""
         return frozenset(self._attempts)
+
+    def _beat(self, seconds: float) -> None:
+        if not self.is_gone:
+            self._deliver(Kept(0, "", b"", {"Status": "100"}, self._server.loop.wall()), 1, 0)
+            self._server.loop.outside(seconds, self._beat, seconds)
 
     def _wants(self, subject: str) -> bool:
         return any(matches(pattern, subject) for pattern in self._filters)

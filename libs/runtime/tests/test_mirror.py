@@ -116,6 +116,13 @@ async def test_a_deleted_bucket_takes_nothing_away_and_is_followed_again(bus: Bu
     assert "vm1" in mirror.vms
 
 
+async def test_a_consumer_that_died_with_its_server_is_made_anew(bus: Bus, mirror: Mirror) -> None:
+    for consumer in await bus.jetstream.consumers_info("KV_desired"):
+        await bus.jetstream.delete_consumer("KV_desired", consumer.name)
+    await bus.send([put(a_vm())])
+    await until(lambda: "vm1" in mirror.vms)
+
+
 async def test_the_snapshot_serves_while_the_bus_is_away(bus: Bus, tmp_path: Path) -> None:
     mirror = a_mirror(bus, tmp_path)
     task = asyncio.create_task(mirror.run())

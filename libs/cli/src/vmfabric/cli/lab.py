@@ -21,11 +21,19 @@ TopologyFile = Annotated[
 ]
 
 
-def up(topology: TopologyFile = None) -> None:
+def up(
+    topology: TopologyFile = None,
+    nats: Annotated[
+        int | None, typer.Option(help="nats-servers: 1, or 3 as a cluster with streams of three replicas.")
+    ] = None,
+    control: Annotated[
+        int | None, typer.Option(help="Processes of scheduler and ipam: 1, or 2, of which one waits.")
+    ] = None,
+) -> None:
     """Make the lab, and come back when everything in it answers."""
     state = State.of_environment()
     try:
-        lab = making.up(load(topology), state, step)
+        lab = making.up(load(topology, nats=nats, control=control), state, step)
     except LabIsUpError as error:
         raise LabError(is_up_already(Lab.find(state))) from error
     except KeyboardInterrupt as interruption:

@@ -28,7 +28,7 @@ def wait_until_answers(lab: Lab, program: Program) -> None:
     Servers take connections; scheduler and ipam answer a request; the node's services have said in their logs that
     they have reached the bus and started. LabError with the end of its log when it has ended, or takes too long.
     """
-    match program.service:
+    match control_plane.original(program.service):
         case "postgres":
             _until(lab, program, lambda: control_plane.postgres_answers(lab.state), _SERVER_SECONDS)
         case "nats" | "door":

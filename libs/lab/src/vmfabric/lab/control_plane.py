@@ -12,6 +12,7 @@ from vmfabric.lab.state import State
 from vmfabric.lab.topology import CONTROL, Topology
 
 _NATS_PORT = 4222
+_NATS_CLUSTER_PORT = 6222
 _POSTGRES_PORT = 5432
 _DATABASE = "vmfabric"
 _SEGMENTS = Path("/proc/sysvipc/shm")
@@ -22,8 +23,8 @@ DATABASE_SERVICES = ("scheduler", "ipam")
 
 
 def nats_url(topology: Topology) -> str:
-    """Where services inside the lab find the bus."""
-    return f"nats://{topology.management.control}:{_NATS_PORT}"
+    """Where services inside the lab find the bus: each of its servers, with commas between."""
+    return ",".join(f"nats://{topology.management.control}:{_NATS_PORT + each}" for each in range(topology.nats))
 
 
 def operators_url(topology: Topology) -> str:
@@ -41,12 +42,28 @@ def postgres_directory(state: State) -> Path:
     return state.of_service(CONTROL, "postgres")
 
 
-def nats(state: State, topology: Topology) -> Program:
-    """The bus, on the management network."""
-    command = server_commands.nats_command(
-        state.of_service(CONTROL, "nats"), host=str(topology.management.control), port=_NATS_PORT
-    )
-    return Program("nats", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
+def copy_of(service: str, number: int) -> str:
+    """The name of one of several programs that do the same, counted from 0: `nats`, `nats-2`, `nats-3`."""
+    return f"{service}-{number + 1}" if number else service
+
+
+def original(service: str) -> str:
+    """What a copy is one of."""
+    return service.rstrip("0123456789").removesuffix("-")
+
+
+def nats(state: State, topology: Topology) -> tuple[Program, ...]:
+    """The servers of the bus, on the management network."""
+    return tuple(_nats(state, topology, number) for number in range(topology.nats))
+
+
+def _nats(state: State, topology: Topology, number: int) -> Program:
+    name, host = copy_of("nats", number), str(topology.management.control)
+    command = server_commands.nats_command(state.of_service(CONTROL, name), host=host, port=_NATS_PORT + number)
+    if topology.nats > 1:
+        peers = [f"{host}:{_NATS_CLUSTER_PORT + each}" for each in range(topology.nats)]
+        command += server_commands.nats_cluster(name, listens=peers[number], routes=peers)
+    return Program(name, CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
 
 
 def postgres(state: State, topology: Topology) -> Program:
@@ -61,7 +78,8 @@ def postgres(state: State, topology: Topology) -> Program:
 
 def door(topology: Topology) -> Program:
     """The way from this machine's loopback address to the bus."""
-    command = python("vmfabric.lab.door", str(topology.management.control), str(_NATS_PORT))
+    ports = [str(_NATS_PORT + each) for each in range(topology.nats)]
+    command = python("vmfabric.lab.door", str(topology.management.control), *ports)
     return Program("door", CONTROL, namespaces.inside(topology.namespace(CONTROL), *command), takes_door=True)
 
 
@@ -90,8 +108,8 @@ def listen(topology: Topology) -> socket.socket:
 
 def prepare(state: State, topology: Topology) -> None:
     """Make the directories of both servers and an empty database cluster."""
-    for service in ("nats", "postgres"):
-        state.of_service(CONTROL, service).mkdir(parents=True)
+    for server in (*nats(state, topology), postgres(state, topology)):
+        state.of_service(server.host, server.service).mkdir(parents=True)
     # In the lab, so that who takes it down finds what a killed command has left at work.
     server_commands.prepare_postgres(postgres_directory(state), namespaces.inside(topology.namespace(CONTROL)))
 

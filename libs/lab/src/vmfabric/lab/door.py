@@ -1,13 +1,15 @@
 """The bus on this machine's loopback address: a listening socket outside, and connections made inside the lab.
 
 The lab has no interface and no address on the machine that it runs on. This process lives in the control host's
-namespace, gets as descriptor 3 a socket that listens outside, and passes bytes on to the bus.
+namespace, gets as descriptor 3 a socket that listens outside, and passes bytes on to the first server of the bus that
+takes a connection.
 """
 
 import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
@@ -27,13 +29,20 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.wait_closed()
 
 
-async def _serve(listener: socket.socket, host: str, port: int) -> None:
+async def _open(host: str, ports: Sequence[int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    for port in ports:
+        with contextlib.suppress(OSError):  # the next one may be there
+            return await asyncio.open_connection(host, port)
+    return None
+
+
+async def _serve(listener: socket.socket, host: str, ports: Sequence[int]) -> None:
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection(host, port)
-        except OSError:
+        opened = await _open(host, ports)
+        if opened is None:
             writer.close()  # the bus is away, and that is what the caller should see
             return
+        inner_reader, inner_writer = opened
         async with asyncio.TaskGroup() as both:
             both.create_task(_copy(reader, inner_writer))
             both.create_task(_copy(inner_reader, writer))
@@ -44,4 +53,4 @@ async def _serve(listener: socket.socket, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(socket.socket(fileno=3), sys.argv[1], int(sys.argv[2])))
+    uvloop.run(_serve(socket.socket(fileno=3), sys.argv[1], [int(port) for port in sys.argv[2:]]))

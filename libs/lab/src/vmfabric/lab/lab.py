@@ -45,7 +45,7 @@ class Lab:
     def servers(self) -> tuple[Program, ...]:
         """Programs that the services need."""
         return (
-            control_plane.nats(self.state, self.topology),
+            *control_plane.nats(self.state, self.topology),
             control_plane.postgres(self.state, self.topology),
             control_plane.door(self.topology),
         )

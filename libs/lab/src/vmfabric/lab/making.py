@@ -10,7 +10,7 @@ from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import Record, State
-from vmfabric.lab.topology import Topology
+from vmfabric.lab.topology import CONTROL, Topology
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Told what is being done, for as long as it is done."""
@@ -92,13 +92,12 @@ def _refuse_taken_names(topology: Topology) -> None:
 
 
 def _start_servers(lab: Lab) -> None:
-    nats, postgres, _ = lab.servers()
     control_plane.prepare(lab.state, lab.topology)
     for server in lab.servers():
         supervision.start(lab.state, server, lab.supervisor)
-    wait_until_answers(lab, postgres)
+    wait_until_answers(lab, lab.program("postgres", CONTROL))
     control_plane.create_database(lab.state)
-    wait_until_answers(lab, nats)
+    wait_until_answers(lab, lab.program("door", CONTROL))
 
 
 def _start_routers(lab: Lab) -> None:

@@ -19,6 +19,17 @@ def nats_command(directory: Path, *, host: str, port: int) -> list[str]:
     return [program, "-a", host, "-p", str(port), "-js", "-sd", str(directory / "jetstream")]
 
 
+def nats_cluster(name: str, *, listens: str, routes: Sequence[str]) -> list[str]:
+    """What makes a nats-server one of a cluster.
+
+    Clients are told of no other server than they know: one outside of the lab could not reach it.
+    """
+    return [
+        *("--name", name, "--cluster_name", "lab", "--cluster", f"nats://{listens}"),
+        *("--routes", ",".join(f"nats://{route}" for route in routes), "--no_advertise"),
+    ]
+
+
 def postgres_user() -> str | None:
     """Whom Postgres runs as: it refuses root. None when this process is not root anyway."""
     return _POSTGRES_USER if os.geteuid() == 0 else None

@@ -1,7 +1,7 @@
 """The four services and the lab's hypervisor: which program runs on which host, with which settings."""
 
 from vmfabric.lab import control_plane, namespaces
-from vmfabric.lab.control_plane import DATABASE_SERVICES
+from vmfabric.lab.control_plane import DATABASE_SERVICES, copy_of
 from vmfabric.lab.processes import Program, python
 from vmfabric.lab.state import State
 from vmfabric.lab.topology import CONTROL, Node, Topology
@@ -22,21 +22,26 @@ NODE_SERVICES = ("node-agent", "bgp-announcer", HYPERVISOR)
 def programs(state: State, topology: Topology) -> tuple[Program, ...]:
     """Every process of vmfabric in the lab."""
     return (
-        *(_of_control(topology, service) for service in DATABASE_SERVICES),
+        *(
+            _of_control(topology, service, number)
+            for number in range(topology.control)
+            for service in DATABASE_SERVICES
+        ),
         *(_of_node(state, topology, node, service) for node in topology.nodes for service in NODE_SERVICES),
     )
 
 
-def _of_control(topology: Topology, service: str) -> Program:
+def _of_control(topology: Topology, service: str, number: int) -> Program:
     return Program(
-        service,
+        copy_of(service, number),
         CONTROL,
         namespaces.inside(topology.namespace(CONTROL), *python(_MODULES[service])),
-        {
-            "VMFABRIC_NATS_URL": control_plane.nats_url(topology),
-            "VMFABRIC_DATABASE_URL": control_plane.database_url(service),
-        },
+        {**_bus(topology), "VMFABRIC_DATABASE_URL": control_plane.database_url(service)},
     )
+
+
+def _bus(topology: Topology) -> dict[str, str]:
+    return {"VMFABRIC_NATS_URL": control_plane.nats_url(topology), "VMFABRIC_NATS_REPLICAS": str(topology.nats)}
 
 
 def _of_node(state: State, topology: Topology, node: Node, service: str) -> Program:
@@ -50,7 +55,7 @@ def _of_node(state: State, topology: Topology, node: Node, service: str) -> Prog
         if service == HYPERVISOR
         else namespaces.inside(namespace, *command),
         {
-            "VMFABRIC_NATS_URL": control_plane.nats_url(topology),
+            **_bus(topology),
             "VMFABRIC_CLUSTER": node.cluster,
             "VMFABRIC_NODE": node.name,
             "VMFABRIC_STATE_DIR": str(state.of_service(node.name, service)),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import resources
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -69,6 +69,10 @@ class Topology(_Model):
     name: LabName
     port: Annotated[int, Field(ge=1, le=65535)] = 4222
     """Operators on this machine reach the bus at 127.0.0.1 and this port."""
+    nats: Literal[1, 3] = 1
+    """How many nats-servers: three are a cluster, and keep each stream three times."""
+    control: Literal[1, 2] = 1
+    """How many processes of the scheduler and of ipam: of two, one waits until it is needed."""
     asn: Annotated[int, Field(ge=1, le=4294967294)]
     fabric: Fabric
     management: Management
@@ -133,10 +137,13 @@ class Topology(_Model):
             yield node.name, node.management, self.management.ipv4
 
 
-def parse(text: str, *, origin: str) -> Topology:
-    """A topology from the text of a YAML file. `origin` names the file in the LabError of a bad one."""
+def parse(text: str, *, origin: str, **instead: int) -> Topology:
+    """A topology from the text of a YAML file, with some values `instead` of its own. `origin` names the file in the
+    LabError of a bad one.
+    """
     try:
-        return Topology.model_validate(yaml.safe_load(text))
+        read = yaml.safe_load(text)
+        return Topology.model_validate(read | instead if isinstance(read, dict) else read)
     except yaml.YAMLError as error:
         raise LabError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
@@ -146,11 +153,14 @@ def parse(text: str, *, origin: str) -> Topology:
         raise LabError(f"{origin} is not a topology: {wrong}") from error
 
 
-def load(path: Path | None) -> Topology:
-    """The topology in a file, or the lab's own without one."""
+def load(path: Path | None, *, nats: int | None = None, control: int | None = None) -> Topology:
+    """The topology in a file, or the lab's own without one. `nats` and `control` go before what is said there."""
+    instead = {name: value for name, value in (("nats", nats), ("control", control)) if value is not None}
     if path is not None:
         try:
-            return parse(path.read_text(), origin=str(path))
+            return parse(path.read_text(), origin=str(path), **instead)
         except UnicodeDecodeError as error:
             raise LabError(f"{path} is not text in UTF-8: {error.reason}") from error
-    return parse(resources.files("vmfabric.lab").joinpath("default.yaml").read_text(), origin="the default topology")
+    return parse(
+        resources.files("vmfabric.lab").joinpath("default.yaml").read_text(), origin="the default topology", **instead
+    )

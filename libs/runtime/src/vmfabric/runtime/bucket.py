@@ -43,11 +43,12 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
     try:
         async with asyncio.timeout(_READ_SECONDS):
             subscription = await bus.client.subscribe(inbox, cb=received)
-            info = await bus.jetstream.add_consumer(f"KV_{BUCKET}", config=config)
-            if info.num_pending or (info.delivered and info.delivered.consumer_seq):
-                await whole.wait()
-            await subscription.unsubscribe()
-            await bus.jetstream.delete_consumer(f"KV_{BUCKET}", info.name)
+            try:
+                info = await bus.jetstream.add_consumer(f"KV_{BUCKET}", config=config)
+                if info.num_pending or (info.delivered and info.delivered.consumer_seq):
+                    await whole.wait()
+            finally:
+                await subscription.unsubscribe()  # and the server drops the consumer by itself
     except (nats.errors.Error, TimeoutError, OSError) as error:
         raise TryAgain(Code.INTERNAL, f"the bucket {BUCKET} cannot be read: {error!r}") from error
     return found

@@ -31,9 +31,13 @@ log = structlog.get_logger()
 class Bus:
     """One connection. It may be opened while the server is away: publishing then says TryAgain."""
 
-    def __init__(self, url: str, *, name: str, clock: Clock | None = None, client: Client | None = None) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, *, name: str, replicas: int = 1, clock: Clock | None = None, client: Client | None = None
+    ) -> None:
+        """`url` may be several with commas between; `replicas`: how many servers keep each stream."""
+        self._urls = url.split(",")
         self._name = name
+        self._replicas = replicas
         self._clock = clock or SystemClock()
         self.client = client or Client()
         self._acknowledged = Acknowledged(self.client, seconds=_PUBLISH_SECONDS)
@@ -104,16 +108,17 @@ class Bus:
                 subjects=list(stream.subjects),
                 max_age=stream.max_age_seconds,
                 max_bytes=stream.max_bytes,
+                num_replicas=self._replicas,
             )
             try:
                 await jetstream.add_stream(config)
             except nats.js.errors.BadRequestError:
                 await jetstream.update_stream(config)
-        await jetstream.create_key_value(KeyValueConfig(bucket=BUCKET, history=1))
+        await jetstream.create_key_value(KeyValueConfig(bucket=BUCKET, history=1, replicas=self._replicas))
 
     async def _connect(self) -> None:
         await self.client.connect(
-            self._url,
+            self._urls,
             name=self._name,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it only sleeps for it

@@ -30,7 +30,10 @@ from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.desired import KEY_SUBJECT, Revised
 from vmfabric.runtime.snapshot import SavedNode, SavedPools, SavedVm, Snapshot, load, save
 
-_CHECK_SECONDS = 5.0
+_CHECK_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 2.0
+_DEAF_SECONDS = 5.0
+"""Without a heartbeat: the server that had the consumer is gone, or somebody has deleted the bucket."""
 _REREAD_SECONDS = 60.0
 _SAVE_SECONDS = 0.2
 _STREAM = f"KV_{BUCKET}"
@@ -71,7 +74,8 @@ class Mirror:
         self._has_snapshot = False
         self._unsaved = asyncio.Event()
         self._again = asyncio.Event()
-        self._watched: tuple[Subscription, str] | None = None
+        self._watched: Subscription | None = None
+        self._heard_at = 0.0
         self._restore()
 
     @property
@@ -145,14 +149,20 @@ class Mirror:
             filter_subjects=[KEY_SUBJECT + key for key in (self._node_key, self._pools_key, self._vm_keys)],
             inactive_threshold=30,
             mem_storage=True,
+            idle_heartbeat=_HEARTBEAT_SECONDS,
         )
+        self._heard_at = asyncio.get_running_loop().time()
         try:
-            subscription = await self._bus.client.subscribe(inbox, cb=self._received)
+            self._watched = await self._bus.client.subscribe(inbox, cb=self._received)
             info = await self._bus.jetstream.add_consumer(_STREAM, config=config)
+        except nats.js.errors.NotFoundError:
+            await self._unwatch()
+            await self._make_bucket()
+            return
         except (nats.errors.Error, TimeoutError, OSError) as error:
             log.warning("desired.not_read", error=repr(error))
+            await self._unwatch()
             return
-        self._watched = (subscription, info.name)
         if not info.num_pending and not (info.delivered and info.delivered.consumer_seq):
             self._whole()
 
@@ -160,40 +170,40 @@ class Mirror:
         """Returns when everything has to be read again."""
         loop = asyncio.get_running_loop()
         reread_at = loop.time() + _REREAD_SECONDS
-        while loop.time() < reread_at:
+        while True:
             try:
                 async with asyncio.timeout(_CHECK_SECONDS):
                     await self._again.wait()
             except TimeoutError:
-                if await self._is_watched():
-                    continue
-            return
+                now = loop.time()
+            else:
+                return
+            if self._watched is None or now >= reread_at:
+                return
+            if now - self._heard_at > _DEAF_SECONDS:
+                log.warning("desired.deaf", seconds=round(now - self._heard_at, 1))
+                return
 
-    async def _is_watched(self) -> bool:
-        if self._watched is None:
-            return False
+    async def _make_bucket(self) -> None:
         try:
-            await self._bus.jetstream.consumer_info(_STREAM, self._watched[1])
-        except nats.js.errors.NotFoundError:
             await self._bus.ensure_streams()
-            return False
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            log.warning("desired.not_checked", error=repr(error))
-        return True
+            log.warning("desired.no_bucket", error=repr(error))
 
     async def _unwatch(self) -> None:
-        if self._watched is None:
+        subscription, self._watched = self._watched, None
+        if subscription is None:
             return
-        subscription, consumer = self._watched
-        self._watched = None
         try:
+            # The server drops the consumer by itself when nobody listens.
             await subscription.unsubscribe()
-            await self._bus.jetstream.delete_consumer(_STREAM, consumer)
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            # The server drops it by itself when nobody listens.
-            log.debug("desired.consumer_left", consumer=consumer, error=repr(error))
+        except nats.errors.Error as error:
+            log.debug("desired.not_unsubscribed", error=repr(error))
 
     async def _received(self, message: Msg) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        if message.headers and "Status" in message.headers:
+            return
         key = message.subject.removeprefix(KEY_SUBJECT)
         metadata = message.metadata
         gone = bool(message.headers) and "KV-Operation" in (message.headers or {})

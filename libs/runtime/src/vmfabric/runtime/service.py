@@ -95,7 +95,7 @@ def _interruptions(error: BaseException | None) -> Sequence[BaseException]:
 async def _work(name: str, settings: ServiceSettings, compose: Compose) -> None:
     clock = SystemClock()
     async with (
-        Bus(settings.nats_url, name=name, clock=clock) as bus,
+        Bus(settings.nats_url, name=name, replicas=settings.nats_replicas, clock=clock) as bus,
         AsyncExitStack() as stack,
         asyncio.TaskGroup() as tasks,
     ):

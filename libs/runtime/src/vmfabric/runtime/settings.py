@@ -15,6 +15,9 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VMFABRIC_")
 
     nats_url: str = "nats://127.0.0.1:4222"
+    """One server, or those of a cluster with commas between."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """On how many servers of a cluster each stream is kept; the same for every service."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: int | None = None
