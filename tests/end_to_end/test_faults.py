@@ -74,36 +74,6 @@ async def test_bgpd_killed_comes_back_with_its_routes(cluster: Cluster) -> None:
     await cluster.reachable(ready)
 
 
-async def test_vms_answer_while_the_control_plane_and_the_node_services_are_away(cluster: Cluster) -> None:
-    await cluster.request("vm1", node="n1")
-    ready = await cluster.ready("vm1")
-    await cluster.reachable(ready)
-    away = [("scheduler", "control"), ("ipam", "control"), ("node-agent", "n1"), ("bgp-announcer", "n1")]
-    faults.cut_management(cluster.lab, "n1")
-    for service, host in away:
-        faults.kill_service(cluster.lab, service, host)
-    try:
-        lost = await asyncio.to_thread(
-            run_on,
-            cluster.lab,
-            "core",
-            "ping",
-            "-q",
-            "-n",
-            "-i",
-            "0.05",
-            "-c",
-            "100",
-            str(ready.addresses[0].address),
-        )
-        assert " 0% packet loss" in lost
-    finally:
-        faults.restore_management(cluster.lab, "n1")
-        for service, host in away:
-            await asyncio.to_thread(faults.start_service, cluster.lab, service, host)
-    await cluster.reachable(ready)
-
-
 async def test_a_node_that_boots_without_the_control_plane_serves_what_it_had_with_less_preference(
     cluster: Cluster,
 ) -> None:
