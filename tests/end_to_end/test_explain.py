@@ -1,13 +1,17 @@
 """An operator asks why a VM is not reachable."""
 
 import asyncio
+import json
 
 import pytest
+from nats.js.errors import KeyNotFoundError
+from nats.js.kv import KeyValue
 
 from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.addresses import host_prefix
+from vmfabric.contract.desired import BUCKET, VM_KEY
 from vmfabric.contract.errors import Code, Refused
-from vmfabric.contract.explanation import NodeAudit, VmExplanation
+from vmfabric.contract.explanation import AddressAudit, NodeAudit, VmExplanation
 from vmfabric.contract.vm import VmDeleted
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
@@ -105,3 +109,37 @@ async def test_an_audit_names_what_is_wrong_on_a_node_and_nothing_else(cluster: 
             await asyncio.sleep(0.2)
     with pytest.raises(Refused, match="no node n7 in cluster msk"):
         await audited(cluster, "n7")
+
+
+async def test_a_vm_that_only_the_bucket_knows_is_named_and_removed_with_a_word(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    bucket = await cluster.outside.client.jetstream().key_value(BUCKET)
+    known = VM_KEY.render({"cluster": CLUSTER, "node": "n1", "vm": "vm1"})
+    stray = json.loads((await bucket.get(known)).value or b"")
+    stray |= {"vm": "ghost", "generation": stray["generation"] + 1000, "addresses": ["198.51.100.200"]}
+    key = VM_KEY.render({"cluster": CLUSTER, "node": "n1", "vm": "ghost"})
+    await bucket.put(key, json.dumps(stray).encode())
+    async with asyncio.timeout(15):
+        while "ghost_net0" not in run_on(cluster.lab, "n1", "ip", "link"):
+            await asyncio.sleep(0.1)
+        while {it.vm for it in (await audited(cluster, "n1")).findings} != {"ghost"}:
+            await asyncio.sleep(0.2)
+    await cluster.outside.ask("node.audit", {"cluster": CLUSTER, "node": "n1", "repair": True}, NodeAudit)
+    async with asyncio.timeout(15):
+        while "ghost_net0" in run_on(cluster.lab, "n1", "ip", "link"):
+            await asyncio.sleep(0.1)
+        while (await audited(cluster, "n1")).findings or await has_key(bucket, key):
+            await asyncio.sleep(0.2)
+    await cluster.reachable(ready)
+    addresses = await cluster.outside.ask("ip.audit", {"cluster": CLUSTER}, AddressAudit)
+    assert addresses.findings == ()
+    assert addresses.addresses >= len(ready.addresses)
+
+
+async def has_key(bucket: KeyValue, key: str) -> bool:
+    try:
+        await bucket.get(key)
+    except KeyNotFoundError:
+        return False
+    return True

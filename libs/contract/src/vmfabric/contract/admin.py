@@ -19,6 +19,7 @@
 | `pool.list` | ListOfCluster | Pools | ipam |
 | `ip.list` | ListOfCluster | Addresses | ipam |
 | `ip.explain` | ExplainAddress | Explanation | ipam |
+| `ip.audit` | AuditAddresses | AddressAudit | ipam |
 
 An error answer has no body; its header `Nats-Service-Error` is `<code>: <sentence>`, with a code of `errors.Code`.
 """

@@ -36,6 +36,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "pool.list": (admin.ListOfCluster, admin.Pools),
     "ip.list": (admin.ListOfCluster, admin.Addresses),
     "ip.explain": (admin.ExplainAddress, admin.Explanation),
+    "ip.audit": (explanation.AuditAddresses, explanation.AddressAudit),
 }
 """Request and answer of each administration subject."""
 

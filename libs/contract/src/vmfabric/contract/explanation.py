@@ -5,6 +5,7 @@ order of a VM's way to the core.
 | --- | --- | --- | --- |
 | `vm.explain` | GetVm | VmExplanation | scheduler, which asks the others |
 | `node.audit` | AuditNode | NodeAudit | scheduler, which asks the others |
+| `ip.audit` | AuditAddresses | AddressAudit | ipam, which asks the scheduler |
 | `iface.explain.<cluster>.<node>` | ExplainOnNode | Findings | node-agent of the node |
 | `route.explain.<cluster>.<node>` | ExplainOnNode | Findings | bgp-announcer of the node |
 """
@@ -29,6 +30,16 @@ class AuditNode(Request):
 
     cluster: ClusterName
     node: NodeName
+    repair: bool = False
+    """Remove from the node what the bucket wants there of VMs that the scheduler does not know."""
+
+
+class AuditAddresses(Request):
+    """Do ipam and the scheduler agree on every address of a cluster?"""
+
+    cluster: ClusterName
+    repair: bool = False
+    """Release what is held for VMs that nobody knows any more."""
 
 
 class Finding(Part):
@@ -66,5 +77,15 @@ class NodeAudit(Part):
     node: NodeName
     vms: int
     """That should be here."""
+    findings: tuple[Finding, ...]
+    """What is not right; none when everything is."""
+
+
+class AddressAudit(Part):
+    """What was compared: ipam's leases, the bucket, the scheduler's records."""
+
+    cluster: ClusterName
+    addresses: int
+    """That are held or rest."""
     findings: tuple[Finding, ...]
     """What is not right; none when everything is."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from vmfabric.contract.desired import POOLS_KEY
+from vmfabric.contract.admin import Vms
+from vmfabric.contract.desired import POOLS_KEY, VM_KEY
+from vmfabric.contract.explanation import AuditAddresses
 from vmfabric.contract.streams import FACT_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
@@ -14,6 +16,7 @@ from vmfabric.database.repeated import Repeated
 from vmfabric.database.writer import writer as schema_writer
 from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
+from vmfabric.ipam.auditing import Auditing
 from vmfabric.ipam.handlers import Handlers
 from vmfabric.ipam.metrics import StockCollector
 from vmfabric.ipam.records import PostgresRecords
@@ -25,6 +28,7 @@ from vmfabric.ipam.writer import SOURCE, Writer
 from vmfabric.runtime import micro
 from vmfabric.runtime.bucket import read_bucket
 from vmfabric.runtime.consumer import Consumer
+from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.service import Service, run
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -50,7 +54,20 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     republish = Republish(writer, store, lambda: read_bucket(service.bus, [POOLS_KEY.pattern()]))
     republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
     service.bus.on_reconnect(republishing.wake)
-    admin = Administration(writer, Applying(writer, store), PostgresRecords(pool))
+    records = PostgresRecords(pool)
+    auditing = Auditing(
+        writer,
+        records,
+        service.clock,
+        list_vms=lambda asked: micro.ask(service.bus, "vm.list", asked, Vms),
+        read_bucket=lambda cluster: read_bucket(service.bus, [VM_KEY.pattern({"cluster": cluster})]),
+    )
+    endpoints = (
+        *Administration(writer, Applying(writer, store), records).endpoints(),
+        Endpoint(
+            "ip.audit", AuditAddresses, auditing.audit, "on which addresses ipam and the scheduler do not agree"
+        ),
+    )
     stock = StockCollector(lambda: writer.stock)
     REGISTRY.register(stock)
     service.stack.callback(REGISTRY.unregister, stock)
@@ -62,7 +79,7 @@ async def compose(service: Service, settings: IpamSettings) -> None:
         relay.run(),
         sweep.run(),
         republishing.run(),
-        micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=admin.endpoints()),
+        micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):
         service.tasks.create_task(task)
 

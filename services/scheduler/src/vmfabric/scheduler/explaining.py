@@ -25,6 +25,7 @@ from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
 
 A = TypeVar("A", bound=BaseModel)
@@ -45,8 +46,9 @@ DesiredValue = Callable[[str], Awaitable[bytes | None]]
 class Explaining:
     """The answer needs the store; what cannot be asked is a finding too."""
 
-    def __init__(self, store: Store, *, ask: Ask, last_fact: LastFact, desired: DesiredValue) -> None:
+    def __init__(self, store: Store, strays: Strays, *, ask: Ask, last_fact: LastFact, desired: DesiredValue) -> None:
         self._store = store
+        self._strays = strays
         self._ask = ask
         self._last_fact = last_fact
         self._desired = desired
@@ -68,7 +70,7 @@ class Explaining:
         )
 
     async def audit(self, asked: AuditNode) -> NodeAudit:
-        """Refused when there is no such node."""
+        """Refused when there is no such node, or the repair would remove suspiciously much from it."""
         key = NodeKey(asked.cluster, asked.node)
         async with transaction(self._store) as tx:
             rows = await tx.rows.nodes(asked.cluster)
@@ -81,6 +83,10 @@ class Explaining:
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]
         findings += await self._node(key, None)
+        strays = await self._strays.on(key)
+        findings += [_stray(value) for value in strays]
+        if asked.repair:
+            await self._strays.remove(strays, of=len(values))
         return NodeAudit(
             cluster=asked.cluster,
             node=asked.node,
@@ -166,6 +172,15 @@ def _record(record: VmRecord) -> Finding:
         )
     failure = f"; it is on its way back because of {record.failure.message}" if record.failure else ""
     return _wrong(record.vm, "scheduler", f"it is {record.phase} {since}, and waits for {waits_for}{failure}")
+
+
+def _stray(value: DesiredVm) -> Finding:
+    return _wrong(
+        value.vm,
+        "bucket",
+        f"key {value.key()} wants it {value.presence}, generation {value.generation}, and the scheduler knows no "
+        "such VM: its database is older than what it has done, or somebody else wrote the key. `repair` removes it",
+    )
 
 
 def _left_behind(value: DesiredVm) -> tuple[Finding, ...]:

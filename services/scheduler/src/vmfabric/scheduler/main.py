@@ -31,6 +31,7 @@ from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
 from vmfabric.scheduler.settings import SchedulerSettings
 from vmfabric.scheduler.store import PostgresStore
+from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.sweep import Sweep
 
 log = structlog.get_logger()
@@ -86,8 +87,10 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     )
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
+    strays = Strays(store, desk, lambda node: read_bucket(service.bus, [VM_KEY.pattern(node._asdict())]))
     explaining = Explaining(
         store,
+        strays,
         ask=partial(micro.ask, service.bus),
         last_fact=partial(last_message, service.bus, FACT_STREAM.name),
         desired=partial(last_value, service.bus),
