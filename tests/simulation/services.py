@@ -34,6 +34,7 @@ from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
+from vmfabric.database.pool import TRANSIENT
 from vmfabric.database.repeated import Repeated
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.handlers import Handlers as IpamHandlers
@@ -49,6 +50,7 @@ from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.inbound import parse
 from vmfabric.runtime.mirror import Mirror
+from vmfabric.runtime.service import Interrupted
 from vmfabric.runtime.snapshot import Confirmations
 from vmfabric.scheduler.admin import Administration
 from vmfabric.scheduler.desk import Desk
@@ -58,6 +60,7 @@ from vmfabric.scheduler.handlers import Handlers
 from vmfabric.scheduler.memory_store import Tables
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
+from vmfabric.scheduler.standing import BehindError, check_standing
 from vmfabric.scheduler.sweep import Sweep
 
 PHASE_SECONDS = 30.0
@@ -100,6 +103,21 @@ class Ground:
         return Bus("nats://simulated", name=name, clock=self.clock, client=cast("Client", client))
 
 
+async def _stands(store: SchedulerStore, bus: Bus) -> None:
+    """The database is never behind here: who says so is wrong."""
+    while True:
+        try:
+            await check_standing(store, partial(read_bucket, bus, [VM_KEY.pattern()]), accepted=0)
+        except BehindError as error:
+            raise AssertionError(str(error)) from error
+        except Interrupted:
+            await asyncio.sleep(0.5)
+        except TRANSIENT:
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
 async def scheduler(ground: Ground, process: Process) -> None:
     """One life of the scheduler."""
     async with ground.bus(process, "scheduler") as bus, asyncio.TaskGroup() as tasks:
@@ -116,6 +134,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
         bus.on_reconnect(republishing.wake)
         await bus.connected()
+        await _stands(store, bus)
 
         async def heard(message: Any) -> None:
             nodes.heard(parse(NodeHeartbeat, message.subject, message.data))

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from vmfabric.contract.desired import BUCKET, DesiredNode, DesiredPools, DesiredVm
+import structlog
+from pydantic import ValidationError
+
+from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredNode, DesiredPools, DesiredVm
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.model import Desired
 from vmfabric.contract.names import VmName
@@ -12,6 +15,8 @@ from vmfabric.contract.names import VmName
 T_co = TypeVar("T_co", covariant=True)
 
 KEY_SUBJECT = f"$KV.{BUCKET}."
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,16 @@ def put(value: Desired) -> Outgoing:
 def purge(key: str) -> Outgoing:
     """The message that removes a key and what it held."""
     return Outgoing(subject=KEY_SUBJECT + key, body=b"", headers={"KV-Operation": "PURGE", "Nats-Rollup": "sub"})
+
+
+def vms_in(bucket: Mapping[str, bytes]) -> list[DesiredVm]:
+    """What the keys of VMs say, without those that nobody of us has written."""
+    found: list[DesiredVm] = []
+    for key, value in bucket.items():
+        if not key.startswith(f"{VM_KEY.stem}."):
+            continue
+        try:
+            found.append(DesiredVm.from_bytes(value))
+        except ValidationError as error:
+            log.error("desired.unreadable", key=key, error=str(error))  # noqa: TRY400
+    return found

@@ -6,7 +6,7 @@ import structlog
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import AddressRecord, ListOfCluster, Vms, VmState
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.explanation import AddressAudit, AuditAddresses, Finding
@@ -19,6 +19,7 @@ from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
+from vmfabric.runtime.desired import vms_in
 
 _PAGE = 1000
 
@@ -87,5 +88,6 @@ class Auditing:
         return found
 
     async def _wanted(self, cluster: ClusterName) -> set[VmName]:
-        values = [DesiredVm.from_bytes(value) for value in (await self._read_bucket(cluster)).values()]
-        return {value.vm for value in values if value.presence is not Presence.ABSENT}
+        return {
+            value.vm for value in vms_in(await self._read_bucket(cluster)) if value.presence is not Presence.ABSENT
+        }

@@ -30,6 +30,7 @@ from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
 from vmfabric.scheduler.settings import SchedulerSettings
+from vmfabric.scheduler.standing import check_standing
 from vmfabric.scheduler.store import PostgresStore
 from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.sweep import Sweep
@@ -100,8 +101,11 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
         Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors know"),
     )
-    service.tasks.create_task(relay.run())
     await service.bus.connected()
+    await check_standing(
+        store, lambda: read_bucket(service.bus, [VM_KEY.pattern()]), accepted=settings.accepted_generation
+    )
+    service.tasks.create_task(relay.run())
     await _hear(service, nodes)
     for task in (
         requests.run(),

@@ -134,8 +134,15 @@ class MemoryRows:
         await self._round_trip()
         return {key: self._tables.last_requests[key] for key in keys if key in self._tables.last_requests}
 
+    async def last_generation(self) -> int:
+        await self._round_trip()
+        return self._tables.generation
+
+    async def raise_generation(self, least: int) -> None:
+        await self._round_trip()
+        self._tables.generation = max(self._tables.generation, least)
+
     async def new_generations(self, count: int) -> Sequence[int]:
-        # As a sequence of Postgres: numbers are used up even when the transaction is rolled back.
         await self._round_trip()
         first = self._tables.generation + 1
         self._tables.generation += count

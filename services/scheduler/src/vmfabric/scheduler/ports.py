@@ -69,6 +69,14 @@ class Rows(Protocol):
         """The last request that was served for VMs that are not there."""
         ...
 
+    async def last_generation(self) -> int:
+        """The highest that was ever handed out."""
+        ...
+
+    async def raise_generation(self, least: int) -> None:
+        """Those to come are higher than this."""
+        ...
+
     async def new_generations(self, count: int) -> Sequence[int]:
         """Higher than all before, ascending. Those that are not used are lost."""
         ...

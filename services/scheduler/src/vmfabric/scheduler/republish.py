@@ -1,12 +1,12 @@
 """Desired state again from Postgres: the bucket may have lost what it had, or have back what it had lost."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
-from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm
-from vmfabric.runtime.desired import KEY_SUBJECT, put
+from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm, Presence
+from vmfabric.runtime.desired import KEY_SUBJECT, put, vms_in
 from vmfabric.scheduler.domain.cluster import desired_node
 from vmfabric.scheduler.domain.record import VmKey
 from vmfabric.scheduler.ports import Rows, Store
@@ -33,6 +33,12 @@ class Found:
         key = value.key()
         return KEY_SUBJECT + key not in self.on_the_way and self.bucket.get(key) != value.to_bytes()
 
+    def newer(self) -> set[VmKey]:
+        """VMs of which a node was told more than the database knows."""
+        known = _highest(self.vms.values())
+        told = _highest(it for it in vms_in(self.bucket) if it.presence is not Presence.ABSENT)
+        return {vm for vm, generation in told.items() if vm in known and generation > known[vm]}
+
     def strays(self) -> list[str]:
         """Keys of VMs that are not in the database."""
         return sorted(
@@ -58,9 +64,14 @@ class Republish:
         """How many keys were put."""
         found = await self._look()
         put_nodes = await self._put_nodes(found)
-        put_vms = [await self._put_vm(value) for value in found.vms.values() if found.lacks(value)]
+        # To put an older value of such a VM would have two nodes announce it.
+        newer = found.newer()
+        lacking = [value for value in found.vms.values() if found.lacks(value) and _vm(value) not in newer]
+        put_vms = [await self._put_vm(value) for value in lacking]
         if put_nodes or any(put_vms):
             log.info("republish.put", nodes=put_nodes, vms=sum(put_vms))
+        if newer:
+            log.warning("republish.newer_in_bucket", count=len(newer), first=sorted(newer)[:10])
         if strays := found.strays():
             log.warning("republish.strays", count=len(strays), first=strays[:10])
         return put_nodes + sum(put_vms)
@@ -96,6 +107,17 @@ class Republish:
             tx.send([put(value)] if is_so else [])
         self._committed()
         return is_so
+
+
+def _highest(values: Iterable[DesiredVm]) -> dict[VmKey, int]:
+    found: dict[VmKey, int] = {}
+    for value in values:
+        found[_vm(value)] = max(value.generation, found.get(_vm(value), 0))
+    return found
+
+
+def _vm(value: DesiredVm) -> VmKey:
+    return VmKey(value.cluster, value.vm)
 
 
 async def _wanted_vms(rows: Rows) -> dict[str, DesiredVm]:

@@ -148,9 +148,17 @@ class PostgresRows:
         rows = await self._connection.fetch(_LAST_REQUESTS, *_columns(keys, 2))
         return {VmKey(row["cluster"], row["name"]): Stamp(row["at"], row["sequence"]) for row in rows}
 
+    async def last_generation(self) -> int:
+        return int(await self._connection.fetchval("SELECT generation FROM last_generation"))
+
+    async def raise_generation(self, least: int) -> None:
+        await self._connection.execute("UPDATE last_generation SET generation = greatest(generation, $1)", least)
+
     async def new_generations(self, count: int) -> Sequence[int]:
-        rows = await self._connection.fetch("SELECT nextval('generation') FROM generate_series(1, $1)", count)
-        return sorted(row[0] for row in rows)
+        last = await self._connection.fetchval(
+            "UPDATE last_generation SET generation = generation + $1 RETURNING generation", count
+        )
+        return range(last - count + 1, last + 1)
 
     async def left_behind(self, vm: VmKey | None = None) -> Sequence[LeftBehind]:
         rows = await self._connection.fetch(

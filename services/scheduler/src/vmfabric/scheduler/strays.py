@@ -8,7 +8,7 @@ import structlog
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.suspicion import is_suspicious
-from vmfabric.runtime.desired import put
+from vmfabric.runtime.desired import put, vms_in
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.record import LeftBehind, VmKey
@@ -32,7 +32,7 @@ class Strays:
     async def on(self, node: NodeKey) -> list[DesiredVm]:
         """Those of a node."""
         # In this order: what the bucket has was in the database before.
-        bucket = [DesiredVm.from_bytes(value) for value in (await self._read_bucket(node)).values()]
+        bucket = vms_in(await self._read_bucket(node))
         async with transaction(self._store) as tx:
             return [it for it in bucket if it.presence is not Presence.ABSENT and not await _is_known(tx, it)]
 
@@ -58,8 +58,9 @@ async def _is_known(tx: Transaction, value: DesiredVm) -> bool:
 async def _remove(value: DesiredVm, tx: Transaction) -> None:
     if await _is_known(tx, value):
         return
-    # Above what the node has: the database may have handed out less than that.
-    generation = max(await tx.new_generation(), value.generation + 1)
+    # The database may have handed out less than what the node has.
+    await tx.rows.raise_generation(value.generation)
+    generation = await tx.new_generation()
     absent = value.model_copy(update={"presence": Presence.ABSENT, "toward": (), "generation": generation})
     tx.put_left_behind(LeftBehind(desired=absent))
     tx.send([put(absent)])
