@@ -40,13 +40,6 @@ async def apply(outside: LabClient, **changes: Any) -> None:
         await outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
 
 
-async def grow(outside: LabClient, node: str, **capacity: int) -> None:
-    """Let a node take more."""
-    for document in read(_EXAMPLE.read_text(), origin=str(_EXAMPLE)):
-        if document.kind == "node" and document.spec["name"] == node:
-            await outside.ask("node.apply", {"spec": {**document.spec, "capacity": capacity}}, Applied)
-
-
 def spec(kind: str) -> dict[str, Any]:
     """Of the example's first document of a kind."""
     return next(dict(it.spec) for it in read(_EXAMPLE.read_text(), origin=str(_EXAMPLE)) if it.kind == kind)

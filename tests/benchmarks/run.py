@@ -11,7 +11,6 @@ import cluster
 import fabric
 import failures
 import handover
-import reboot
 import uvloop
 
 from vmfabric.lab import making as labs
@@ -62,12 +61,6 @@ def node_failures() -> None:
     print(failures.table(_in_a_lab(failures.run)), flush=True)
 
 
-def reboots() -> None:
-    """A node with many VMs, without the control plane."""
-    print("\nA reboot while the control plane is away\n", flush=True)
-    print(reboot.table(_in_a_lab(reboot.run)), flush=True)
-
-
 def _in_a_lab(measure: Callable[[Lab, LabClient], Awaitable[R]]) -> R:
     async def measured(lab: Lab) -> R:
         async with cluster.applied(lab) as outside:
@@ -82,7 +75,6 @@ _BENCHMARKS = {
     "announcements": announcements,
     "handovers": handovers,
     "failures": node_failures,
-    "reboot": reboots,
 }
 
 

@@ -43,14 +43,13 @@ class Benchmark(StrEnum):
     ANNOUNCEMENTS = "announcements"
     HANDOVERS = "handovers"
     FAILURES = "failures"
-    REBOOT = "reboot"
 
 
 def bench(
     what: Annotated[list[Benchmark] | None, typer.Argument(help="Of these only; failures take five minutes.")] = None,
 ) -> None:
-    """Print figures and ratios of this machine, all from one run; `failures` and `reboot` only when named."""
-    names = what or [name for name in Benchmark if name not in {Benchmark.FAILURES, Benchmark.REBOOT}]
+    """Print figures and ratios of this machine, all from one run: a few minutes; without `failures` unless named."""
+    names = what or [name for name in Benchmark if name is not Benchmark.FAILURES]
     os.execv(sys.executable, [sys.executable, str(_root() / "tests" / "benchmarks" / "run.py"), *names])  # noqa: S606
 
 
