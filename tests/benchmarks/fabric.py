@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 import cluster
-from core import CoreKernel, core_kernel
+from kernel import KernelRoutes, kernel_routes
 
 from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, ROUTE_METRIC
@@ -40,7 +40,7 @@ class Fabric:
 
 async def run(lab: Lab, outside: LabClient) -> Fabric:
     """Measure in a lab with the cluster applied."""
-    async with core_kernel(lab) as core:
+    async with kernel_routes(lab) as core:
         ones = [await _vms(outside, core, [f"one{number}"]) for number in range(_REPEATS)]
         many = await _vms(outside, core, [f"many{number}" for number in range(_MANY)])
         bare_ones = [
@@ -62,7 +62,7 @@ async def run(lab: Lab, outside: LabClient) -> Fabric:
     )
 
 
-async def _vms(outside: LabClient, core: CoreKernel, names: Sequence[str]) -> tuple[float, float, list[VmReady]]:
+async def _vms(outside: LabClient, core: KernelRoutes, names: Sequence[str]) -> tuple[float, float, list[VmReady]]:
     """Milliseconds until the last is ready, and until the last is in the core; the VMs are removed again."""
     started = time.monotonic()
     for name in names:
@@ -78,7 +78,7 @@ async def _vms(outside: LabClient, core: CoreKernel, names: Sequence[str]) -> tu
     return (ready_at - started) * 1000, (in_core_at - started) * 1000, ready
 
 
-async def _bare(lab: Lab, core: CoreKernel, prefixes: Sequence[Prefix]) -> float:
+async def _bare(lab: Lab, core: KernelRoutes, prefixes: Sequence[Prefix]) -> float:
     """The same routes put into the node's kernel by hand: what FRR and the reflectors need by themselves."""
     routes = [str(prefix.network_address) for prefix in prefixes]
     for route in routes:

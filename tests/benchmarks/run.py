@@ -11,6 +11,7 @@ import cluster
 import fabric
 import failures
 import handover
+import reboot
 import uvloop
 
 from vmfabric.lab import making as labs
@@ -61,6 +62,12 @@ def node_failures() -> None:
     print(failures.table(_in_a_lab(failures.run)), flush=True)
 
 
+def node_reboot() -> None:
+    """Many VMs on one node; takes a minute."""
+    print("\nA node boots while bus and database are away\n", flush=True)
+    print(reboot.table(_in_a_lab(reboot.run)), flush=True)
+
+
 def _in_a_lab(measure: Callable[[Lab, LabClient], Awaitable[R]]) -> R:
     async def measured(lab: Lab) -> R:
         async with cluster.applied(lab) as outside:
@@ -75,6 +82,7 @@ _BENCHMARKS = {
     "announcements": announcements,
     "handovers": handovers,
     "failures": node_failures,
+    "reboot": node_reboot,
 }
 
 

@@ -43,13 +43,18 @@ class Benchmark(StrEnum):
     ANNOUNCEMENTS = "announcements"
     HANDOVERS = "handovers"
     FAILURES = "failures"
+    REBOOT = "reboot"
+
+
+_LONG = (Benchmark.FAILURES, Benchmark.REBOOT)
+"""Measured only when they are named."""
 
 
 def bench(
     what: Annotated[list[Benchmark] | None, typer.Argument(help="Of these only; failures take five minutes.")] = None,
 ) -> None:
-    """Print figures and ratios of this machine, all from one run: a few minutes; without `failures` unless named."""
-    names = what or [name for name in Benchmark if name is not Benchmark.FAILURES]
+    """Print figures and ratios of this machine, all from one run: a few minutes; failures and reboot only if named."""
+    names = what or [name for name in Benchmark if name not in _LONG]
     os.execv(sys.executable, [sys.executable, str(_root() / "tests" / "benchmarks" / "run.py"), *names])  # noqa: S606
 
 

@@ -1,6 +1,7 @@
 """Faults: links cut, processes killed, and everything put right again."""
 
 import signal
+from collections.abc import Collection
 
 from vmfabric.lab import frr, processes, supervision
 from vmfabric.lab.answers import wait_until_answers
@@ -86,13 +87,13 @@ def cut_power(lab: Lab, host: str) -> None:
     forget(lab.topology, node)
 
 
-def restore_power(lab: Lab, host: str, *, management: bool = True) -> None:
+def restore_power(lab: Lab, host: str, *, management: bool = True, services: Collection[str] = NODE_SERVICES) -> None:
     """The node boots: its cables, FRR and services, which are not waited for. Without `management` it has no bus."""
     node = lab.topology.node(host)
     for port in (fabric_port(node.name), *([management_port(node.name)] if management else [])):
         _set_port(lab, port, "up")
     start_frr(lab, node.name)
-    for service in NODE_SERVICES:
+    for service in services:
         start_service(lab, service, node.name, wait=False)
 
 

@@ -3,8 +3,8 @@
 import json
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from vmfabric.contract.addresses import Prefix
-from vmfabric.lab import namespaces
+from vmfabric.contract.addresses import Family, Prefix
+from vmfabric.lab import frr, namespaces
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.programs import run
@@ -24,6 +24,16 @@ def bgp_routes(lab: Lab, host: str) -> dict[Prefix, str]:
             found[ip_network(row["dst"])] = row.get("gateway") or ", ".join(
                 hop["gateway"] for hop in row.get("nexthops", ())
             )
+    return found
+
+
+def local_preferences(lab: Lab, host: str) -> dict[Prefix, int]:
+    """Of the best path to everything that a router has heard by BGP."""
+    found: dict[Prefix, int] = {}
+    for family in Family:
+        shown = json.loads(frr.vtysh(lab.topology, lab.router(host), f"show bgp {family} unicast json"))
+        for prefix, paths in shown.get("routes", {}).items():
+            found |= {ip_network(prefix): int(path["locPrf"]) for path in paths if path.get("bestpath")}
     return found
 
 

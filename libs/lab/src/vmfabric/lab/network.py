@@ -16,6 +16,8 @@ MANAGEMENT_LINK = "mgmt0"
 _FABRIC_BRIDGE = "fabric"
 _MANAGEMENT_BRIDGE = "management"
 
+_FORGOTTEN_GROUP = "86"
+
 _ROUTER_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
@@ -47,8 +49,11 @@ def build(topology: Topology) -> None:
 def forget(topology: Topology, node: Node) -> None:
     """Everything in a node's kernel that a reboot does not bring back; its own two links stay."""
     namespace = topology.namespace(node.name)
-    while links := _links(namespace) - {"lo", FABRIC_LINK, MANAGEMENT_LINK}:
-        run("ip", "-n", namespace, "link", "delete", links.pop())  # and with it the other end of a veth
+    if links := _links(namespace) - {"lo", FABRIC_LINK, MANAGEMENT_LINK}:
+        # As one group, with the other ends of veths: the kernel waits some 20 ms for each that is deleted alone.
+        marking = [f"link set dev {link} group {_FORGOTTEN_GROUP}" for link in sorted(links)]
+        run("ip", "-n", namespace, "-batch", "-", stdin="\n".join(marking) + "\n")
+        run("ip", "-n", namespace, "link", "delete", "group", _FORGOTTEN_GROUP)
     run(*namespaces.inside(namespace, "nft", "flush", "ruleset"))
     for family in ("-4", "-6"):
         run("ip", "-n", namespace, family, "route", "flush", "proto", str(KERNEL_PROTOCOL))
