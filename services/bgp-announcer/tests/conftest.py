@@ -17,7 +17,7 @@ from vmfabric.contract.model import Event
 from vmfabric.lab import making as labs
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.testing import own_state, own_topology
-from vmfabric.runtime.clock import SystemClock
+from vmfabric.runtime.clock import Clock, SystemClock
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
 
@@ -93,7 +93,7 @@ class Bus:
         return [fact for fact in self.facts if isinstance(fact, kind)]
 
 
-def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
+def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path, clock: Clock | None = None) -> Announcer:
     confirmations = Confirmations(directory / "confirmed.json")
     return Announcer(
         view,
@@ -101,7 +101,7 @@ def an_announcer(view: View, frr: Frr, bus: Bus, directory: Path) -> Announcer:
         publisher=bus,
         confirmations=confirmations,
         sessions=directory / "sessions.json",
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
     )
 
 

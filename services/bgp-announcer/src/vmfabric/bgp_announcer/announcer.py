@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
 from vmfabric.bgp_announcer.domain.explanation import explain_frr, explain_routes
 from vmfabric.bgp_announcer.domain.plan import plan, renewal
-from vmfabric.bgp_announcer.domain.routes import Found, Session, answer, is_in_step, lost, session_changes
+from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
@@ -30,7 +31,10 @@ _SETTLE_SECONDS = 4.0 * ROUTE_MAP_DELAY
 _PROOF_SECONDS = 1.0
 """So long after a change of its configuration FRR may not have taken the kernel's routes yet."""
 _LOST_SECONDS = 5.0
-_DEAF_SECONDS = 5.0
+_UNEASY_SECONDS = 2.0
+"""A VM whose routes are not as they should be for so long is a reason to ask zebra."""
+_DEAF_SECONDS = 3.0
+"""So long bgpd has to have the same that zebra does not have: it may be behind, with many routes at once."""
 _RENEWED_SECONDS = 30.0
 _RENEWALS = 3
 _FIRST_LOOK = 0.015
@@ -45,6 +49,15 @@ _up = Gauge("vmfabric_bgp_sessions_up", "Established sessions with reflectors")
 
 
 Fact = RouteAnnounced | RouteWithdrawn | RouteLost
+
+
+@dataclass(frozen=True, slots=True)
+class _Dissent:
+    """What zebra and bgpd have of a prefix, where these are not the same."""
+
+    prefix: Prefix
+    metric: int | None
+    route: Route | None
 
 
 class _Sessions(BaseModel):
@@ -77,6 +90,8 @@ class Announcer:
         self._looks: dict[VmName, int] = {}
         self._missing_since: dict[VmName, float] = {}
         self._waiting_since: dict[VmName, float] = {}
+        self._dissent: _Dissent | None = None
+        self._dissent_since = 0.0
         self._renewed_at = -_RENEWED_SECONDS
         self._renewals = 0
         self._clock = clock
@@ -220,23 +235,37 @@ class Announcer:
         """
         now, node = self._clock.monotonic(), self._view.node
         self._waiting_since = {vm: self._waiting_since.get(vm, now) for vm in waiting}
-        long = [vm for vm, since in self._waiting_since.items() if now - since > _DEAF_SECONDS]
+        long = [vm for vm, since in self._waiting_since.items() if now - since > _UNEASY_SECONDS]
         self._renewals = self._renewals if long else 0
         if node is None or not long or now - self._renewed_at < _RENEWED_SECONDS or self._renewals > _RENEWALS:
             return
-        for prefix in self._view.vms[long[0]].value.prefixes():
+        dissent = await self._find_dissent(self._view.vms[long[0]].value, found, node.value)
+        if dissent != self._dissent:
+            self._dissent, self._dissent_since = dissent, now
+        if dissent is not None and now - self._dissent_since > _DEAF_SECONDS:
+            await self._renew(dissent, node.value)
+
+    async def _find_dissent(self, desired: DesiredVm, found: Found, node: DesiredNode) -> _Dissent | None:
+        for prefix in desired.prefixes():
             metric = await self._frr.metric(prefix)
-            if not is_in_step(metric, found[prefix], node.value):
-                self._renewals += 1
-                is_hopeless = self._renewals > _RENEWALS
-                done = "start all of FRR again" if is_hopeless else "bgpd asks zebra for the kernel's routes anew"
-                log.warning(
-                    "frr.deaf", vm=long[0], prefix=str(prefix), zebra=metric, bgpd=str(found[prefix]), todo=done
-                )
-                if not is_hopeless:
-                    self._renewed_at = self._changed_at = now
-                    await self._frr.configure(renewal(node.value.asn))
-                return
+            if not is_in_step(metric, found[prefix], node):
+                return _Dissent(prefix, metric, found[prefix])
+        return None
+
+    async def _renew(self, dissent: _Dissent, node: DesiredNode) -> None:
+        self._renewals += 1
+        is_hopeless = self._renewals > _RENEWALS
+        log.warning(
+            "frr.deaf",
+            prefix=str(dissent.prefix),
+            zebra=dissent.metric,
+            bgpd=str(dissent.route),
+            todo="start all of FRR again" if is_hopeless else "bgpd asks zebra for the kernel's routes anew",
+        )
+        if not is_hopeless:
+            self._dissent = None
+            self._renewed_at = self._changed_at = self._clock.monotonic()
+            await self._frr.configure(renewal(node.asn))
 
     async def _notice_loss(self, revised: Revised[DesiredVm], prefixes: Sequence[Prefix]) -> None:
         """What was announced, and is not in FRR any more, is said once."""
