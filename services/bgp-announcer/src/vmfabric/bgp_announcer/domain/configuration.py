@@ -29,6 +29,10 @@ GROUP = "vmfabric"
 ROUTE_MAP_DELAY = 1
 """Seconds until FRR applies a changed list or route-map to the routes it has; its default is 5."""
 
+DELAY = f"bgp route-map delay-timer {ROUTE_MAP_DELAY}"
+"""Before any route-map: the first one that changes starts the timer, and no session begins while it runs. With FRR's
+default, a node that boots would wait for 5 s."""
+
 INWARD = f"route-map {GROUP}-in deny 10"
 GRACEFUL_SHUTDOWN = "graceful-shutdown"
 """FRR's name for the community of RFC 8326, 65535:0. Its own `bgp graceful-shutdown` stays the operator's."""
@@ -49,7 +53,7 @@ PREFERENCES = {
 def wanted(node: DesiredNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
     """Every line that FRR should have for vmfabric, in an order in which it can be entered."""
     return (
-        Line(TOP, f"bgp route-map delay-timer {ROUTE_MAP_DELAY}"),
+        Line(TOP, DELAY),
         *(line for family in _FAMILIES for line in _lists(node, family, prefixes)),
         *(line for family in _FAMILIES for line in _route_maps(node, family)),
         Line(TOP, INWARD),

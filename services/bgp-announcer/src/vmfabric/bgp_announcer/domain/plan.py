@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vmfabric.bgp_announcer.domain.configuration import GROUP, PEER_GROUP, family_section, kernel_map
+from vmfabric.bgp_announcer.domain.configuration import DELAY, GROUP, PEER_GROUP, family_section, kernel_map
 from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.errors import Code, Refused
@@ -38,13 +38,14 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     missing = [line for line in wanted if line.place not in have and (line.is_shown or is_new)]
     surplus = [line for line in found if _is_ours(line, asn) and line.place not in should]
 
+    delay = [line for line in missing if line.text == DELAY]
     lists = [line for line in missing if _OUR_LIST.match(line.text)]
     maps = [line for line in missing if line not in lists and _is_of_a_map(line)]
-    router = [line for line in missing if line not in lists and line not in maps]
+    router = [line for line in missing if line not in delay and line not in lists and line not in maps]
     old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
     # A setting is taken away before its successor comes: FRR reads `no set community 1:2` as "no community at all".
     old_settings = [line for line in surplus if line not in old_lists and not _is_inside(line, surplus)]
-    changes = (*_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
+    changes = (*_enter(delay), *_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
     changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
     return changes or (_undo(old_lists, maps=False) if tidy else ())
 
