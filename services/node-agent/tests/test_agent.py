@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vmfabric.contract.dataplane import RESTORED_METRIC, ROUTE_METRIC
 from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, TryAgain
@@ -304,3 +305,13 @@ async def test_the_heartbeat_names_the_nodes_own_addresses_only(node: Node) -> N
     heartbeat = node.agent.heartbeat()
     assert heartbeat is not None
     assert (heartbeat.addresses, heartbeat.vms) == ((), 1)
+
+
+async def test_that_a_remembered_vm_is_still_the_nodes_is_no_drift(node: Node) -> None:
+    node.view.want(a_vm(1), a_vm(2))
+    node.view.remembered = frozenset({"vm1", "vm2"})
+    await node.step()
+    assert {route.metric for route in node.kernel.routes} == {RESTORED_METRIC}
+    node.view.remembered = frozenset()
+    assert not [event for event in await node.step() if isinstance(event, IfaceDrifted)]
+    assert {route.metric for route in node.kernel.routes} == {ROUTE_METRIC}

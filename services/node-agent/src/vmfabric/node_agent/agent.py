@@ -60,6 +60,8 @@ class Agent:
         self._is_fresh = False
         """Whether the kernel was read since we wrote to it; what others write marks everything."""
         self._converged: dict[VmName, DesiredVm] = {}
+        self._from_memory: frozenset[VmName] = frozenset()
+        """Those whose desired value nobody had confirmed yet."""
         self._node_converged = False
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
@@ -76,10 +78,14 @@ class Agent:
         wanted = dict(self._view.vms)
         # What is done and said must be known after a crash: an older snapshot would undo it.
         self._view.save()
-        before, after, failures = await self._reconcile([it.value for it in wanted.values()])
+        remembered = frozenset(self._view.remembered)
+        before, after, failures = await self._reconcile([it.value for it in wanted.values()], remembered)
         unfinished = _unfinished(after, failures)
         self._report(wanted, after, failures)
-        self._notice_drift(wanted, before, unfinished)
+        # That a VM is still this node's changes its routes, and is no drift.
+        asked_anew = self._from_memory ^ remembered
+        self._from_memory = remembered
+        self._notice_drift(wanted, before, unfinished, asked_anew)
         self._remember(wanted, unfinished)
         unsaid = await self._say(wanted)
         self._confirmations.save()
@@ -113,11 +119,12 @@ class Agent:
         self._seen = await self._kernel.read()
         self._is_fresh = True
 
-    async def _reconcile(self, desired: list[DesiredVm]) -> tuple[Plan, Plan, tuple[Failure, ...]]:
+    async def _reconcile(
+        self, desired: list[DesiredVm], remembered: frozenset[VmName]
+    ) -> tuple[Plan, Plan, tuple[Failure, ...]]:
         """The plan, what is left of it after it was carried out and read back, and what the kernel refused."""
         if self._seen is None:
             raise RuntimeError("the kernel is read before it is reconciled")
-        remembered = frozenset(self._view.remembered)
         before = plan(desired, self._seen, remembered=remembered)
         if not before.operations:
             return before, before, ()
@@ -151,11 +158,15 @@ class Agent:
         self._reported = frozenset(found)
 
     def _notice_drift(
-        self, wanted: dict[VmName, Revised[DesiredVm]], before: Plan, unfinished: frozenset[VmName | None]
+        self,
+        wanted: dict[VmName, Revised[DesiredVm]],
+        before: Plan,
+        unfinished: frozenset[VmName | None],
+        asked_anew: frozenset[VmName],
     ) -> None:
         for operation in before.operations:
             vm = operation.vm
-            if self._was_converged(vm, wanted) or vm in self._drifting:
+            if (self._was_converged(vm, wanted) and vm not in asked_anew) or vm in self._drifting:
                 self._drifting[vm].append(str(operation))
         # What needs more than one pass is told when it is whole again.
         whole = sorted(self._drifting.keys() - unfinished, key=lambda vm: vm or "")
