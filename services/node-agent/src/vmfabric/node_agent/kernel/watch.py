@@ -24,7 +24,10 @@ _LARGEST = 1 << 16
 
 
 class Watch:
-    """Calls `on_change` once, `quiet` seconds after the first of a burst of changes."""
+    """Calls `on_change` once, `quiet` seconds after the first of a burst of changes.
+
+    The rest of the burst is not listened to: to be woken by each change would hold up whoever makes them.
+    """
 
     def __init__(self, on_change: Callable[[], None], *, quiet: float = 0.2) -> None:
         self._on_change = on_change
@@ -33,22 +36,29 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
         for protocol, groups in ((socket.NETLINK_ROUTE, _RTNETLINK_GROUPS), (_NETLINK_NETFILTER, _NFTABLES_GROUP)):
             listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
             listener.bind((0, groups))
-            loop.add_reader(listener.fileno(), self._readable, listener)
             self._sockets.append(listener)
+        self._listen()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._turn_away()
         for listener in self._sockets:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
             listener.close()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _listen(self) -> None:
+        for listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener.fileno(), self._readable, listener)
+
+    def _turn_away(self) -> None:
+        for listener in self._sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
 
     def _readable(self, listener: socket.socket) -> None:
         try:
@@ -64,11 +74,27 @@ class Watch:
 
     def _changed(self) -> None:
         if self._timer is None:
+            self._turn_away()
             self._timer = asyncio.get_running_loop().call_later(self._quiet, self._tell)
 
     def _tell(self) -> None:
         self._timer = None
+        for listener in self._sockets:
+            _drain(listener)
+        self._listen()
         self._on_change()
+
+
+def _drain(listener: socket.socket) -> None:
+    """What has come until now is a part of the change that is told."""
+    while True:
+        try:
+            listener.recv(_LARGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            # ENOBUFS, once: the kernel has dropped what did not fit. What did is read on.
+            continue
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
