@@ -16,7 +16,7 @@ from functools import partial
 import cluster
 from kernel import KernelRoutes, kernel_routes
 
-from vmfabric.contract.addresses import Prefix, host_prefix
+from vmfabric.contract.addresses import Family, Prefix, host_prefix
 from vmfabric.contract.admin import Applied
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL, LOCAL_PREFERENCE, RESTORED_LOCAL_PREFERENCE
 from vmfabric.contract.vm import VmFailed, VmReady
@@ -29,7 +29,8 @@ from vmfabric.lab.pings import EVERY_SECONDS, pinged
 VMS = 500
 _NODE = "n1"
 _SERVICES = ("node-agent", "bgp-announcer")
-_PINGED = 5
+_PINGED = 3
+"""Of each family."""
 _NETWORK, _BLOCK4, _BLOCK6 = "wide4", "198.18.0.0/22", "2001:db8:100::/64"
 _MANY_SECONDS = 240.0
 _SETTLE_SECONDS = 3.0
@@ -62,7 +63,7 @@ async def run(lab: Lab, outside: LabClient) -> Reboot:
     """Measure in a lab with the cluster applied."""
     prefixes = await _made(lab, outside)
     for prefix in _pinged_of(prefixes):
-        run_on(lab, _NODE, "ip", "route", "add", "local", str(prefix), "dev", "lo")
+        run_on(lab, _NODE, "ip", f"-{prefix.version}", "route", "add", "local", str(prefix), "dev", "lo")
     async with kernel_routes(lab, _NODE) as node, kernel_routes(lab) as core:
         return await _measured(lab, prefixes, node, core)
 
@@ -142,7 +143,8 @@ async def _measured(lab: Lab, prefixes: frozenset[Prefix], node: KernelRoutes, c
 
 
 def _pinged_of(prefixes: Collection[Prefix]) -> list[Prefix]:
-    return sorted((it for it in prefixes if it.version == 4), key=str)[:_PINGED]
+    """Some of each family."""
+    return [it for family in Family for it in [it for it in prefixes if Family.of(it) is family][:_PINGED]]
 
 
 def _own_routes(lab: Lab) -> str:
@@ -192,9 +194,9 @@ def table(reboot: Reboot) -> str:
     lines = [f"{reboot.vms} VMs, {reboot.routes} routes{'':<50}{'seconds':>16}"]
     lines += [f"{what:<72}{seconds:>12.2f}" for what, seconds in rows]
     lines += [
-        f"routes of the core by local preference: {_shown(reboot.served)} before, {_shown(reboot.confirmed_by)} after",
-        f"routes that went from the core for a moment: {reboot.interrupted}, for {reboot.longest * 1000:.0f} ms at most",
-        f"lost of {reboot.pings} pings to {_PINGED} addresses, one every {EVERY_SECONDS * 1000:.0f} ms: {reboot.lost}",
+        f"the core's routes by local preference: {_shown(reboot.served)} before, {_shown(reboot.confirmed_by)} after",
+        f"routes that left the core for a moment: {reboot.interrupted}, for {reboot.longest * 1000:.1f} ms at most",
+        f"lost of {reboot.pings} pings, each {EVERY_SECONDS * 1000:.0f} ms to {2 * _PINGED} addresses: {reboot.lost}",
     ]
     return "\n".join(lines)
 

@@ -51,9 +51,11 @@ _LONG = (Benchmark.FAILURES, Benchmark.REBOOT)
 
 
 def bench(
-    what: Annotated[list[Benchmark] | None, typer.Argument(help="Of these only; failures take five minutes.")] = None,
+    what: Annotated[
+        list[Benchmark] | None, typer.Argument(help="Of these only; failures take five minutes, reboot one.")
+    ] = None,
 ) -> None:
-    """Print figures and ratios of this machine, all from one run: a few minutes; failures and reboot only if named."""
+    """Print figures and ratios of this machine, all from one run: a few minutes. The long ones only when named."""
     names = what or [name for name in Benchmark if name not in _LONG]
     os.execv(sys.executable, [sys.executable, str(_root() / "tests" / "benchmarks" / "run.py"), *names])  # noqa: S606
 
