@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from vmfabric.lab.errors import LabError
 
 DEADLINE = 60.0
-"""Seconds that any program of the lab may take."""
+"""Seconds that a program of the lab may take, unless it is a download."""
 
-# A program that outlived its killed caller would make things while another command removes them.
-_ENDS_WITH_CALLER = ("setpriv", "--pdeathsig", "KILL")
+ENDS_WITH_CALLER = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: a program that outlived its killed caller would make things while another one removes them."""
 
 
-def run(*command: str, stdin: str | None = None) -> str:
-    """What the program printed. LabError with its words when it fails or takes longer than the deadline."""
+def run(*command: str, stdin: str | None = None, seconds: float = DEADLINE) -> str:
+    """What the program printed. LabError with its words when it fails or takes longer than so many seconds."""
     try:
         done = subprocess.run(
-            [*_ENDS_WITH_CALLER, *command],
+            [*ENDS_WITH_CALLER, *command],
             input=stdin or "",
             capture_output=True,
             process_group=0,  # a Ctrl-C is for the command itself, which then knows what it has made
             text=True,
-            timeout=DEADLINE,
+            timeout=seconds,
             check=False,
             errors="replace",
         )
     except subprocess.TimeoutExpired as error:
-        raise LabError(f"`{' '.join(command)}` did not end within {DEADLINE:.0f} s") from error
+        raise LabError(f"`{' '.join(command)}` did not end within {seconds:.0f} s") from error
     if done.returncode != 0:
         raise LabError(_failure(command, done.returncode, done.stderr or done.stdout))
     return done.stdout
