@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, timedelta
 from typing import TypeVar
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from chaos.load import Load
@@ -24,7 +23,7 @@ E = TypeVar("E", bound=Event)
 
 _SETTLED_SECONDS = 90.0
 _BATCH = 500
-_END_SECONDS = 2.0
+_FETCH_SECONDS = 20.0
 
 
 async def settled(cluster: Cluster, load: Load) -> list[VmState]:
@@ -120,16 +119,14 @@ def _wired(cluster: Cluster, node: str) -> set[str]:
 
 
 async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
-    """Every fact that the stream keeps, in its order."""
+    """Every fact that the stream keeps, in its order. TimeoutError when they do not come."""
     reader = await outside.client.jetstream(timeout=5).pull_subscribe(">", stream=FACT_STREAM.name)
     try:
-        while True:
-            try:
-                messages = await reader.fetch(_BATCH, timeout=_END_SECONDS)
-            except nats.errors.TimeoutError:
-                return
-            for message in messages:
+        left = (await reader.consumer_info()).num_pending or 0
+        while left:
+            for message in await reader.fetch(min(left, _BATCH), timeout=_FETCH_SECONDS):
                 await message.ack()
                 yield message
+                left = message.metadata.num_pending
     finally:
         await reader.unsubscribe()

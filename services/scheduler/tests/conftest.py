@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import nats
 import pytest
@@ -138,7 +138,10 @@ class World:
             await asyncio.sleep(0.2)
 
 
-Start = Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
+class Start(Protocol):
+    """Starts a scheduler; what it returns ends it in the middle of whatever it does."""
+
+    async def __call__(self, *, accepted: int = 0) -> Callable[[], Awaitable[None]]: ...
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ async def start(nats_url: str, database_url: str) -> AsyncIterator[Start]:
     """Starts a scheduler; what it returns ends it in the middle of whatever it does."""
     running: set[asyncio.Task[None]] = set()
 
-    async def once() -> Callable[[], Awaitable[None]]:
+    async def once(*, accepted: int = 0) -> Callable[[], Awaitable[None]]:
         started = asyncio.Event()
 
         async def serve() -> None:
@@ -158,6 +161,7 @@ async def start(nats_url: str, database_url: str) -> AsyncIterator[Start]:
                 phase_seconds=3,
                 ask_again_seconds=0.3,
                 node_lost_seconds=2,
+                accepted_generation=accepted,
             )
             async with (
                 Bus(nats_url, name="scheduler") as bus,

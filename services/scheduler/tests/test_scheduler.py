@@ -271,14 +271,14 @@ async def test_a_heartbeat_that_cannot_be_read_stops_nothing(world: World) -> No
     assert [node["spec"]["name"] for node in (await world.ask("node.list", {}))["nodes"]] == ["n1", "n2"]
 
 
-async def test_a_scheduler_with_the_wrong_database_takes_nothing_down(bare: World, start: Start) -> None:
+async def test_a_scheduler_whose_old_database_was_accepted_takes_nothing_down(bare: World, start: Start) -> None:
     value = {
         "cluster": "msk", "node": "n1", "vm": "vm1", "generation": 5, "presence": "routed",
         "mac": "02:00:00:00:00:01", "addresses": ["198.51.100.1"], "virtualization": "kvm",
         "gateway": {}, "mtu": 1500, "trace_id": "0" * 32,
     }  # fmt: skip
     await bare.publish("$KV.desired.vm.msk.n1.vm1", value)
-    await start()
+    await start(accepted=5)
     await until_asked(bare, "cluster.apply", {"spec": CLUSTER})
     await bare.ask("node.apply", {"spec": a_node("n1", 1)})
     await bare.fact("node.joined.msk.n1")

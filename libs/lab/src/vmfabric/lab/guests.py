@@ -4,6 +4,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class Records:
     def all(self) -> Iterator[IfaceReady]:
         """What was given to every guest."""
         for path in sorted(self._directory.glob("*.json")):
-            yield IfaceReady.model_validate_json(path.read_bytes())
+            with suppress(FileNotFoundError):  # its hypervisor has removed it meanwhile
+                yield IfaceReady.model_validate_json(path.read_bytes())
 
     def get(self, guest: Guest) -> IfaceReady | None:
         """What this guest was given, or None when there is no such guest."""
