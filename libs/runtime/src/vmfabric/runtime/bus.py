@@ -75,13 +75,8 @@ class Bus:
         return self.client.jetstream(timeout=_PUBLISH_SECONDS, publish_async_max_pending=4096)
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call this after every reconnect, and when the server has lost data: what was read may have changed."""
+        """Call this after every reconnect: what was read before may have changed meanwhile."""
         self._on_reconnect.append(callback)
-
-    def look_again(self) -> None:
-        """The server has lost data, as somebody has found out."""
-        for callback in self._on_reconnect:
-            callback()
 
     async def publish(self, event: Event, trace: Trace) -> None:
         """Returns when the stream keeps the event. TryAgain when it does not within the deadline."""
@@ -143,7 +138,7 @@ class Bus:
             else:
                 break
         log.info("bus.connected", url=self.client.connected_url.netloc if self.client.connected_url else None)
-        self.look_again()
+        self._back()
 
     async def _error(self, error: Exception) -> None:
         # The client calls this on every failed attempt to connect, several times a second while the server is away.
@@ -157,7 +152,11 @@ class Bus:
     async def _reconnected(self) -> None:
         log.info("bus.reconnected")
         if self.is_connected:
-            self.look_again()
+            self._back()
+
+    def _back(self) -> None:
+        for callback in self._on_reconnect:
+            callback()
 
 
 async def open_client(url: str, *, lasting: bool = False) -> Client:

@@ -93,7 +93,6 @@ class Consumer:
                 await self._bus.ensure_streams()
                 await jetstream.add_consumer(self._stream.name, config=wanted)
                 log.info("consumer.created", stream=self._stream.name, durable=self._durable)
-                self._bus.look_again()
             else:
                 if _filters(found.config) != _filters(wanted):
                     # Made by another version; it keeps its place in the stream.
