@@ -1,10 +1,12 @@
 """Reading the bucket of desired state, whole for its writers, and single messages of streams."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import nats.errors
 import nats.js.errors
+import structlog
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -14,6 +16,10 @@ from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.desired import KEY_SUBJECT
 
 _READ_SECONDS = 30.0
+_CHECK_SECONDS = 5.0
+_STREAM = f"KV_{BUCKET}"
+
+log = structlog.get_logger()
 
 
 async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
@@ -44,7 +50,7 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
         async with asyncio.timeout(_READ_SECONDS):
             subscription = await bus.client.subscribe(inbox, cb=received)
             try:
-                info = await bus.jetstream.add_consumer(f"KV_{BUCKET}", config=config)
+                info = await bus.jetstream.add_consumer(_STREAM, config=config)
                 if info.num_pending or (info.delivered and info.delivered.consumer_seq):
                     await whole.wait()
             finally:
@@ -52,6 +58,35 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
     except (nats.errors.Error, TimeoutError, OSError) as error:
         raise TryAgain(Code.INTERNAL, f"the bucket {BUCKET} cannot be read: {error!r}") from error
     return found
+
+
+async def watch_bucket(bus: Bus, made_anew: Callable[[], None], *, every: float = _CHECK_SECONDS) -> None:
+    """Say when the bucket is another one than before, so that it has lost what it had; make it when it is gone.
+
+    A server that loses its data need not lose its connections. Until cancelled.
+    """
+    await bus.connected()
+    known: datetime | None = None
+    while True:
+        try:
+            made_at = await _made_at(bus)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            log.debug("bucket.not_checked", error=repr(error))
+        else:
+            if known is not None and made_at != known:
+                log.warning("bucket.made_anew", bucket=BUCKET)
+                made_anew()
+            known = made_at
+        await asyncio.sleep(every)
+
+
+async def _made_at(bus: Bus) -> datetime | None:
+    try:
+        info = await bus.jetstream.stream_info(_STREAM)
+    except nats.js.errors.NotFoundError:
+        await bus.ensure_streams()
+        info = await bus.jetstream.stream_info(_STREAM)
+    return info.created
 
 
 async def last_message(bus: Bus, stream: str, subject: str) -> bytes | None:
@@ -67,4 +102,4 @@ async def last_message(bus: Bus, stream: str, subject: str) -> bytes | None:
 
 async def last_value(bus: Bus, key: str) -> bytes | None:
     """What the bucket has for a key; None when it has none."""
-    return await last_message(bus, f"KV_{BUCKET}", KEY_SUBJECT + key)
+    return await last_message(bus, _STREAM, KEY_SUBJECT + key)

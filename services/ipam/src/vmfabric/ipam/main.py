@@ -26,7 +26,7 @@ from vmfabric.ipam.store import PostgresStore
 from vmfabric.ipam.sweep import Sweep
 from vmfabric.ipam.writer import SOURCE, Writer
 from vmfabric.runtime import micro
-from vmfabric.runtime.bucket import read_bucket
+from vmfabric.runtime.bucket import read_bucket, watch_bucket
 from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.service import Service, run
@@ -79,6 +79,7 @@ async def compose(service: Service, settings: IpamSettings) -> None:
         relay.run(),
         sweep.run(),
         republishing.run(),
+        watch_bucket(service.bus, republishing.wake),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):
         service.tasks.create_task(task)

@@ -16,7 +16,7 @@ from vmfabric.database.pool import TRANSIENT
 from vmfabric.database.repeated import Repeated
 from vmfabric.database.writer import writer
 from vmfabric.runtime import micro
-from vmfabric.runtime.bucket import last_message, last_value, read_bucket
+from vmfabric.runtime.bucket import last_message, last_value, read_bucket, watch_bucket
 from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.inbound import UnreadableError, parse
 from vmfabric.runtime.micro import Endpoint
@@ -112,6 +112,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         facts.run(),
         Sweep(store, service.clock, handlers, nodes, draining).run(),
         republishing.run(),
+        watch_bucket(service.bus, republishing.wake),
         micro.serve(service.bus, name=SOURCE, description=DESCRIPTION, endpoints=endpoints),
     ):
         service.tasks.create_task(task)
