@@ -1,7 +1,6 @@
 """A node is lost, its VMs begin again on another one, and it returns."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -9,13 +8,12 @@ from time import monotonic
 import pytest
 
 from outside.cluster import CLUSTER, Cluster
-from vmfabric.contract.addresses import Family, Prefix, host_prefix
-from vmfabric.contract.admin import Change, Drain
+from vmfabric.contract.addresses import Prefix, host_prefix
+from vmfabric.contract.admin import Drain
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE
 from vmfabric.contract.errors import Refused
-from vmfabric.contract.node import NodeDrained, NodeLost
-from vmfabric.contract.vm import VmFailed, VmReady
-from vmfabric.lab import faults, frr
+from vmfabric.contract.vm import VmReady
+from vmfabric.lab import faults
 from vmfabric.lab.hosts import bgp_routes, run_on
 
 pytestmark = pytest.mark.lab
@@ -31,28 +29,6 @@ async def ready_on(cluster: Cluster, node: str, names: Sequence[str]) -> list[Vm
     return [it for it in found if it.node == node]
 
 
-async def evacuated(cluster: Cluster, vms: Sequence[VmReady]) -> None:
-    await cluster.outside.wait_for(NodeLost, seconds=30)
-    cluster.outside.heard.clear()
-    asked = await cluster.outside.ask("node.evacuate", FENCED, Drain)
-    assert (asked.change, asked.vms, asked.staying) == (Change.CHANGED, len(vms), ())
-    for vm in vms:
-        again = await cluster.ready(vm.vm)
-        assert (again.node, again.addresses) == ("n2", vm.addresses)
-        assert again.generation > vm.generation
-    await cluster.outside.wait_for(NodeDrained, unless=VmFailed)
-
-
-def next_hops(cluster: Cluster, prefix: Prefix) -> set[str]:
-    """Of every path that the reflectors and the core know, best or not."""
-    found: set[str] = set()
-    for host in ("rr1", "rr2", "core"):
-        command = f"show bgp {Family.of(prefix)} unicast {prefix} json"
-        shown = json.loads(frr.vtysh(cluster.lab.topology, cluster.lab.router(host), command))
-        found |= {hop["ip"] for path in shown.get("paths", ()) for hop in path["nexthops"]}
-    return found
-
-
 @asynccontextmanager
 async def looked_at(cluster: Cluster, prefix: Prefix) -> AsyncIterator[list[set[str]]]:
     """The next hops of the prefix, many times a second."""
@@ -60,7 +36,7 @@ async def looked_at(cluster: Cluster, prefix: Prefix) -> AsyncIterator[list[set[
 
     async def look() -> None:
         while True:
-            seen.append(await asyncio.to_thread(next_hops, cluster, prefix))
+            seen.append(await asyncio.to_thread(cluster.next_hops, prefix))
             await asyncio.sleep(0.05)
 
     looking = asyncio.create_task(look())
@@ -85,7 +61,7 @@ async def test_the_vms_of_a_dead_node_answer_from_another_and_it_comes_back_with
     prefix = host_prefix(vms[0].addresses[0].address)
     faults.cut_power(cluster.lab, "n1")
     try:
-        await evacuated(cluster, vms)
+        await cluster.evacuated(vms, node="n1", target="n2")
         started = monotonic()
         for vm in vms:
             await cluster.reachable(vm)
@@ -117,15 +93,15 @@ async def test_a_node_that_goes_on_though_it_was_fenced_draws_no_packet(cluster:
     for service in NODE_SERVICES:
         faults.kill_service(cluster.lab, service, "n1")
     try:
-        await evacuated(cluster, vms)
+        await cluster.evacuated(vms, node="n1", target="n2")
         await preferred(cluster, prefix, EVACUATED_LOCAL_PREFERENCE)
-        assert n1 in next_hops(cluster, prefix), "FRR of the old node still announces it"
+        assert n1 in cluster.next_hops(prefix), "FRR of the old node still announces it"
         assert bgp_routes(cluster.lab, "core")[prefix] == n2
         await cluster.reachable(vms[0])
     finally:
         for service in NODE_SERVICES:
             await asyncio.to_thread(faults.start_service, cluster.lab, service, "n1")
     await preferred(cluster, prefix, LOCAL_PREFERENCE)
-    assert next_hops(cluster, prefix) == {n2}
+    assert cluster.next_hops(prefix) == {n2}
     await cluster.reachable(vms[0])
     await cluster.outside.ask("node.undrain", {"cluster": CLUSTER, "node": "n1"}, Drain)

@@ -5,11 +5,9 @@ import asyncio
 import pytest
 
 from outside.cluster import Cluster
-from vmfabric.contract.addresses import host_prefix
-from vmfabric.contract.dataplane import LOCAL_PREFERENCE, RESTORED_LOCAL_PREFERENCE
 from vmfabric.contract.vm import VmReady
 from vmfabric.lab import faults, frr, processes
-from vmfabric.lab.hosts import bgp_routes, run_on
+from vmfabric.lab.hosts import run_on
 from vmfabric.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -72,32 +70,6 @@ async def test_bgpd_killed_comes_back_with_its_routes(cluster: Cluster) -> None:
         while not await cluster.answers(ready.addresses[0].address, seconds=1):
             pass
     await cluster.reachable(ready)
-
-
-async def test_a_node_that_boots_without_the_control_plane_serves_what_it_had_with_less_preference(
-    cluster: Cluster,
-) -> None:
-    names = [f"vm{number}" for number in range(10)]
-    for name in names:
-        await cluster.request(name, node="n1")
-    ready = [await cluster.ready(name) for name in names]
-    prefixes = {host_prefix(it.address) for vm in ready for it in vm.addresses}
-    await cluster.reachable(ready[0])
-    faults.cut_power(cluster.lab, "n1")
-    try:
-        await cluster.no_routes(seconds=15)
-        await asyncio.to_thread(faults.restore_power, cluster.lab, "n1", management=False)
-        async with asyncio.timeout(15):
-            while bgp_routes(cluster.lab, "core").keys() != prefixes:
-                await asyncio.sleep(0.05)
-        assert {cluster.local_preference(prefix) for prefix in prefixes} == {RESTORED_LOCAL_PREFERENCE}
-    finally:
-        faults.restore_management(cluster.lab, "n1")
-    async with asyncio.timeout(30):
-        while {cluster.local_preference(prefix) for prefix in prefixes} != {LOCAL_PREFERENCE}:
-            await asyncio.sleep(0.1)
-    for vm in ready:
-        await cluster.reachable(vm)
 
 
 async def test_an_agent_that_starts_without_the_bus_restores_what_it_had(cluster: Cluster) -> None:

@@ -11,8 +11,9 @@ import nats.errors
 
 from vmfabric.cli.documents import read
 from vmfabric.contract.addresses import Family, Prefix
-from vmfabric.contract.admin import Applied, Nodes, NodeState, VmPhase, Vms, VmState
+from vmfabric.contract.admin import Applied, Change, Drain, Nodes, NodeState, VmPhase, Vms, VmState
 from vmfabric.contract.errors import Refused, TryAgain
+from vmfabric.contract.node import NodeDrained, NodeLost
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
 from vmfabric.lab import frr
 from vmfabric.lab.client import LabClient
@@ -109,6 +110,28 @@ class Cluster:
         shown = json.loads(frr.vtysh(self.lab.topology, core, f"show bgp {Family.of(prefix)} unicast {prefix} json"))
         best = (path for path in shown.get("paths", ()) if path.get("bestpath", {}).get("overall"))
         return next((int(path["locPrf"]) for path in best), None)
+
+    def next_hops(self, prefix: Prefix) -> set[str]:
+        """Of every path that the reflectors and the core know, best or not."""
+        found: set[str] = set()
+        for host in ("rr1", "rr2", "core"):
+            command = f"show bgp {Family.of(prefix)} unicast {prefix} json"
+            shown = json.loads(frr.vtysh(self.lab.topology, self.lab.router(host), command))
+            found |= {hop["ip"] for path in shown.get("paths", ()) for hop in path["nexthops"]}
+        return found
+
+    async def evacuated(self, vms: Sequence[VmReady], *, node: str, target: str) -> None:
+        """The node is lost, and these VMs of it are ready on the other one."""
+        await self.outside.wait_for(NodeLost, node=node, seconds=30)
+        self.outside.heard.clear()
+        fenced = {"cluster": CLUSTER, "node": node, "fence": "power-cut"}
+        asked = await self.outside.ask("node.evacuate", fenced, Drain)
+        assert (asked.change, asked.vms, asked.staying) == (Change.CHANGED, len(vms), ()), str(asked)
+        for vm in vms:
+            again = await self.ready(vm.vm)
+            assert (again.node, again.addresses) == (target, vm.addresses)
+            assert again.generation > vm.generation
+        await self.outside.wait_for(NodeDrained, unless=VmFailed)
 
     async def answers(self, address: Address, seconds: float = 10) -> bool:
         """Whether a ping from the core is answered within so many seconds."""

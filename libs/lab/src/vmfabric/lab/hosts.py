@@ -37,6 +37,17 @@ def local_preferences(lab: Lab, host: str) -> dict[Prefix, int]:
     return found
 
 
+def updates_received(lab: Lab, host: str) -> dict[str, int]:
+    """How many BGP UPDATEs (RFC 4271, 4.3) a router was sent by each neighbour, and in which of its sessions, which
+    begin with one.
+    """
+    shown = json.loads(frr.vtysh(lab.topology, lab.router(host), "show bgp neighbors json"))
+    return {
+        f"{host} from {peer}, session {told['connectionsEstablished']}": int(told["messageStats"]["updatesRecv"])
+        for peer, told in shown.items()
+    }
+
+
 def answers_ping(lab: Lab, host: str, address: IPv4Address | IPv6Address, *, seconds: int = 1) -> bool:
     """Whether a ping from the host to the address is answered within so many seconds."""
     try:

@@ -22,8 +22,13 @@ _SETTLING_SECONDS = 0.3
 
 async def read(lab: Lab, outside: LabClient) -> Traces:
     """Everything that VMs may have left. An error when any of it cannot be read."""
-    on_hosts = await asyncio.to_thread(lambda: list(_on_hosts(lab)))
-    return frozenset([*on_hosts, *await _keys(outside), *await _addresses(outside)])
+    there = await asyncio.to_thread(on_hosts, lab)
+    return frozenset([*there, *await _keys(outside), *await _addresses(outside)])
+
+
+def on_hosts(lab: Lab) -> Traces:
+    """Those of them in kernels and FRR, which can be read without the bus."""
+    return frozenset(_on_hosts(lab))
 
 
 async def settled(lab: Lab, outside: LabClient, *, seconds: float = 10.0) -> Traces:
