@@ -46,7 +46,8 @@ class Pause:
     said: float
     """By the source, of itself: `downtime` of query-migrate."""
     seen: float
-    """From the source's event STOP to the target's RESUME: what the target needs to begin is in it too."""
+    """From the source's event STOP to the target's RESUME. What the target needs to begin is in it too, which on a busy
+    machine is more than the rest: 325 ms where `said` was 14."""
 
 
 @asynccontextmanager
