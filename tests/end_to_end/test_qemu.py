@@ -27,8 +27,11 @@ pytestmark = pytest.mark.lab
 
 VM = "real1"
 """No other test's: when the lab's hypervisors are back they read of it, and would take it for another VM's past."""
-HANDOVER_SECONDS = 0.05
-"""From the guest's first moment on the target until packets find it there, on a machine that has other work too."""
+BOOT_SECONDS = 60.0
+"""4 on an idle machine."""
+HANDOVER_SECONDS = 0.15
+"""From the guest's first moment on the target until packets find it there: 10 to 30 ms, and up to 100 were seen on
+two cores that had twice as much to do as they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,11 @@ async def left_to_qemu(cluster: Cluster) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await cluster.delete(VM)
-        for node in nodes:
-            await asyncio.to_thread(faults.start_service, cluster.lab, "hypervisor", node)
+        try:
+            await cluster.delete(VM)
+        finally:
+            for node in nodes:
+                await asyncio.to_thread(faults.start_service, cluster.lab, "hypervisor", node)
 
 
 @asynccontextmanager
@@ -96,7 +101,7 @@ async def migrate(journey: Journey, source: Machine, node: str, *, say: bool) ->
     target = await journey.machines.enter_async_context(
         qemu.machine(cluster.lab, wired, journey.image, arriving=True)
     )
-    if say:
+    if say:  # it announces nothing itself, so that it is our word alone that is acted upon
         await target.qmp.execute("migrate-set-parameters", announce_rounds=0)
     await qemu.begin_migration(cluster.lab, source, target)
     await target.qmp.event("RESUME")
@@ -121,7 +126,8 @@ async def move(journey: Journey, source: Machine, node: str, *, say: bool) -> Ma
         f"QEMU's downtime {pause.said * 1000:.0f} ms, from STOP to RESUME {pause.seen * 1000:.1f} ms"
     )
     allowed = (pause.seen + HANDOVER_SECONDS) / EVERY_SECONDS
-    assert max(pings4.lost, pings6.lost) <= allowed
+    unanswered = [line for line in (*pings4.text, *pings6.text) if " bytes from " not in line]
+    assert max(pings4.lost, pings6.lost) <= allowed, unanswered
     await cluster.reachable(ready)
     host = cluster.lab.topology.node(node)
     leads_to = bgp_routes(cluster.lab, "core")
@@ -152,8 +158,8 @@ async def test_a_real_guest_moves_there_and_back_and_hardly_a_packet_is_lost(
         ready = await cluster.ready(VM)
         given = await cluster.outside.wait_for(IfaceReady, vm=VM, node="n1")
         guest = await machines.enter_async_context(qemu.machine(cluster.lab, given, image))
-        await cluster.reachable(ready)
         address = str(address_of(ready, Family.IPV4))
+        assert await cluster.answers(address_of(ready, Family.IPV4), seconds=BOOT_SECONDS)
         connection = ("bash", "-c", f"exec cat </dev/tcp/{address}/{LIFE_PORT}")
         async with (
             printed(cluster.lab, *connection) as lives,

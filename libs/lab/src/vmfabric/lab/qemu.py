@@ -46,8 +46,8 @@ class Pause:
     said: float
     """By the source, of itself: `downtime` of query-migrate."""
     seen: float
-    """From the source's event STOP to the target's RESUME. What the target needs to begin is in it too, which on a busy
-    machine is more than the rest: 325 ms where `said` was 14."""
+    """From the source's event STOP to the target's RESUME. What the target needs to begin is in it too, and may be
+    most of it on a busy machine: 325 ms where `said` was 14."""
 
 
 @asynccontextmanager
