@@ -213,7 +213,8 @@ class Announcer:
         for error in said:
             if error is not None:
                 raise error
-        waiting = [revised.value.vm for revised, fact in facts if not self._is_settled(fact)]
+        # The view may have forgotten some of them since.
+        waiting = {revised.value.vm: revised.value for revised, fact in facts if not self._is_settled(fact)}
         seen = {revised.value.vm for revised in looked_at}
         self._unsettled -= seen
         self._audited -= seen
@@ -221,14 +222,14 @@ class Announcer:
         await self._notice_deafness(waiting, found)
         for revised in looked_at:
             await self._notice_loss(revised, lost(revised.value, found))
-        return waiting
+        return list(waiting)
 
     def _answer(self, desired: DesiredVm, found: Found) -> Fact | None:
         fact = None if self._view.node is None else answer(desired, found, self._view.node.value)
         is_proof = self._clock.monotonic() - self._changed_at > _PROOF_SECONDS
         return fact if is_proof or not isinstance(fact, RouteWithdrawn) else None
 
-    async def _notice_deafness(self, waiting: Sequence[VmName], found: Found) -> None:
+    async def _notice_deafness(self, waiting: Mapping[VmName, DesiredVm], found: Found) -> None:
         """A bgpd whose zebra was started again may not hear of the kernel's routes any more: have it ask anew.
 
         Each time its routes go for a moment, so it is not tried for ever.
@@ -239,7 +240,7 @@ class Announcer:
         self._renewals = self._renewals if long else 0
         if node is None or not long or now - self._renewed_at < _RENEWED_SECONDS or self._renewals > _RENEWALS:
             return
-        dissent = await self._find_dissent(self._view.vms[long[0]].value, found, node.value)
+        dissent = await self._find_dissent(waiting[long[0]], found, node.value)
         if dissent != self._dissent:
             self._dissent, self._dissent_since = dissent, now
         if dissent is not None and now - self._dissent_since > _DEAF_SECONDS:
