@@ -7,7 +7,7 @@ that goes from one VM to another without `ip.released` between had two owners.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpReleased
@@ -51,16 +51,21 @@ class Ownership:
         self._quarantine = quarantine
         self._owners: dict[HostAddress, _Owner] = {}
         self._rests: dict[HostAddress, _Rest] = {}
+        self._began = datetime.min.replace(tzinfo=UTC)
         self.facts = 0
         """Those that said something of an address."""
 
-    def forget(self) -> None:
-        """The stream has lost facts: what follows is a history of its own."""
+    def forget(self, at: datetime) -> None:
+        """The stream has lost facts: what is said from now on is a history of its own."""
         self._owners.clear()
         self._rests.clear()
+        self._began = at
 
     def hear(self, event: Event, at: datetime) -> Iterator[str]:
         """The next fact of the stream, and when it was said."""
+        if at < self._began:
+            # What took it back may be among what was lost.
+            return
         match event:
             case IpAllocated():
                 owner = _Owner(event.cluster, event.vm, event.generation, at)
@@ -91,8 +96,11 @@ class Ownership:
             return
         least = self._quarantine(allocated.pool) - _CLOCKS
         if rest is not None and rest.since is not None and at - rest.since < least:
-            rested = (at - rest.since).total_seconds()
-            yield f"{address} of {rest.owner} is given to {owner} {rested:.3f} s after it was released"
+            rested, wanted = (at - rest.since).total_seconds(), self._quarantine(allocated.pool).total_seconds()
+            yield (
+                f"{address} of {rest.owner} is given to {owner} {rested:.3f} s after it was released; "
+                f"its pool's quarantine is {wanted:.0f} s"
+            )
         self._owners[address] = owner
 
     def _released(self, owner: _Owner, address: HostAddress, at: datetime) -> None:

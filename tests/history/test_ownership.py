@@ -77,3 +77,11 @@ def test_what_can_be(history: list[tuple[float, Event]]) -> None:
 )
 def test_what_cannot_be(history: list[tuple[float, Event]], complaint: str) -> None:
     assert [sentence for sentence in complaints(*history) if complaint in sentence]
+
+
+def test_an_old_word_after_the_stream_was_lost_begins_nothing() -> None:
+    ownership = Ownership(lambda _pool: timedelta(seconds=10))
+    ownership.forget(BEGIN + timedelta(seconds=5))
+    late = ownership.hear(allocated("vm1", 1), BEGIN + timedelta(seconds=1))
+    after = ownership.hear(allocated("vm2", 2), BEGIN + timedelta(seconds=6))
+    assert [*late, *after] == []

@@ -347,7 +347,7 @@ class World:
         unserved = [consumer.unacknowledged() for consumer in consumers] or [frozenset(requests.kept)]
         self._promises.lose(frozenset().union(*unserved))
         self._server.empty()
-        self._ownership.forget()
+        self._ownership.forget(self._server.loop.wall())
         for client in self._ground.clients.values():
             client.cut(self._faults.between(0.1, 1.0))
 
