@@ -43,7 +43,7 @@ def summary(report: Report) -> str:
     lines = [
         f"seed {report.seed}: {len(report.struck)} strikes, each proven to have hit",
         f"asked: {asked}",
-        f"pinged: {sent} packets, {lost} lost, of them without a reason {report.lost_without_a_reason()}",
+        f"pinged: {sent} packets, {lost} lost, of them without a reason {len(report.lost_without_a_reason())}",
         f"history: {report.facts} facts of who has which address",
     ]
     return "\n".join([*lines, *(f"WRONG: {sentence}" for sentence in report.wrong)])

@@ -14,7 +14,8 @@ from vmfabric.lab import namespaces
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.pings import EVERY_SECONDS
 
-_REPLY = re.compile(r"icmp_seq=(\d+) ttl=")
+_REPLY = re.compile(r"^\[(\d+\.\d+)\].* icmp_seq=(\d+) ttl=")
+"""`ping -D` says itself when an answer came: who reads its lines may be late."""
 _JUST_NOW_SECONDS = 0.2
 _WRAP = 1 << 16
 """ICMP sequence numbers have 16 bits."""
@@ -55,7 +56,7 @@ class Timeline:
 async def pinged(lab: Lab, vm: str, address: Address) -> AsyncIterator[Timeline]:
     """One packet every 10 ms from the core, while the block lasts."""
     timeline = Timeline(vm, begun=time.monotonic())
-    command = namespaces.inside(lab.namespace("core"), "ping", "-n", "-i", str(EVERY_SECONDS), str(address))
+    command = namespaces.inside(lab.namespace("core"), "ping", "-D", "-n", "-i", str(EVERY_SECONDS), str(address))
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     reading = asyncio.create_task(_follow(process.stdout, timeline)) if process.stdout else None
     try:
@@ -70,11 +71,12 @@ async def pinged(lab: Lab, vm: str, address: Address) -> AsyncIterator[Timeline]
 
 async def _follow(lines: asyncio.StreamReader, timeline: Timeline) -> None:
     highest = 0
+    since_boot = time.monotonic() - time.time()
     while line := await lines.readline():
         found = _REPLY.search(line.decode())
         if found is None:
             continue
-        number = int(found.group(1))
+        number = int(found.group(2))
         number += (highest - number + _WRAP // 2) // _WRAP * _WRAP
         highest = max(highest, number)
-        timeline.answered[number] = time.monotonic()
+        timeline.answered[number] = float(found.group(1)) + since_boot

@@ -50,14 +50,21 @@ class Report:
         """Packets of all timelines that were lost while it lasted."""
         return sum(struck.begun <= at <= struck.recovered for timeline in self.timelines for at in timeline.lost())
 
-    def lost_without_a_reason(self) -> int:
-        """Packets that were lost while nothing took routes away."""
+    def lost_without_a_reason(self) -> list[str]:
+        """Packets that were lost while nothing took routes away, in words."""
         windows = [(it.begun, it.recovered + _GRACE_SECONDS) for it in self.struck if it.kind.takes_routes]
-        return sum(
-            not any(begun <= at <= end for begun, end in windows)
+        return [
+            f"a packet to {timeline.vm} was lost while nothing took routes away, {self._meanwhile(at)}"
             for timeline in self.timelines
             for at in timeline.lost()
-        )
+            if not any(begun <= at <= end for begun, end in windows)
+        ]
+
+    def _meanwhile(self, at: float) -> str:
+        last = next((it for it in reversed(self.struck) if it.begun <= at), None)
+        if last is None:
+            return "before the first strike"
+        return f"{at - last.begun:.2f} s after {last.kind.name}, which was over {last.recovered - last.begun:.2f} s after"
 
 
 async def run(
@@ -86,8 +93,7 @@ async def run(
         vms = await _settled(cluster, load, report)
     report.asked = dict(load.asked)
     report.wrong += await verdict.wrong(cluster, load, vms)
-    if lost := report.lost_without_a_reason():
-        report.wrong.append(f"{lost} packets were lost while nothing took routes away")
+    report.wrong += report.lost_without_a_reason()
     await cluster.delete(*(it.vm for it in vms))
     report.wrong += [f"left behind: {it}" for it in await traces.left_over(cluster.lab, cluster.outside, before)]
     report.facts, impossible = await verdict.history(cluster.outside)
