@@ -64,7 +64,8 @@ class Report:
         last = next((it for it in reversed(self.struck) if it.begun <= at), None)
         if last is None:
             return "before the first strike"
-        return f"{at - last.begun:.2f} s after {last.kind.name}, which was over {last.recovered - last.begun:.2f} s after"
+        took = last.recovered - last.begun
+        return f"{at - last.begun:.2f} s after {last.kind.name}, which was over after {took:.2f} s"
 
 
 async def run(

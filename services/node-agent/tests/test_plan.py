@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmfabric.contract.cluster import Gateway, Virtualization
-from vmfabric.contract.dataplane import RESTORED_METRIC, ROUTE_METRIC
+from vmfabric.contract.dataplane import (
+    RESTORED_LOCAL_PREFERENCE,
+    RESTORED_METRIC,
+    RESTORED_REFUGE_LOCAL_PREFERENCE,
+    RESTORED_REFUGE_METRIC,
+    ROUTE_METRIC,
+)
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
@@ -124,6 +130,15 @@ def test_a_guest_that_has_left_is_forwarded_over_the_segment_that_both_nodes_are
         "remove route 10.0.0.1/32 from vm1_net0",
         "remove route 2001:db8::1/128 from vm1_net0",
     ]
+
+
+def test_after_a_reboot_the_refuge_of_a_vm_is_preferred_to_the_lost_node_that_remembers_it_too() -> None:
+    kernel, refuge = SimulatedKernel(), a_vm(1, presence=Presence.EVACUATED)
+    for operation in plan([refuge], kernel.actual(), remembered={"vm1"}).operations:
+        kernel.carry_out(operation)
+    assert {route.metric for route in kernel.routes} == {RESTORED_REFUGE_METRIC}
+    assert RESTORED_REFUGE_LOCAL_PREFERENCE > RESTORED_LOCAL_PREFERENCE
+    assert plan([refuge], kernel.actual(), remembered={"vm1"}).operations == ()
 
 
 def test_after_a_reboot_a_vm_is_served_with_less_preference_until_somebody_says_that_it_is_still_here() -> None:

@@ -20,6 +20,9 @@ EVACUATED_METRIC = 18575
 RESTORED_METRIC = 18650
 """Of a route that a node has made anew from its own memory: nobody has said yet that the VM is still there."""
 
+RESTORED_REFUGE_METRIC = 18625
+"""The same of a VM that was evacuated to this node: the lost node may remember it too, and know less."""
+
 LOCAL_PREFERENCE = 100
 """BGP's own default (RFC 4271, 9.1.1 leaves it to configuration; FRR takes 100)."""
 
@@ -34,3 +37,6 @@ GOING_DOWN_LOCAL_PREFERENCE = 0
 
 RESTORED_LOCAL_PREFERENCE = 50
 """Of a route with RESTORED_METRIC: a VM that was moved meanwhile keeps its new path."""
+
+RESTORED_REFUGE_LOCAL_PREFERENCE = 60
+"""Of a route with RESTORED_REFUGE_METRIC: more than what the lost node remembers, less than what anybody knows."""

@@ -19,6 +19,8 @@ from vmfabric.contract.dataplane import (
     PREFERRED_METRIC,
     RESTORED_LOCAL_PREFERENCE,
     RESTORED_METRIC,
+    RESTORED_REFUGE_LOCAL_PREFERENCE,
+    RESTORED_REFUGE_METRIC,
     ROUTE_METRIC,
 )
 from vmfabric.contract.desired import DesiredNode
@@ -46,6 +48,7 @@ PREFERENCES = {
     PREFERRED_METRIC: PREFERRED_LOCAL_PREFERENCE,
     RESTORED_METRIC: RESTORED_LOCAL_PREFERENCE,
     EVACUATED_METRIC: EVACUATED_LOCAL_PREFERENCE,
+    RESTORED_REFUGE_METRIC: RESTORED_REFUGE_LOCAL_PREFERENCE,
 }
 """The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 

@@ -8,13 +8,16 @@ from vmfabric.contract.dataplane import (
     FORWARD_METRIC,
     PREFERRED_METRIC,
     RESTORED_METRIC,
+    RESTORED_REFUGE_METRIC,
     ROUTE_METRIC,
 )
 from vmfabric.contract.desired import Presence
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import LINK_GROUP, Port
 
-_METRICS = frozenset({PREFERRED_METRIC, FORWARD_METRIC, EVACUATED_METRIC, ROUTE_METRIC, RESTORED_METRIC})
+_METRICS = frozenset(
+    {PREFERRED_METRIC, FORWARD_METRIC, EVACUATED_METRIC, ROUTE_METRIC, RESTORED_METRIC, RESTORED_REFUGE_METRIC}
+)
 
 
 def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
@@ -42,7 +45,8 @@ def remembered_routes(port: Port, present: frozenset[HostRoute]) -> frozenset[Ho
     onward = {route for route in present if route.prefix in port.prefixes and route.gateway in port.toward}
     kept = frozenset(route for route in to_port | onward if route.metric in _METRICS)
     served = {route.prefix for route in kept & to_port}
-    return kept | {HostRoute(prefix, port.interface, RESTORED_METRIC) for prefix in port.prefixes - served}
+    metric = RESTORED_REFUGE_METRIC if port.presence is Presence.EVACUATED else RESTORED_METRIC
+    return kept | {HostRoute(prefix, port.interface, metric) for prefix in port.prefixes - served}
 
 
 def _to_port(port: Port, metric: int) -> frozenset[HostRoute]:
