@@ -50,9 +50,33 @@ class Tally:
 
 def run_seeds(seeds: range) -> Iterator[Tally]:
     """What came of a few seeds, and then of a few more."""
-    parts = [seeds[start : start + _AT_A_TIME] for start in range(0, len(seeds), _AT_A_TIME)]
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        yield from pool.map(_run, parts)
+        yield from pool.map(_run, _parts(seeds))
+
+
+class InBackground:
+    """Many seeds while something else is done: they run when nothing else wants a core (SCHED_IDLE, sched(7))."""
+
+    def __init__(self, seeds: range) -> None:
+        self._pool = ProcessPoolExecutor(max_workers=os.cpu_count(), initializer=_yield_to_all)
+        self._parts = [self._pool.submit(_run, part) for part in _parts(seeds)]
+
+    def tallies(self) -> Iterator[Tally]:
+        """As `run_seeds`."""
+        for part in self._parts:
+            yield part.result()
+
+    def end(self) -> None:
+        """What is not done yet is not done any more."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _yield_to_all() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _parts(seeds: range) -> list[range]:
+    return [seeds[start : start + _AT_A_TIME] for start in range(0, len(seeds), _AT_A_TIME)]
 
 
 def _run(seeds: Iterable[int]) -> Tally:

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from simulation.conftest import SEEDS
 from simulation.faults import Fault
-from simulation.many import Tally, run_seeds
+from simulation.many import InBackground, Tally
 from simulation.world import replay, run_seed
 
-SEEDS = 4000
 REPEATED = (3, 7, 11)
 TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def tally() -> Tally:
+def tally(seeds_beside: InBackground) -> Tally:
     tally = Tally()
-    for part in run_seeds(range(SEEDS)):
+    for part in seeds_beside.tallies():
         tally.add(part)
         for seed, violation in part.violations.items():
             pytest.fail(f"{run_seed(seed).story.text()}\n\nseed {seed}: {violation}\nreplay: {replay(seed)}")

@@ -29,11 +29,14 @@ def up(
     control: Annotated[
         int | None, typer.Option(help="Processes of scheduler and ipam: 1, or 2, of which one waits.")
     ] = None,
+    postgres: Annotated[
+        int | None, typer.Option(help="Postgres servers: 1, or 2, of which one is a synchronous standby.")
+    ] = None,
 ) -> None:
     """Make the lab, and come back when everything in it answers."""
     state = State.of_environment()
     try:
-        lab = making.up(load(topology, nats=nats, control=control), state, step)
+        lab = making.up(load(topology, nats=nats, control=control, postgres=postgres), state, step)
     except LabIsUpError as error:
         raise LabError(is_up_already(Lab.find(state))) from error
     except KeyboardInterrupt as interruption:

@@ -1,9 +1,10 @@
 """SQL files applied in the order of their names, once each, by yoyo."""
 
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 import asyncpg
+from psycopg.conninfo import conninfo_to_dict
 from yoyo import get_backend, read_migrations
 
 
@@ -27,9 +28,8 @@ def _identifier(schema: str) -> str:
 
 
 def _apply(database_url: str, schema: str, directory: Path) -> None:
-    parts = urlsplit(database_url)
-    backend = get_backend(
-        urlunsplit(parts._replace(scheme="postgresql+psycopg", query=urlencode({"schema": schema})))
-    )
+    # All in the query: yoyo knows no URL with several hosts, libpq does.
+    options = conninfo_to_dict(database_url) | {"schema": schema}
+    backend = get_backend(f"postgresql+psycopg:///{options.pop('dbname', '')}?{urlencode(options)}")
     # No backend.lock(): yoyo's lock is a row, which a killed process leaves behind; ours ends with its session.
     backend.apply_migrations(backend.to_apply(read_migrations(str(directory))))

@@ -3,6 +3,7 @@
 import json
 
 import asyncpg
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 from asyncpg.pool import PoolConnectionProxy
 
 Connection = asyncpg.Connection | PoolConnectionProxy
@@ -17,9 +18,11 @@ TRANSIENT: tuple[type[BaseException], ...] = (
     asyncpg.TooManyConnectionsError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
+    asyncpg.ReadOnlySQLTransactionError,
+    TargetServerAttributeNotMatched,
     OSError,
 )
-"""Errors of a database that is away or busy: the same work succeeds later."""
+"""Errors of a database that is away, busy, or not promoted yet: the same work succeeds later."""
 
 
 async def connect(database_url: str, *, schema: str, size: int = 10) -> asyncpg.Pool:

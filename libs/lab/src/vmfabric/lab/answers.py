@@ -30,7 +30,8 @@ def wait_until_answers(lab: Lab, program: Program) -> None:
     """
     match control_plane.original(program.service):
         case "postgres":
-            _until(lab, program, lambda: control_plane.postgres_answers(lab.state), _SERVER_SECONDS)
+            number = control_plane.postgres(lab.state, lab.topology).index(program)
+            _until(lab, program, lambda: control_plane.postgres_answers(lab.state, number), _SERVER_SECONDS)
         case "nats" | "door":
             _until(lab, program, lambda: asyncio.run(_bus_answers(lab)), _SERVER_SECONDS)
         case "scheduler":

@@ -32,14 +32,19 @@ def operators_url(topology: Topology) -> str:
     return f"nats://127.0.0.1:{topology.port}"
 
 
-def database_url(service: str) -> str:
-    """Where a service on the control host finds its database. Nothing outside of that namespace can reach it."""
-    return f"postgresql://{service}@127.0.0.1:{_POSTGRES_PORT}/{_DATABASE}"
+def database_url(topology: Topology, service: str) -> str:
+    """Where a service on the control host finds its database: of several servers, the one that takes writes.
+
+    Nothing outside of that namespace can reach it.
+    """
+    hosts = ",".join(f"127.0.0.1:{_POSTGRES_PORT + number}" for number in range(topology.postgres))
+    writable = "?target_session_attrs=read-write" if topology.postgres > 1 else ""
+    return f"postgresql://{service}@{hosts}/{_DATABASE}{writable}"
 
 
-def postgres_directory(state: State) -> Path:
-    """Where Postgres keeps its data and its socket."""
-    return state.of_service(CONTROL, "postgres")
+def postgres_directory(state: State, number: int = 0) -> Path:
+    """Where a Postgres keeps its data and its socket."""
+    return state.of_service(CONTROL, copy_of("postgres", number))
 
 
 def copy_of(service: str, number: int) -> str:
@@ -66,14 +71,18 @@ def _nats(state: State, topology: Topology, number: int) -> Program:
     return Program(name, CONTROL, namespaces.inside(topology.namespace(CONTROL), *command))
 
 
-def postgres(state: State, topology: Topology) -> Program:
-    """The database, on the control host's loopback address."""
-    directory = postgres_directory(state)
-    command = server_commands.postgres_command(directory, port=_POSTGRES_PORT)
+def postgres(state: State, topology: Topology) -> tuple[Program, ...]:
+    """The database and its standby, on the control host's loopback address."""
+    return tuple(_postgres(state, topology, number) for number in range(topology.postgres))
+
+
+def _postgres(state: State, topology: Topology, number: int) -> Program:
+    directory = postgres_directory(state, number)
+    command = server_commands.postgres_command(directory, port=_POSTGRES_PORT + number)
     unprivileged = server_commands.as_postgres_user(directory)
     inside = namespaces.inside(topology.namespace(CONTROL), *unprivileged, *command)
     # SIGTERM would wait until every client has gone by itself.
-    return Program("postgres", CONTROL, inside, ends_by=Signals.SIGINT)
+    return Program(copy_of("postgres", number), CONTROL, inside, ends_by=Signals.SIGINT)
 
 
 def door(topology: Topology) -> Program:
@@ -107,8 +116,8 @@ def listen(topology: Topology) -> socket.socket:
 
 
 def prepare(state: State, topology: Topology) -> None:
-    """Make the directories of both servers and an empty database cluster."""
-    for server in (*nats(state, topology), postgres(state, topology)):
+    """Make the directories of the servers and an empty database cluster."""
+    for server in (*nats(state, topology), *postgres(state, topology)):
         state.of_service(server.host, server.service).mkdir(parents=True)
     # In the lab, so that who takes it down finds what a killed command has left at work.
     server_commands.prepare_postgres(postgres_directory(state), namespaces.inside(topology.namespace(CONTROL)))
@@ -122,21 +131,46 @@ def create_database(state: State) -> None:
         _psql(state, _DATABASE, f"GRANT CREATE ON DATABASE {_DATABASE} TO {service}")
 
 
-def postgres_answers(state: State) -> bool:
-    """Whether Postgres takes connections."""
-    directory = postgres_directory(state)
-    if not (directory / f".s.PGSQL.{_POSTGRES_PORT}").exists():
+def prepare_standby(state: State, topology: Topology) -> None:
+    """Make the second Postgres a copy of the first, which runs, and will follow it."""
+    server_commands.prepare_standby(
+        postgres_directory(state, 1),
+        of=postgres_directory(state),
+        port=_POSTGRES_PORT,
+        inside=namespaces.inside(topology.namespace(CONTROL)),
+    )
+
+
+def replicate(state: State, *, synchronously: bool) -> None:
+    """Have a commit wait until the standby has it too, or not."""
+    _psql(state, "postgres", f"ALTER SYSTEM SET synchronous_standby_names = '{'*' if synchronously else ''}'")
+    _psql(state, "postgres", "SELECT pg_reload_conf()")
+
+
+def promote(state: State) -> None:
+    """Make the standby take writes, once and for all; the first Postgres must be gone."""
+    _psql(state, "postgres", "SELECT pg_promote()", number=1)
+
+
+def postgres_answers(state: State, number: int = 0) -> bool:
+    """Whether a Postgres takes connections."""
+    directory = postgres_directory(state, number)
+    if not (directory / f".s.PGSQL.{_POSTGRES_PORT + number}").exists():
         return False
     try:
-        _psql(state, "postgres", "SELECT 1")
+        _psql(state, "postgres", "SELECT 1", number=number)
     except LabError:  # it is starting; whoever waits has a deadline and shows its log
         return False
     return True
 
 
-def remove_shared_memory(state: State) -> None:
-    """Remove the System V segment that a Postgres which was killed has left behind."""
-    lock = postgres_directory(state) / "data" / "postmaster.pid"
+def remove_shared_memory(state: State, topology: Topology) -> None:
+    """Remove the System V segments that a Postgres which was killed has left behind."""
+    for number in range(topology.postgres):
+        _remove_segment(postgres_directory(state, number) / "data" / "postmaster.pid")
+
+
+def _remove_segment(lock: Path) -> None:
     if not lock.exists():
         return
     lines = lock.read_text().splitlines()
@@ -150,10 +184,16 @@ def remove_shared_memory(state: State) -> None:
             run("ipcrm", "-m", identity)
 
 
-def _psql(state: State, database: str, statement: str) -> None:
-    directory = postgres_directory(state)
+def _psql(state: State, database: str, statement: str, number: int = 0) -> None:
+    directory = postgres_directory(state, number)
     # By its socket in the file system, which is there in every network namespace.
     run(
-        *(server_commands.postgres_program(directory, "psql"), "-h", str(directory), "-p", str(_POSTGRES_PORT)),
+        *(
+            server_commands.postgres_program(directory, "psql"),
+            "-h",
+            str(directory),
+            "-p",
+            str(_POSTGRES_PORT + number),
+        ),
         *("-U", "postgres", "-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", statement),
     )

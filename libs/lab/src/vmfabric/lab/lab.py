@@ -46,7 +46,7 @@ class Lab:
         """Programs that the services need."""
         return (
             *control_plane.nats(self.state, self.topology),
-            control_plane.postgres(self.state, self.topology),
+            *control_plane.postgres(self.state, self.topology),
             control_plane.door(self.topology),
         )
 

@@ -77,7 +77,7 @@ def _remove(state: State, topology: Topology) -> None:
     ended = namespaces.remove(topology.namespaces())  # its hypervisors end here, so no guest is made any more
     namespaces.remove(guest.namespace for guest in guests.recorded(state, topology))
     frr.remove(topology, ended)
-    control_plane.remove_shared_memory(state)
+    control_plane.remove_shared_memory(state, topology)
     state.remove()
 
 
@@ -93,10 +93,17 @@ def _refuse_taken_names(topology: Topology) -> None:
 
 def _start_servers(lab: Lab) -> None:
     control_plane.prepare(lab.state, lab.topology)
+    database, *standbys = control_plane.postgres(lab.state, lab.topology)
     for server in lab.servers():
-        supervision.start(lab.state, server, lab.supervisor)
-    wait_until_answers(lab, lab.program("postgres", CONTROL))
+        if server not in standbys:
+            supervision.start(lab.state, server, lab.supervisor)
+    wait_until_answers(lab, database)
     control_plane.create_database(lab.state)
+    for standby in standbys:
+        control_plane.prepare_standby(lab.state, lab.topology)
+        supervision.start(lab.state, standby, lab.supervisor)
+        wait_until_answers(lab, standby)
+        control_plane.replicate(lab.state, synchronously=True)
     wait_until_answers(lab, lab.program("door", CONTROL))
 
 

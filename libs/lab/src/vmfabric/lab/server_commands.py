@@ -54,11 +54,27 @@ def prepare_postgres(directory: Path, inside: Sequence[str] = ()) -> None:
     if (data / "PG_VERSION").exists():
         return
     _install_postgres(directory)
-    initdb = [postgres_program(directory, "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    command = [*inside, *as_postgres_user(directory), *initdb]
+    _run("initdb", directory, inside, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8")
+
+
+def prepare_standby(directory: Path, *, of: Path, port: int, inside: Sequence[str] = ()) -> None:
+    """Copy a running database cluster, which listens on this port in its directory, into another one that follows it.
+
+    https://www.postgresql.org/docs/current/app-pgbasebackup.html
+    """
+    user = postgres_user()
+    if user is not None:
+        shutil.chown(directory, user)
+    _install_postgres(directory)
+    login = ("-h", str(of), "-p", str(port), "-U", "postgres")
+    _run("pg_basebackup", directory, inside, "-D", str(directory / "data"), *login, "-R", "-c", "fast")
+
+
+def _run(program: str, directory: Path, inside: Sequence[str], *arguments: str) -> None:
+    command = [*inside, *as_postgres_user(directory), postgres_program(directory, program), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     if done.returncode:
-        raise ServerFailedError(f"initdb failed: {done.stderr.decode(errors='replace')}")
+        raise ServerFailedError(f"{program} failed: {done.stderr.decode(errors='replace')}")
 
 
 def postgres_command(directory: Path, *, port: int) -> list[str]:

@@ -36,7 +36,7 @@ def _of_control(topology: Topology, service: str, number: int) -> Program:
         copy_of(service, number),
         CONTROL,
         namespaces.inside(topology.namespace(CONTROL), *python(_MODULES[service])),
-        {**_bus(topology), "VMFABRIC_DATABASE_URL": control_plane.database_url(service)},
+        {**_bus(topology), "VMFABRIC_DATABASE_URL": control_plane.database_url(topology, service)},
     )
 
 

@@ -73,6 +73,8 @@ class Topology(_Model):
     """How many nats-servers: three are a cluster, and keep each stream three times."""
     control: Literal[1, 2] = 1
     """How many processes of the scheduler and of ipam: of two, one waits until it is needed."""
+    postgres: Literal[1, 2] = 1
+    """How many Postgres servers: the second is a synchronous standby of the first."""
     asn: Annotated[int, Field(ge=1, le=4294967294)]
     fabric: Fabric
     management: Management
@@ -153,9 +155,12 @@ def parse(text: str, *, origin: str, **instead: int) -> Topology:
         raise LabError(f"{origin} is not a topology: {wrong}") from error
 
 
-def load(path: Path | None, *, nats: int | None = None, control: int | None = None) -> Topology:
-    """The topology in a file, or the lab's own without one. `nats` and `control` go before what is said there."""
-    instead = {name: value for name, value in (("nats", nats), ("control", control)) if value is not None}
+def load(path: Path | None, **copies: int | None) -> Topology:
+    """The topology in a file, or the lab's own without one.
+
+    `copies` says how many there are of `nats`, `control` and `postgres`; what is None is as the file says.
+    """
+    instead = {name: value for name, value in copies.items() if value is not None}
     if path is not None:
         try:
             return parse(path.read_text(), origin=str(path), **instead)
