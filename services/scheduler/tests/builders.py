@@ -23,14 +23,20 @@ class HandClock:
 
     def __init__(self) -> None:
         self._now = START
+        self._moment = 0.0
 
     def now(self) -> datetime:
         return self._now
 
     def monotonic(self) -> float:
-        return (self._now - START).total_seconds()
+        return self._moment
 
     def pass_(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+        self._moment += seconds
+
+    def is_set(self, seconds: float) -> None:
+        """Somebody sets the wall clock, so much forward or back."""
         self._now += timedelta(seconds=seconds)
 
 

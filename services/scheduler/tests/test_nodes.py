@@ -77,3 +77,14 @@ async def test_a_node_that_stays_silent_when_the_bus_is_back_is_lost(listening: 
     listening.connected = True
     await listening.seconds_pass(10, beating=False)
     assert listening.said() == ["node.joined.msk.n1", "node.lost.msk.n1"]
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+async def test_a_wall_clock_that_is_set_makes_no_node_lost_and_hides_no_loss(
+    listening: Listening, seconds: float
+) -> None:
+    listening.clock.is_set(seconds)
+    await listening.seconds_pass(9, beating=False)
+    assert listening.said() == ["node.joined.msk.n1"]
+    await listening.seconds_pass(1, beating=False)
+    assert listening.said()[-1] == "node.lost.msk.n1"

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 class _Beat:
     addresses: tuple[HostAddress, ...]
     at: datetime
+    moment: float
+    """Of the monotonic clock: a wall clock that is set makes no node silent."""
 
 
 class Nodes:
@@ -45,40 +47,41 @@ class Nodes:
         self._clock = clock
         self._committed = committed
         self._is_listening = is_listening
-        self._lost_after = timedelta(seconds=lost_after)
+        self._lost_after = lost_after
         self._kept_every = timedelta(seconds=kept_every)
         self._beats: dict[NodeKey, _Beat] = {}
         self._strangers: set[NodeKey] = set()
-        self._listening_since = clock.now()
+        self._listening_since = clock.monotonic()
 
     def heard(self, beat: NodeHeartbeat) -> None:
         """A heartbeat has come."""
-        self._beats[NodeKey(beat.cluster, beat.node)] = _Beat(beat.addresses, self._clock.now())
+        self._beats[NodeKey(beat.cluster, beat.node)] = _Beat(
+            beat.addresses, self._clock.now(), self._clock.monotonic()
+        )
 
     async def review(self) -> None:
         """Compare what was heard with what is kept."""
-        now = self._clock.now()
         if not self._is_listening():
-            self._listening_since = now
+            self._listening_since = self._clock.monotonic()
         async with transaction(self._store) as tx:
             rows = await tx.rows.nodes()
         self._name_strangers(rows)
         for state in NodeState:
             metrics.nodes.labels(state).set(sum(row.heard.state is state for row in rows))
-        if any(self._now_heard(row, now) != row.heard for row in rows):
-            await self._keep(now)
+        if any(self._now_heard(row) != row.heard for row in rows):
+            await self._keep()
 
-    async def _keep(self, now: datetime) -> None:
+    async def _keep(self) -> None:
         async with transaction(self._store) as tx:
             for row in await tx.rows.nodes(lock=True):
-                heard = self._now_heard(row, now)
+                heard = self._now_heard(row)
                 if heard == row.heard:
                     continue
                 tx.put_heard(row.key, heard)
                 event = _event(row, heard.state)
                 if event is not None:
                     log.info("node.state", **row.key._asdict(), state=heard.state, was=row.heard.state)
-                    tx.send([outgoing(event, source=SOURCE, trace=Trace.new(), at=now)])
+                    tx.send([outgoing(event, source=SOURCE, trace=Trace.new(), at=self._clock.now())])
         self._committed()
 
     def _name_strangers(self, rows: Sequence[NodeRow]) -> None:
@@ -86,22 +89,22 @@ class Nodes:
             self._strangers.add(key)
             log.warning("node.unknown", **key._asdict(), todo="node.apply makes it known")
 
-    def _now_heard(self, row: NodeRow, now: datetime) -> Heard:
+    def _now_heard(self, row: NodeRow) -> Heard:
         """What is to be kept of it: as it is, unless its state or its addresses changed, or that has become old."""
         kept, beat = row.heard, self._beats.get(row.key)
-        last = beat.at if beat else kept.at
-        silent = now - max(last or self._listening_since, self._listening_since)
+        now = self._clock.monotonic()
+        silent = now - max(beat.moment if beat else self._listening_since, self._listening_since)
         if beat is None:
             return replace(kept, state=self._unless_lost(kept, silent))
-        is_heard = now - beat.at < self._lost_after
+        is_heard = now - beat.moment < self._lost_after
         state = NodeState.JOINED if is_heard else self._unless_lost(kept, silent)
         now_heard = Heard(state, beat.at, beat.addresses)
-        is_old = kept.at is None or beat.at - kept.at >= self._kept_every
+        is_old = kept.at is None or abs(beat.at - kept.at) >= self._kept_every
         if is_old or (now_heard.state, now_heard.addresses) != (kept.state, kept.addresses):
             return now_heard
         return kept
 
-    def _unless_lost(self, kept: Heard, silent: timedelta) -> NodeState:
+    def _unless_lost(self, kept: Heard, silent: float) -> NodeState:
         return NodeState.LOST if kept.state is NodeState.JOINED and silent >= self._lost_after else kept.state
 
 
