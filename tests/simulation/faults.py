@@ -35,6 +35,7 @@ class Fault(StrEnum):
     FRR_DEAF = "bgpd does not hear zebra any more"
     FRR_RESTART = "FRR comes back with nothing"
     SESSION_DOWN = "a reflector is away"
+    DRAIN = "a node is drained, and used again"
 
 
 _OFTEN = {
@@ -70,6 +71,7 @@ EVENTS = (
     Fault.FRR_RESTART,
     Fault.SESSION_DOWN,
     Fault.BUS_EMPTIED,
+    Fault.DRAIN,
 )
 """Those that happen at a moment of their own."""
 

@@ -25,6 +25,7 @@ from vmfabric.contract.admin import (
     ApplyNetwork,
     ApplyNode,
     ApplyPool,
+    DrainNode,
     ListOfCluster,
     NodeState,
     UndrainNode,
@@ -67,7 +68,7 @@ PHASE_SECONDS = 30.0
 MOVE_SECONDS = 20.0
 _SWEEP_SECONDS = 2.0
 _REMEMBER = timedelta(days=8)
-_OPERATOR_SECONDS = 10.0
+_OPERATOR_SECONDS = 4.0
 _RESYNC_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 4.0
 _SESSION_SECONDS = 3.0
@@ -87,6 +88,8 @@ class Ground:
     nodes: dict[str, Node]
     tables: Tables = field(default_factory=Tables)
     ipam: InMemoryStore = field(default_factory=InMemoryStore)
+    drains: dict[str, DrainNode] = field(default_factory=dict)
+    """What operators want: nodes that are to be empty."""
     clients: dict[str, SimulatedClient] = field(default_factory=dict)
     """The connection of each process that lives, or lived last."""
     scheduler_committed: Callable[[], None] = lambda: None
@@ -152,7 +155,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
             Sweep(store, ground.clock, handlers, nodes, draining, interval=_SWEEP_SECONDS).run(),
             republishing.run(),
             _until_applied(lambda: _apply_cluster(administration, ground.plant)),
-            _open_returned_nodes(administration, ground.plant),
+            _operate(administration, ground),
         ):
             tasks.create_task(work)
 
@@ -261,14 +264,17 @@ async def _apply_cluster(administration: Administration, plant: Plant) -> None:
         await administration.apply_node(ApplyNode(spec=node))
 
 
-async def _open_returned_nodes(administration: Administration, plant: Plant) -> None:
-    """Operators put a node that was evacuated to use again once it is back."""
+async def _operate(administration: Administration, ground: Ground) -> None:
+    """Operators drain nodes, and put those to use again that need not be empty or are back after an evacuation."""
     while True:
         await asyncio.sleep(_OPERATOR_SECONDS)
         try:
-            found = await administration.list_nodes(ListOfCluster(cluster=plant.cluster.name))
+            found = await administration.list_nodes(ListOfCluster(cluster=ground.plant.cluster.name))
             for node in found.nodes:
-                if node.drain is not None and node.state is NodeState.JOINED:
+                wanted = ground.drains.get(node.spec.name)
+                if wanted is not None:
+                    await administration.drain_node(wanted)
+                elif node.drain is not None and node.state is NodeState.JOINED:
                     await administration.undrain_node(UndrainNode(cluster=node.spec.cluster, node=node.spec.name))
         except OSError:
             continue

@@ -28,7 +28,7 @@ from simulation.story import Story
 from simulation.virtual_time import VirtualClock, VirtualLoop
 from simulation.workload import Asked, workload
 from vmfabric.bgp_announcer.ports import FrrError
-from vmfabric.contract.admin import NodeState
+from vmfabric.contract.admin import DrainNode, NodeState
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.node import NodeFenced
 from vmfabric.contract.streams import REQUEST_STREAM
@@ -43,6 +43,7 @@ _QUIET_SECONDS = {100: 3600.0, 5: 65.0, 1: 16.0}
 _RARE = {Fault.BUS_EMPTIED, Fault.REBOOT, Fault.NODE_LOST, Fault.NODE_UNHEARD}
 _LOST_SECONDS = 25.0
 _FENCED_SECONDS = 20.0
+_DRAINED_SECONDS = (2.0, 30.0)
 _EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
 
 
@@ -312,6 +313,8 @@ class World:
                 self._strike_frr(kind, node)
             case Fault.BUS_EMPTIED:
                 self._empty_bus()
+            case Fault.DRAIN:
+                self._drain(node)
             case _:
                 raise ValueError(f"{kind} is no event of its own")
 
@@ -334,6 +337,14 @@ class World:
         if is_dead:
             node.reboot()
         self._loop.outside(self._faults.between(0.0, _FENCED_SECONDS), self._fence, node)
+
+    def _drain(self, node: Node) -> None:
+        going_down, parallel = self._random.random() < 0.5, self._random.randint(1, 4)
+        self._story.tell("operators want {0} to be empty", node.name)
+        self._ground.drains[node.name] = DrainNode(
+            cluster=CLUSTER, node=node.name, going_down=going_down, parallel=parallel
+        )
+        self._loop.outside(self._faults.between(*_DRAINED_SECONDS), self._ground.drains.pop, node.name, None)
 
     def _fence(self, node: Node) -> None:
         event = NodeFenced(cluster=CLUSTER, node=node.name, fence=FENCE)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
-from vmfabric.bgp_announcer.domain.configuration import GROUP, kernel_map
+from vmfabric.bgp_announcer.domain.configuration import GRACEFUL_SHUTDOWN, GROUP, kernel_map
 from vmfabric.bgp_announcer.domain.lines import Line
 from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 
 KernelRoutes = Callable[[], Mapping[Prefix, int]]
 """The host routes of the node's kernel, each with its lowest metric: that one zebra selects."""
@@ -17,6 +18,7 @@ KernelRoutes = Callable[[], Mapping[Prefix, int]]
 _NEGATIVE = ("no bgp ebgp-requires-policy", "no bgp default", "no bgp network")
 """Settings that are said by their absence."""
 _PEER = re.compile(rf"neighbor (\S+) peer-group {GROUP}$")
+_WELL_KNOWN = {GRACEFUL_SHUTDOWN: "65535:0"}
 _PERMIT = re.compile(r"prefix-list \S+ permit (\S+?)(?: ge \d+)?$")
 
 
@@ -84,7 +86,7 @@ class SimulatedFrr:
 
     def local_preference(self, prefix: Prefix) -> int:
         """What the reflectors hear of it."""
-        return int(self._set_by_map(Family.of(prefix), self._heard()[prefix], "set local-preference")[0])
+        return self._preference(Family.of(prefix), self._heard()[prefix])
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Its neighbours."""
@@ -125,7 +127,12 @@ class SimulatedFrr:
             *self._set_by_map(family, metric, "set community"),
             *self._set_by_map(family, metric, "set large-community"),
         )
-        return Route(communities, int(self._set_by_map(family, metric, "set local-preference")[0]), peers)
+        return Route(tuple(_WELL_KNOWN.get(it, it) for it in communities), self._preference(family, metric), peers)
+
+    def _preference(self, family: Family, metric: int) -> int:
+        """A batch of lines that was cut short may have left none: then it is BGP's own."""
+        found = self._set_by_map(family, metric, "set local-preference")
+        return int(found[0]) if found else LOCAL_PREFERENCE
 
     def _entry(self, family: Family, metric: int) -> str | None:
         """The entry of the route-map that takes this metric."""
