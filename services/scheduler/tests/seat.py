@@ -11,6 +11,7 @@ import pytest
 
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.envelope import Trace
+from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.model import Event
 from vmfabric.contract.vm import VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.database.migrations import migrate
@@ -70,6 +71,9 @@ class Scheduler:
 
     def migration(self, vm: str = "vm1") -> Message[VmMigrateRequested]:
         return self._message(VmMigrateRequested(cluster="msk", vm=vm), None)
+
+    def arrival(self, node: str, vm: str = "vm1") -> Message[GuestRunning]:
+        return self._message(GuestRunning(cluster="msk", vm=vm, node=node), None)
 
     async def hears(self, *stems: str, vm: str = "vm1") -> None:
         for stem in stems:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from vmfabric.contract.admin import DrainNode, UndrainNode
+from vmfabric.contract.admin import DrainNode, UndrainNode, VmPhase
 from vmfabric.contract.errors import Refused
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import Stamp, VmKey
@@ -89,6 +89,24 @@ async def test_a_removal_that_a_later_migration_has_overtaken_is_served(schedule
     record = await scheduler.record()
     assert record is not None
     assert record.delete_requested
+
+
+async def test_a_guest_that_comes_to_a_target_which_lets_go_already_has_another_generation(
+    scheduler: Scheduler,
+) -> None:
+    await scheduler.is_made()
+    await scheduler.handlers.migrate_requested(scheduler.migration())
+    await scheduler.handlers.delete_requested(scheduler.deletion())
+    before = await scheduler.record()
+    assert before is not None
+    assert before.phase is VmPhase.RETURNING
+    assert before.move is not None
+    await scheduler.handlers.guest_running(scheduler.arrival(before.move.target))
+    record = await scheduler.record()
+    assert record is not None
+    assert record.phase is VmPhase.SWITCHING
+    assert record.desired is not None
+    assert record.generation == record.desired.generation > before.move.generation
 
 
 async def test_a_late_repetition_of_a_migration_does_not_move_the_vm_again(scheduler: Scheduler) -> None:

@@ -22,9 +22,9 @@ from vmfabric.scheduler.domain.turn import Turn
 from .builders import ADDRESS, START, a_cluster_spec, the_facts
 from .test_lifecycle import PATIENCE, a_vm
 
-SOURCE, TARGET = 7, 9
+SOURCE, TARGET, AGAIN = 7, 9, 11
 """The generations of the VM on either node."""
-NODES = {SOURCE: "n1", TARGET: "n2"}
+NODES = {SOURCE: "n1", TARGET: "n2", AGAIN: "n2"}
 TARGET_ADDRESSES = (ip_address("10.0.0.2"), ip_address("fd00::2"))
 ASKED = Stamp(START + timedelta(seconds=60), 5)
 
@@ -84,7 +84,12 @@ class Migration:
         """Said so many seconds after the migration was asked for."""
         if self.record is not None:
             said_at = ASKED.at + timedelta(seconds=seconds)
-            self.take(migration.guest_runs(self.record, node, said_at=said_at, now=self.now, patience=PATIENCE))
+            generation = AGAIN if self.phase() is VmPhase.RETURNING else TARGET
+            self.take(
+                migration.guest_runs(
+                    self.record, node, said_at=said_at, generation=generation, now=self.now, patience=PATIENCE
+                )
+            )
 
     def waits(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -223,13 +228,18 @@ def test_a_guest_that_shows_up_after_all_is_followed() -> None:
     moving.guest_runs(seconds=601)
     assert moving.phase() is VmPhase.SWITCHING
     assert (moving.presence("n1"), moving.presence("n2")) == (Presence.FORWARDED, Presence.PREFERRED)
-    # What the target said while it let go belongs to the past.
+    # What the target said, or will say, of letting go belongs to the past.
+    moving.hears("iface.removed", TARGET)
     moving.hears("route.announced", TARGET, preference=200)
+    assert moving.phase() is VmPhase.SWITCHING
+    moving.hears("route.announced", AGAIN, preference=200)
     moving.waits(1)
     moving.hears("route.withdrawn", SOURCE)
     moving.hears("iface.removed", SOURCE)
-    moving.hears("route.announced", TARGET)
+    moving.hears("route.announced", AGAIN)
     assert moving.phase() is VmPhase.READY
+    assert moving.record is not None
+    assert moving.record.generation == AGAIN
     assert not moving.says(VmFailed)
 
 
@@ -284,9 +294,10 @@ def test_a_vm_that_is_there_already_is_said_to_be() -> None:
 
 
 SAYINGS = [
-    ("iface.ready", SOURCE), ("iface.ready", TARGET), ("route.announced", SOURCE), ("route.announced", TARGET),
-    ("route.withdrawn", SOURCE), ("route.withdrawn", TARGET), ("iface.removed", SOURCE), ("iface.removed", TARGET),
-]  # fmt: skip
+    (stem, generation)
+    for stem in ("iface.ready", "route.announced", "route.withdrawn", "iface.removed")
+    for generation in (SOURCE, TARGET, AGAIN)
+]
 
 
 @given(st.lists(st.one_of(

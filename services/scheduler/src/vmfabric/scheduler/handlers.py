@@ -2,6 +2,7 @@
 
 import structlog
 
+from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import Code
@@ -201,9 +202,16 @@ class Handlers:
 
     async def _guest_running(self, tx: Transaction, message: Message[GuestRunning]) -> None:
         record, node = await tx.vm(_key(message.event)), message.event.node
-        if record is None:
+        if record is None or record.move is None:
             return
-        turn = migration.guest_runs(record, node, said_at=message.at, now=self._clock.now(), patience=self._patience)
+        turn = migration.guest_runs(
+            record,
+            node,
+            said_at=message.at,
+            generation=await tx.new_generation() if record.phase is VmPhase.RETURNING else record.move.generation,
+            now=self._clock.now(),
+            patience=self._patience,
+        )
         if turn is not None:
             self._take(tx, record, turn, Trace(record.current_trace_id))
 

@@ -11,7 +11,7 @@
 
 The target has a generation of its own, which is the VM's from the moment that the guest runs there. Where the guest
 runs is not ours to decide: when it is late, the migration is given up, and when it shows up on the target all the
-same, the migration goes on.
+same, the migration goes on, with another generation: that the target has let go of the one before may still be said.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,11 +90,12 @@ def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patienc
 
 
 def guest_runs(
-    record: VmRecord, node: NodeName, *, said_at: datetime, now: datetime, patience: Patience
+    record: VmRecord, node: NodeName, *, said_at: datetime, generation: int, now: datetime, patience: Patience
 ) -> Turn | None:
     """The guest runs on this node; None unless that is the target, and was said after the migration began.
 
-    Without the time, a late word of an earlier stay on the target would cut the VM off.
+    Without the time, a late word of an earlier stay on the target would cut the VM off. `generation` is the
+    target's: a new one when it was told to let go.
     """
     move = record.move
     is_awaited = record.phase in BEFORE_THE_SWITCH or record.phase is VmPhase.RETURNING
@@ -102,7 +103,7 @@ def guest_runs(
         return None
     if node != move.target or said_at <= move.asked_at:
         return None
-    preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED})
+    preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED, "generation": generation})
     # Who forwards announces with the normal preference, as a lost node may still do: a refuge keeps its own.
     presence = Presence.EVACUATED if record.evacuated else Presence.FORWARDED
     source = record.desired.model_copy(
@@ -119,7 +120,7 @@ def guest_runs(
         }
     )
     arrived = record.model_copy(
-        update={"node": move.target, "generation": move.generation, "desired": preferred, "move": left}
+        update={"node": move.target, "generation": generation, "desired": preferred, "move": left}
     )
     return Turn(enter(arrived, VmPhase.SWITCHING, now, patience), puts=(preferred, source))
 
