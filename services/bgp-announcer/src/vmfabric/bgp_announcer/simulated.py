@@ -6,7 +6,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from vmfabric.bgp_announcer.domain.configuration import GRACEFUL_SHUTDOWN, GROUP, kernel_map
-from vmfabric.bgp_announcer.domain.lines import Line
+from vmfabric.bgp_announcer.domain.lines import Line, Section
 from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
@@ -93,10 +93,20 @@ class SimulatedFrr:
         return {peer: Session(peer in self.up) for peer in sorted(self._peers(), key=str)}
 
     def _add(self, change: Change) -> None:
+        self._unset(change.section, change.text)
         self._lines[change.section, change.text] = Line(change.section, change.text)
+
+    def _unset(self, section: Section, text: str) -> None:
+        """An entry of a route-map has one value of each setting."""
+        if text.startswith("set "):
+            what = text.split()[1]
+            same = [place for place in self._lines if place[0] == section and place[1].startswith(f"set {what} ")]
+            for place in same:
+                del self._lines[place]
 
     def _remove(self, change: Change) -> None:
         text = change.text.removeprefix("no ")
+        self._unset(change.section, text)
         inside = (*change.section, text)
         self._lines = {
             place: line

@@ -43,8 +43,14 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     maps = [line for line in missing if line not in lists and _is_of_a_map(line)]
     router = [line for line in missing if line not in delay and line not in lists and line not in maps]
     old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
-    # A setting is taken away before its successor comes: FRR reads `no set community 1:2` as "no community at all".
-    old_settings = [line for line in surplus if line not in old_lists and not _is_inside(line, surplus)]
+    # A setting's successor replaces it: taken away before, a batch that is cut short would leave FRR's default, and
+    # after, FRR reads `no set community 1:2` as "no community at all".
+    replaced = {_setting(line) for line in missing}
+    old_settings = [
+        line
+        for line in surplus
+        if line not in old_lists and not _is_inside(line, surplus) and _setting(line) not in replaced
+    ]
     changes = (*_enter(delay), *_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
     changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
     return changes or (_undo(old_lists, maps=False) if tidy else ())
@@ -86,6 +92,12 @@ def _is_ours(line: Line, asn: int) -> bool:
 
 def _is_of_a_map(line: Line) -> bool:
     return bool(_OUR_MAP.match(line.text if line.section == TOP else line.section[0]))
+
+
+def _setting(line: Line) -> tuple[Section, str] | Section:
+    """What of a route-map's entry a line sets, whatever the value; of another line, itself."""
+    words = line.text.split()
+    return (line.section, words[1]) if _is_of_a_map(line) and words[0] == "set" else (*line.section, line.text)
 
 
 def _is_inside(line: Line, others: Sequence[Line]) -> bool:
