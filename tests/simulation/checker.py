@@ -22,13 +22,13 @@ from vmfabric.scheduler.domain.record import LeftBehind, VmKey
 from vmfabric.scheduler.memory_store import Tables
 
 _MAY_BECOME = {
-    Presence.WIRED: {Presence.PREFERRED, Presence.ABSENT},
+    Presence.PREPARED: {Presence.PREFERRED, Presence.ABSENT},
+    Presence.WIRED: {Presence.ABSENT},
     Presence.PREFERRED: {Presence.ROUTED, Presence.EVACUATED, Presence.ABSENT},
     Presence.EVACUATED: {Presence.ROUTED, Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
     Presence.ROUTED: {Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
     Presence.FORWARDED: {Presence.ABSENT},
-    # A migration was given up, and then the guest runs on the target all the same.
-    Presence.ABSENT: {Presence.PREFERRED},
+    Presence.ABSENT: set(),
 }
 """What the desired state of one generation on one node may say next."""
 _SERVED_AT_HOME = {

@@ -136,7 +136,7 @@ def until(phase: VmPhase) -> Migration:
 def test_the_new_node_is_announced_before_the_old_one_lets_go() -> None:
     moving = until(VmPhase.READY)
     assert moving.story == [
-        (Presence.ROUTED, Presence.WIRED),
+        (Presence.ROUTED, Presence.PREPARED),
         (Presence.FORWARDED, Presence.PREFERRED),
         (Presence.ABSENT, Presence.PREFERRED),
         (None, Presence.ROUTED),

@@ -40,6 +40,8 @@ class Presence(StrEnum):
     """Wired, with its host routes."""
     FORWARDED = "forwarded"
     """As routed, but what arrives goes on to `toward`: the guest has just left."""
+    PREPARED = "prepared"
+    """The interface is there, for a guest that is on its way; there have been no host routes."""
     WIRED = "wired"
     """The interface stays, the host routes are gone."""
     ABSENT = "absent"
@@ -48,7 +50,7 @@ class Presence(StrEnum):
     @property
     def is_announced(self) -> bool:
         """Whether the VM's routes are announced."""
-        return self not in {Presence.WIRED, Presence.ABSENT}
+        return self not in {Presence.PREPARED, Presence.WIRED, Presence.ABSENT}
 
 
 class DesiredVm(Desired):

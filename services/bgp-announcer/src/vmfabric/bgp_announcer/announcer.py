@@ -186,7 +186,9 @@ class Announcer:
     def _awaits_withdrawal(self) -> bool:
         """An FRR that has just started has no route only because it is not configured yet."""
         return any(
-            not revised.value.presence.is_announced and not self._confirmations.is_confirmed(revised)
+            not revised.value.presence.is_announced
+            and revised.value.presence is not Presence.PREPARED
+            and not self._confirmations.is_confirmed(revised)
             for revised in self._view.vms.values()
         )
 
@@ -198,6 +200,11 @@ class Announcer:
             self._audited = set(self._view.vms)
 
     def _is_open(self, revised: Revised[DesiredVm]) -> bool:
+        """Whether something may be to be said. Of what was never announced nothing is: a `route.withdrawn` that came
+        late would be taken for that of the same generation's end.
+        """
+        if revised.value.presence is Presence.PREPARED:
+            return False
         vm = revised.value.vm
         return vm in self._unsettled or vm in self._audited or not self._confirmations.is_confirmed(revised)
 

@@ -37,17 +37,15 @@ class Arrivals:
         self._awaited: dict[VmName, _Awaited] = {}
         self._heard: dict[VmName, DesiredVm] = {}
         """Those of which that is still to be said."""
-        self._come: dict[VmName, int] = {}
-        """The generations of guests that have come: on its way back a VM is wired only, too."""
+        self._said: dict[VmName, int] = {}
+        """The generations of those of which it was said."""
         self._news = asyncio.Event()
 
     def expect(self, wanted: Collection[DesiredVm]) -> None:
-        """Listen for those of these VMs that are wired only and have not been more, and for no other any more."""
-        self._come = {vm: generation for vm, generation in self._come.items() if vm in {it.vm for it in wanted}}
-        self._come |= {vm.vm: vm.generation for vm in wanted if vm.presence.is_announced}
-        expected = {
-            vm.vm: vm for vm in wanted if vm.presence is Presence.WIRED and self._come.get(vm.vm, 0) < vm.generation
-        }
+        """Listen for the guests of these VMs that are on their way to this node, and for no other any more."""
+        prepared = {vm.vm: vm for vm in wanted if vm.presence is Presence.PREPARED}
+        self._said = {vm: generation for vm, generation in self._said.items() if vm in prepared}
+        expected = {vm: it for vm, it in prepared.items() if self._said.get(vm) != it.generation}
         for vm in [vm for vm, awaited in self._awaited.items() if expected.get(vm) != awaited.desired]:
             self._ignore(vm)
         self._heard = {vm: it for vm, it in self._heard.items() if expected.get(vm) == it}
@@ -76,7 +74,7 @@ class Arrivals:
             else:
                 log.info("guest.heard", cluster=desired.cluster, vm=vm, generation=desired.generation)
                 self._heard.pop(vm, None)
-                self._come[vm] = desired.generation
+                self._said[vm] = desired.generation
 
     def _listen(self, desired: DesiredVm) -> None:
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))

@@ -2,8 +2,8 @@
 
 | phase | home | the other node | waits for | then |
 | --- | --- | --- | --- | --- |
-| preparing | source: routed | target: wired | iface.ready of the target | moving |
-| moving | source: routed | target: wired | guest.running on the target | switching |
+| preparing | source: routed | target: prepared | iface.ready of the target | moving |
+| moving | source: routed | target: prepared | guest.running on the target | switching |
 | switching | target: preferred | source: forwarded | route.announced of the target | leaving |
 | leaving | target: preferred | source: forwarded, absent | route.withdrawn, iface.removed of the source | settling |
 | settling | target: routed | | route.announced, normal preference | ready, `vm.migrated` |
@@ -53,7 +53,7 @@ def start(
     if record.desired is None:
         raise ValueError(f"{record.cluster}/{record.vm} is not wired anywhere, so it cannot move")
     desired = record.desired.model_copy(
-        update={"node": target, "generation": generation, "presence": Presence.WIRED, "trace_id": trace_id}
+        update={"node": target, "generation": generation, "presence": Presence.PREPARED, "trace_id": trace_id}
     )
     move = Move(
         source=record.node,
