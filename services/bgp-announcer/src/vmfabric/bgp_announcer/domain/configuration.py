@@ -111,8 +111,12 @@ def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
 
 
 def expected_preference(node: DesiredNode, preference: int) -> int:
-    """What a route with this preference is announced with: none is preferred to that of a node that goes down."""
-    return GOING_DOWN_LOCAL_PREFERENCE if node.graceful_shutdown else preference
+    """What a route with this preference is announced with.
+
+    A node that goes down is preferred to none, but for a VM that the node which it came from announces still.
+    """
+    is_last = node.graceful_shutdown and preference <= LOCAL_PREFERENCE
+    return GOING_DOWN_LOCAL_PREFERENCE if is_last else preference
 
 
 def _communities(community: Community, node: DesiredNode) -> Iterator[str]:
