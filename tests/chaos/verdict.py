@@ -120,13 +120,16 @@ def _wired(cluster: Cluster, node: str) -> set[str]:
 
 async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
     """Every fact that the stream keeps, in its order. TimeoutError when they do not come."""
-    reader = await outside.client.jetstream(timeout=5).pull_subscribe(">", stream=FACT_STREAM.name)
+    jetstream = outside.client.jetstream(timeout=5)
+    # The stream's leader says which is the last: a consumer may be on a server that has yet to catch up.
+    last = (await jetstream.stream_info(FACT_STREAM.name)).state.last_seq
+    reader = await jetstream.pull_subscribe(">", stream=FACT_STREAM.name)
     try:
-        left = (await reader.consumer_info()).num_pending or 0
-        while left:
-            for message in await reader.fetch(min(left, _BATCH), timeout=_FETCH_SECONDS):
+        read_to = 0
+        while read_to < last:
+            for message in await reader.fetch(min(last - read_to, _BATCH), timeout=_FETCH_SECONDS):
                 await message.ack()
                 yield message
-                left = message.metadata.num_pending
+                read_to = message.metadata.sequence.stream
     finally:
         await reader.unsubscribe()

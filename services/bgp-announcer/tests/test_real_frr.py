@@ -327,6 +327,7 @@ async def test_changes_of_community_pools_and_reflectors_reset_no_session(node: 
     node.view.want(vm)
     node.route(vm)
     await node.announced(vm)
+    await node.until(lambda: "198.51.100.7/32" in node.core(), "the core has it")
     before = node.established()
     changed = a_node(community={Family.IPV4: "65000:101", Family.IPV6: "65000:601"})
     node.view.configure(changed, (*POOLS, ip_network("203.0.113.0/24")))
