@@ -15,6 +15,7 @@ from vmfabric.contract.explanation import AddressAudit, NodeAudit, VmExplanation
 from vmfabric.contract.vm import VmDeleted
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
+from vmfabric.lab.programs import run
 
 pytestmark = pytest.mark.lab
 
@@ -38,7 +39,7 @@ async def test_of_a_vm_that_answers_everything_is_right(cluster: Cluster) -> Non
     found = await explained(cluster, "vm1")
     assert wrong(found) == []
     assert {finding.about for finding in found.findings} == {
-        *("scheduler", "ipam", "bucket", "node-agent", "kernel", "frr")
+        *("scheduler", "ipam", "bucket", "node-agent", "kernel", "frr", "reflectors")
     }
     told = [finding.sentence for finding in found.findings if "is advertised to" in finding.sentence]
     prefixes = [str(host_prefix(it.address)) for it in ready.addresses]
@@ -109,6 +110,74 @@ async def test_an_audit_names_what_is_wrong_on_a_node_and_nothing_else(cluster: 
             await asyncio.sleep(0.2)
     with pytest.raises(Refused, match="no node n7 in cluster msk"):
         await audited(cluster, "n7")
+
+
+def configure(cluster: Cluster, host: str, *lines: str) -> None:
+    """As an operator does it, in the FRR of a host."""
+    topology, router = cluster.lab.topology, cluster.lab.router(host)
+    run(
+        "vtysh",
+        "-N",
+        topology.namespace(router.name),
+        "-c",
+        "configure terminal",
+        *(w for it in lines for w in ("-c", it)),
+    )
+
+
+async def until_audited(cluster: Cluster, node: str, *words: str) -> None:
+    """The audit says each of these of the reflectors, and nothing when there are none."""
+    async with asyncio.timeout(15):
+        while True:
+            said = [it.sentence for it in (await audited(cluster, node)).findings]
+            if bool(said) == bool(words) and all(any(each in sentence for sentence in said) for each in words):
+                return
+            await asyncio.sleep(0.2)
+
+
+async def test_what_a_reflector_sends_to_a_node_and_should_not_is_named(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    await cluster.reachable(await cluster.ready("vm1"))
+    mark, announce = (
+        ("route-map strangers permit 10", "set community 65000:100"),
+        (
+            "router bgp 65000",
+            "address-family ipv4 unicast",
+        ),
+    )
+    configure(cluster, "n1", *mark, *announce, "network 198.51.100.99/32 route-map strangers")
+    try:
+        sent = "sends 198.51.100.99/32 to n1, which should not announce it"
+        await until_audited(cluster, "n1", f"reflector 10.0.0.11 {sent}", f"reflector 10.0.0.12 {sent}")
+        assert (await audited(cluster, "n2")).findings == ()
+    finally:
+        configure(cluster, "n1", *announce, "no network 198.51.100.99/32 route-map strangers")
+        configure(cluster, "n1", "no route-map strangers")
+    await until_audited(cluster, "n1")
+
+
+def filter_what_n1_says(cluster: Cluster, *, on: bool) -> None:
+    """At one reflector. FRR asks a dynamic neighbour's peer group for its filters only when a session begins."""
+    word = "" if on else "no "
+    inward = ("router bgp 65000", "address-family ipv4 unicast", f"{word}neighbor clients route-map nothing in")
+    configure(cluster, "rr1", "route-map nothing deny 10", *inward, "end", "clear bgp 10.0.0.1")
+
+
+async def test_a_reflector_that_has_not_what_a_node_announces_is_named(cluster: Cluster) -> None:
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    prefix = host_prefix(ready.addresses[0].address)
+    lacking = ("reflectors", f"reflector 10.0.0.11 has no route to {prefix}, which n1 should announce")
+    filter_what_n1_says(cluster, on=True)
+    try:
+        async with asyncio.timeout(20):
+            while wrong(await explained(cluster, "vm1")) != [lacking]:
+                await asyncio.sleep(0.2)
+        assert lacking[1] in [it.sentence for it in (await audited(cluster, "n1")).findings]
+    finally:
+        filter_what_n1_says(cluster, on=False)
+    await until_audited(cluster, "n1")
 
 
 async def test_a_vm_that_only_the_bucket_knows_is_named_and_removed_with_a_word(cluster: Cluster) -> None:

@@ -16,6 +16,7 @@ import pytest
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.domain.configuration import wanted
 from vmfabric.bgp_announcer.domain.plan import plan, renewal
+from vmfabric.bgp_announcer.explaining import Explaining
 from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.ports import FrrError
@@ -31,6 +32,7 @@ from vmfabric.contract.dataplane import (
 )
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import VmfabricError
+from vmfabric.contract.explanation import ReflectedRoute, ShowReflected
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes
@@ -166,6 +168,26 @@ async def test_a_route_is_announced_with_its_community_to_both_reflectors(node: 
     for reflector in ("rr1", "rr2"):
         assert '"65000:100"' in node.show(reflector, "show bgp ipv4 unicast 198.51.100.7/32 json")
         assert '"65000:600"' in node.show(reflector, "show bgp ipv6 unicast 2001:db8:100::7/128 json")
+
+
+async def test_what_the_reflectors_tell_is_read(node: Node) -> None:
+    """FRR's reflectors tell a node its own routes too."""
+    vm = a_vm()
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    reflector, (ipv4, ipv6) = parse_host("10.0.0.11"), vm.prefixes()
+    explaining = Explaining(node.view, node.frr)
+    asked = ShowReflected(prefixes=(ipv4,), next_hops=(parse_host("fd00:fab::1"),))
+    async with asyncio.timeout(10):
+        while len((told := await explaining.reflected(asked)).routes[reflector]) < 2:
+            await asyncio.sleep(0.05)
+    assert told.routes[reflector] == (
+        ReflectedRoute(prefix=ipv4, next_hop=parse_host("10.0.0.1"), local_preference=LOCAL_PREFERENCE),
+        ReflectedRoute(prefix=ipv6, next_hop=parse_host("fd00:fab::1"), local_preference=LOCAL_PREFERENCE),
+    )
+    neither = await explaining.reflected(ShowReflected(prefixes=(), next_hops=(parse_host("10.0.0.9"),)))
+    assert neither.routes == {reflector: (), parse_host("10.0.0.12"): ()}
 
 
 async def test_a_route_that_goes_is_withdrawn(node: Node) -> None:

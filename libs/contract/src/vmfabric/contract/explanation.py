@@ -8,14 +8,17 @@ order of a VM's way to the core.
 | `ip.audit` | AuditAddresses | AddressAudit | ipam, which asks the scheduler |
 | `iface.explain.<cluster>.<node>` | ExplainOnNode | Findings | node-agent of the node |
 | `route.explain.<cluster>.<node>` | ExplainOnNode | Findings | bgp-announcer of the node |
+| `route.reflected.<cluster>.<node>` | ShowReflected | Reflected | bgp-announcer of another node |
 """
 
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import NODE, Template
 
 IFACE_EXPLAIN = Template("iface.explain", NODE)
 ROUTE_EXPLAIN = Template("route.explain", NODE)
+ROUTE_REFLECTED = Template("route.reflected", NODE)
 
 
 class ExplainOnNode(Request):
@@ -23,6 +26,27 @@ class ExplainOnNode(Request):
 
     vm: VmName | None = None
     """None: of every VM what is not right, and what belongs to none."""
+
+
+class ShowReflected(Request):
+    """What do the reflectors tell you of these prefixes, and of all that leads to these next hops?"""
+
+    prefixes: tuple[Prefix, ...]
+    next_hops: tuple[HostAddress, ...]
+
+
+class ReflectedRoute(Part):
+    """A reflector's best path to a prefix, as it tells its clients."""
+
+    prefix: Prefix
+    next_hop: HostAddress
+    local_preference: int
+
+
+class Reflected(Part):
+    """What each reflector tells this node. One that it has no session with is not there."""
+
+    routes: dict[HostAddress, tuple[ReflectedRoute, ...]]
 
 
 class AuditNode(Request):
@@ -48,7 +72,7 @@ class Finding(Part):
     vm: VmName | None = None
     """None in an audit: it belongs to no VM."""
     about: str
-    """Where: scheduler, ipam, bucket, node-agent, kernel, bgp-announcer, frr."""
+    """Where: scheduler, ipam, bucket, node-agent, kernel, bgp-announcer, frr, reflectors."""
     is_right: bool
     sentence: str
     """What is so; when it is not right, what was wanted, and what to do."""
@@ -61,7 +85,7 @@ class Findings(Part):
 
 
 class VmExplanation(Part):
-    """The whole chain, from what is wanted to what the reflectors have been told."""
+    """The whole chain, from what is wanted to what the reflectors tell."""
 
     cluster: ClusterName
     vm: VmName
@@ -71,7 +95,9 @@ class VmExplanation(Part):
 
 
 class NodeAudit(Part):
-    """What was compared: the scheduler's records, ipam's leases, the bucket, the kernel, FRR and its sessions."""
+    """What was compared: the scheduler's records, ipam's leases, the bucket, the kernel, FRR and its sessions, and
+    what the reflectors tell another node.
+    """
 
     cluster: ClusterName
     node: NodeName

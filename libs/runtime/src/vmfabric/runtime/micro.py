@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import nats.errors
 import nats.micro
@@ -26,6 +26,12 @@ Q = TypeVar("Q", bound=Request)
 A = TypeVar("A", bound=BaseModel)
 
 log = structlog.get_logger()
+
+
+class Ask(Protocol):
+    """Asks another service: Refused with its sentence, TryAgain when nobody answers."""
+
+    async def __call__(self, subject: str, asked: Request, answer: type[A]) -> A: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from prometheus_client import Counter, Gauge
 from pydantic import BaseModel
 
 from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
-from vmfabric.bgp_announcer.domain.explanation import explain_frr, explain_routes
 from vmfabric.bgp_announcer.domain.plan import plan, renewal
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
@@ -18,7 +17,6 @@ from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
-from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.names import VmName
 from vmfabric.contract.route import LostRoute, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.reconcile.loop import Again, Dirty
@@ -39,8 +37,6 @@ _RENEWED_SECONDS = 30.0
 _RENEWALS = 3
 _FIRST_LOOK = 0.015
 _LONGEST_LOOK = 1.0
-_SELECTED = 20
-"""Prefixes of which zebra is asked in an explanation; each takes a process."""
 
 log = structlog.get_logger()
 
@@ -135,30 +131,6 @@ class Announcer:
             save(self._sessions_file, _Sessions(up=self._sessions))
             self._unsettled |= set(self._view.vms)
             return True
-
-    async def explain(self, asked: ExplainOnNode) -> Findings:
-        """What FRR has of a VM now, or what it should have and has not."""
-        node = self._view.node
-        vms = {vm: it.value for vm, it in self._view.vms.items() if asked.vm in {None, vm}}
-        if node is None or (asked.vm is not None and not vms):
-            sentence = f"the bgp-announcer has not been told of {asked.vm or 'its node'}; does it reach the bus?"
-            return Findings(findings=(Finding(about="bgp-announcer", is_right=False, sentence=sentence),))
-        async with self._turn:
-            findings = await self._explain(node.value, list(vms.values()))
-        return Findings(findings=tuple(it for it in findings if asked.vm is not None or not it.is_right))
-
-    async def _explain(self, node: DesiredNode, vms: Sequence[DesiredVm]) -> list[Finding]:
-        pools = self._view.pools
-        should = wanted(node, pools.value.prefixes if pools else ())
-        try:
-            missing = [str(change) for change in plan(should, await self._frr.running(), node.asn)]
-            found = await self._frr.routes([prefix for vm in vms for prefix in vm.prefixes()])
-            lacking = [prefix for vm in vms for prefix in lost(vm, found)]
-            selected = {prefix: await self._frr.selected(prefix) for prefix in lacking[:_SELECTED]}
-            of_frr = list(explain_frr(node, missing, await self._frr.sessions()))
-        except FrrError as error:
-            return [Finding(about="frr", is_right=False, sentence=error.sentence)]
-        return of_frr + [finding for vm in vms for finding in explain_routes(vm, node, found, selected)]
 
     async def _found_sessions(self) -> Mapping[HostAddress, Session]:
         try:

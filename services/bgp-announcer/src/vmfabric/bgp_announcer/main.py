@@ -5,11 +5,12 @@ import asyncio
 import structlog
 
 from vmfabric.bgp_announcer.announcer import Announcer
+from vmfabric.bgp_announcer.explaining import Explaining
 from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.settings import AnnouncerSettings
 from vmfabric.contract.errors import VmfabricError
-from vmfabric.contract.explanation import ROUTE_EXPLAIN, ExplainOnNode
+from vmfabric.contract.explanation import ROUTE_EXPLAIN, ROUTE_REFLECTED, ExplainOnNode, ShowReflected
 from vmfabric.contract.names import VmName
 from vmfabric.reconcile.loop import Loop
 from vmfabric.runtime import micro
@@ -50,9 +51,11 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
     )
     vtysh = Vtysh(settings.frr_pathspace)
     service.stack.push_async_callback(vtysh.close)
+    frr = VtyshFrr(vtysh)
+    explaining = Explaining(mirror, frr)
     announcer = Announcer(
         mirror,
-        VtyshFrr(vtysh),
+        frr,
         publisher=service.bus,
         confirmations=Confirmations(directory / "confirmed.json"),
         sessions=directory / "sessions.json",
@@ -64,9 +67,12 @@ async def compose(service: Service, settings: AnnouncerSettings) -> None:
     service.tasks.create_task(mirror.run())
     service.tasks.create_task(loop.run())
     service.tasks.create_task(watch_sessions(announcer, loop, settings.session_seconds))
-    subject = ROUTE_EXPLAIN.render({"cluster": settings.cluster, "node": settings.node})
-    endpoint = Endpoint(subject, ExplainOnNode, announcer.explain, "what FRR has of a VM")
-    service.tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=[endpoint]))
+    where = {"cluster": settings.cluster, "node": settings.node}
+    endpoints = (
+        Endpoint(ROUTE_EXPLAIN.render(where), ExplainOnNode, explaining.explain, "what FRR has of a VM"),
+        Endpoint(ROUTE_REFLECTED.render(where), ShowReflected, explaining.reflected, "what the reflectors tell it"),
+    )
+    service.tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=endpoints))
 
 
 async def watch_sessions(announcer: Announcer, loop: Loop, seconds: float) -> None:

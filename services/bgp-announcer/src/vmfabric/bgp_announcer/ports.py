@@ -6,8 +6,9 @@ from typing import Protocol
 from vmfabric.bgp_announcer.domain.lines import Line
 from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Session
-from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.errors import VmfabricError
+from vmfabric.contract.explanation import ReflectedRoute
 
 
 class FrrError(VmfabricError):
@@ -39,6 +40,10 @@ class Frr(Protocol):
 
     async def metric(self, prefix: Prefix) -> int | None:
         """Of the kernel's route to this prefix that zebra has selected; None when it has selected none of them."""
+        ...
+
+    async def received(self, reflector: HostAddress, family: Family) -> Sequence[ReflectedRoute]:
+        """What a reflector tells this node. With ten thousand routes bgpd does nothing else for 0.2 s."""
         ...
 
     async def sessions(self) -> Mapping[HostAddress, Session]:

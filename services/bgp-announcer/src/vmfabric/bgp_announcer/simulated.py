@@ -11,6 +11,7 @@ from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
+from vmfabric.contract.explanation import ReflectedRoute
 
 KernelRoutes = Callable[[], Mapping[Prefix, int]]
 """The host routes of the node's kernel, each with its lowest metric: that one zebra selects."""
@@ -83,6 +84,11 @@ class SimulatedFrr:
     async def metric(self, prefix: Prefix) -> int | None:
         """Of the kernel's route."""
         return self._kernel().get(prefix)
+
+    async def received(self, reflector: HostAddress, family: Family) -> Sequence[ReflectedRoute]:
+        """Nothing: there is no reflector behind it."""
+        del reflector, family
+        return ()
 
     def local_preference(self, prefix: Prefix) -> int:
         """What the reflectors hear of it."""

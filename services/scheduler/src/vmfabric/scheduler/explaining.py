@@ -1,9 +1,6 @@
 """`vm.explain` and `node.audit`: asks everybody along a VM's way, and says where it ends."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
-
-from pydantic import BaseModel
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from vmfabric.contract.admin import ExplainAddress, Explanation, GetVm, VmPhase
 from vmfabric.contract.desired import DesiredVm
@@ -18,24 +15,16 @@ from vmfabric.contract.explanation import (
     NodeAudit,
     VmExplanation,
 )
-from vmfabric.contract.model import Request
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDeleted, VmFailed
+from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
-from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
-
-A = TypeVar("A", bound=BaseModel)
-
-
-class Ask(Protocol):
-    """Asks another service: Refused with its sentence, TryAgain when nobody answers."""
-
-    async def __call__(self, subject: str, request: Request, answer: type[A]) -> A: ...
-
+from vmfabric.scheduler.witnesses import reflected_findings
 
 LastFact = Callable[[str], Awaitable[bytes | None]]
 """The last fact on a subject that the bus keeps."""
@@ -59,13 +48,14 @@ class Explaining:
         async with transaction(self._store) as tx:
             record = await tx.rows.vm(key)
             left = [row.desired for row in await tx.rows.left_behind(key)]
-        findings = [finding async for finding in self._findings(key, record)]
+            nodes = await tx.rows.nodes(asked.cluster)
+        findings = [finding async for finding in self._findings(key, record, nodes)]
         findings += [finding for value in left for finding in _left_behind(value)]
         wrong = next((it for it in findings if not it.is_right), None)
         return VmExplanation(
             cluster=asked.cluster,
             vm=asked.vm,
-            verdict=wrong.sentence if wrong else "everything is as it should be, as far as the reflectors",
+            verdict=wrong.sentence if wrong else "everything is as it should be, to the reflectors",
             findings=tuple(findings),
         )
 
@@ -83,6 +73,7 @@ class Explaining:
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]
         findings += await self._node(key, None)
+        findings += await reflected_findings(self._ask, key, rows, values)
         strays = await self._strays.on(key)
         findings += [_stray(value) for value in strays]
         if asked.repair:
@@ -94,7 +85,9 @@ class Explaining:
             findings=tuple(finding for finding in findings if not finding.is_right),
         )
 
-    async def _findings(self, key: VmKey, record: VmRecord | None) -> AsyncIterator[Finding]:
+    async def _findings(
+        self, key: VmKey, record: VmRecord | None, nodes: Sequence[NodeRow]
+    ) -> AsyncIterator[Finding]:
         if record is None:
             yield await self._end_of(key)
             return
@@ -103,8 +96,11 @@ class Explaining:
             yield finding
         for value in record.all_desired():
             yield await self._bucket(value)
-            for finding in await self._node(NodeKey(value.cluster, value.node), value.vm):
+            node = NodeKey(value.cluster, value.node)
+            for finding in await self._node(node, value.vm):
                 yield finding
+            for finding in await reflected_findings(self._ask, node, nodes, [value]):
+                yield finding.model_copy(update={"vm": value.vm})
 
     async def _end_of(self, key: VmKey) -> Finding:
         """Of a VM that is not there: what was said of it last."""

@@ -171,5 +171,7 @@ def _family(node: DesiredNode, family: Family) -> Iterator[Line]:
     yield Line(section, f"neighbor {GROUP} activate")
     yield Line(section, f"neighbor {GROUP} next-hop-self")
     yield Line(section, f"neighbor {GROUP} send-community all", is_shown=False)
+    # None of it is used; it is what an audit of another node asks for.
+    yield Line(section, f"neighbor {GROUP} soft-reconfiguration inbound")
     yield Line(section, f"neighbor {GROUP} route-map {GROUP}-in in")
     yield Line(section, f"neighbor {GROUP} route-map {GROUP}-out-{family} out")

@@ -9,6 +9,7 @@ from vmfabric.bgp_announcer.frr import parse as shown
 from vmfabric.bgp_announcer.frr.script import script
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.explanation import ReflectedRoute
 
 
 class VtyshFrr:
@@ -43,6 +44,11 @@ class VtyshFrr:
     async def _zebra_has(self, prefix: Prefix) -> str:
         word = "ip" if Family.of(prefix) is Family.IPV4 else "ipv6"
         return await self._vtysh.ask_zebra(f"show {word} route {prefix} json")
+
+    async def received(self, reflector: HostAddress, family: Family) -> Sequence[ReflectedRoute]:
+        """Before any filter of this node."""
+        question = f"show bgp {family} unicast neighbors {reflector} received-routes json"
+        return shown.received(await self._vtysh.ask(question))
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         """Both families run over the same sessions."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vmfabric.bgp_announcer.domain.routes import Route, Session
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
+from vmfabric.contract.explanation import ReflectedRoute
 
 _WELL_KNOWN = {
     "gracefulShutdown": "65535:0",
@@ -68,6 +69,17 @@ class _Family(_Shown):
     peers: dict[HostAddress, _Peer] = Field(default_factory=dict)
 
 
+class _ReceivedRoute(_Shown):
+    prefix: Prefix = Field(alias="network")
+    next_hop: HostAddress = Field(validation_alias=AliasChoices("nextHop", "nextHopGlobal"))
+    local_preference: int = Field(default=LOCAL_PREFERENCE, alias="locPrf")
+
+
+class _Received(_Shown):
+    warning: str | None = None
+    routes: dict[str, _ReceivedRoute] = Field(default_factory=dict, alias="receivedRoutes")
+
+
 _KernelRoutes = TypeAdapter(dict[str, tuple[_KernelRoute, ...]])
 
 
@@ -82,6 +94,20 @@ def route(text: str) -> Route | None:
         return None
     communities = (*(_WELL_KNOWN.get(it, it) for it in own.community.list), *own.large_community.list)
     return Route(communities, own.local_preference, frozenset(shown.advertised_to))
+
+
+def received(text: str) -> tuple[ReflectedRoute, ...]:
+    """The answer to `show bgp … neighbors X received-routes json`."""
+    try:
+        shown = _Received.model_validate_json(text)
+    except ValidationError as error:
+        raise FrrError(Code.INTERNAL, f"FRR's answer about received routes cannot be read: {error}") from error
+    if shown.warning is not None:
+        raise FrrError(Code.INTERNAL, f"FRR does not say what it receives: {shown.warning}")
+    return tuple(
+        ReflectedRoute(prefix=it.prefix, next_hop=it.next_hop, local_preference=it.local_preference)
+        for it in shown.routes.values()
+    )
 
 
 def selected(text: str, prefix: Prefix) -> str:
