@@ -54,6 +54,8 @@ class Hypervisor:
         self._say(fact)
 
     def _say(self, fact: IfaceReady) -> None:
-        event = GuestRunning(cluster=fact.cluster, vm=fact.vm, node=fact.node)
+        # Whoever moves guests may say which generation it was given, or not.
+        generation = fact.generation if fact.generation % 2 else None
+        event = GuestRunning(cluster=fact.cluster, vm=fact.vm, node=fact.node, generation=generation)
         if self._server.keep(event.subject(), event.model_dump_json().encode(), {}) is None:
             self._loop.outside(_AGAIN_SECONDS, self._say, fact)

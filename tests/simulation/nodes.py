@@ -14,8 +14,9 @@ from vmfabric.bgp_announcer.domain.plan import Change
 from vmfabric.bgp_announcer.domain.routes import Found, Session
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.bgp_announcer.simulated import SimulatedFrr
-from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.errors import Code
+from vmfabric.contract.explanation import ReflectedRoute
 from vmfabric.contract.names import NodeName
 from vmfabric.node_agent.domain.actual import Actual, HostRoute
 from vmfabric.node_agent.domain.operations import Failure, Operation
@@ -218,6 +219,10 @@ class NodeFrr:
     async def selected(self, prefix: Prefix) -> str:
         await self._ask()
         return await self._node.frr.selected(prefix)
+
+    async def received(self, reflector: HostAddress, family: Family) -> Sequence[ReflectedRoute]:
+        await self._ask()
+        return await self._node.frr.received(reflector, family)
 
     async def sessions(self) -> Mapping[HostAddress, Session]:
         await self._ask()

@@ -30,7 +30,7 @@ from vmfabric.contract.admin import (
     NodeState,
     UndrainNode,
 )
-from vmfabric.contract.desired import NODE_KEY, POOLS_KEY, VM_KEY
+from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, POOLS_KEY, VM_KEY
 from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
@@ -110,7 +110,9 @@ async def _stands(store: SchedulerStore, bus: Bus) -> None:
     """The database is never behind here: who says so is wrong."""
     while True:
         try:
-            await check_standing(store, partial(read_bucket, bus, [VM_KEY.pattern()]), accepted=0)
+            await check_standing(
+                store, partial(read_bucket, bus, [VM_KEY.pattern(), HANDED_OUT_KEY.pattern()]), accepted=0
+            )
         except BehindError as error:
             raise AssertionError(str(error)) from error
         except Interrupted:

@@ -9,6 +9,7 @@ import pytest
 from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.runtime import mirror as mirrors
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.desired import purge, put
 from vmfabric.runtime.mirror import Mirror
@@ -84,6 +85,30 @@ async def test_values_written_before_the_start_are_read(bus: Bus, tmp_path: Path
     assert len(mirror.vms) == 100
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_a_disk_that_takes_nothing_stops_nobody_and_is_tried_again(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "_SAVE_AGAIN_SECONDS", 0.05)
+    directory = tmp_path / "state"
+    mirror, confirmations = a_mirror(bus, directory), Confirmations(directory / "confirmed.json")
+    directory.write_text("a file is in the way")
+    task = asyncio.create_task(mirror.run())
+    await bus.send([put(a_vm())])
+    await until(lambda: "vm1" in mirror.vms)
+    mirror.save()
+    confirmations.confirm(mirror.vms["vm1"])
+    confirmations.save()
+    directory.unlink()
+    directory.mkdir()
+    await until((directory / "desired.json").exists)
+    confirmations.save()
+    assert Confirmations(directory / "confirmed.json").is_confirmed(mirror.vms["vm1"])
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task})
+    assert a_mirror(bus, directory).vms == mirror.vms
 
 
 async def test_a_lower_generation_does_not_replace_a_higher(bus: Bus, mirror: Mirror) -> None:

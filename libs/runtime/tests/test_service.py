@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from vmfabric.runtime.service import Interrupted, work_until
 
@@ -27,6 +28,20 @@ async def test_interrupted_work_starts_again_until_told_to_stop() -> None:
     async with asyncio.timeout(5):
         await work_until(stopping, work)
     assert len(terms) == 2
+
+
+async def test_what_else_was_wrong_when_it_was_interrupted_is_said() -> None:
+    stopping = asyncio.Event()
+
+    async def work() -> None:
+        stopping.set()
+        raise ExceptionGroup("both at once", [Interrupted("the lock is lost"), ValueError("a mistake of ours")])
+
+    with capture_logs() as logs:
+        async with asyncio.timeout(5):
+            await work_until(stopping, work)
+    (said,) = [it for it in logs if it["event"] == "service.interrupted"]
+    assert (said["reason"], said["also"]) == ("the lock is lost", ["ValueError('a mistake of ours')"])
 
 
 async def test_what_is_wrong_ends_the_service() -> None:

@@ -98,7 +98,7 @@ async def test_a_guest_that_comes_is_said_to_run(guest: socket.socket) -> None:
     guest.send(GRATUITOUS_ARP.replace(bytes.fromhex("020000000001"), bytes.fromhex("020000000002")))
     guest.send(GRATUITOUS_ARP)
     said = await published.said()
-    assert said == GuestRunning(cluster=wired.cluster, vm=wired.vm, node=wired.node)
+    assert said == GuestRunning(cluster=wired.cluster, vm=wired.vm, node=wired.node, generation=wired.generation)
     arrivals.expect([wired])
     guest.send(GRATUITOUS_ARP)
     await nothing_is_said(published)

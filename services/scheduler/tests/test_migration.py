@@ -12,6 +12,7 @@ from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.model import Event
 from vmfabric.contract.route import AnnouncedRoute
 from vmfabric.contract.vm import VmDeleting, VmFailed, VmMigrated, VmMigrateRequested, VmMigrating
@@ -80,14 +81,15 @@ class Migration:
             fact = fact.model_copy(update={"routes": (route,)})
         self.take(lifecycle.advance(self.record, fact, a_cluster_spec(), self.now, PATIENCE))
 
-    def guest_runs(self, node: str = "n2", *, seconds: float = 1) -> None:
-        """Said so many seconds after the migration was asked for."""
+    def guest_runs(self, node: str = "n2", *, seconds: float = 1, of: int | None = None) -> None:
+        """Said so many seconds after the migration was asked for, of a generation or of none."""
         if self.record is not None:
+            said = GuestRunning(cluster="msk", vm=self.record.vm, node=node, generation=of)
             said_at = ASKED.at + timedelta(seconds=seconds)
             generation = AGAIN if self.phase() is VmPhase.RETURNING else TARGET
             self.take(
                 migration.guest_runs(
-                    self.record, node, said_at=said_at, generation=generation, now=self.now, patience=PATIENCE
+                    self.record, said, said_at=said_at, generation=generation, now=self.now, patience=PATIENCE
                 )
             )
 
@@ -172,6 +174,14 @@ def test_a_word_from_before_the_migration_does_not_move_the_route() -> None:
     moving.guest_runs("n1")
     assert moving.phase() is VmPhase.MOVING
     moving.guest_runs()
+    assert moving.phase() is VmPhase.SWITCHING
+
+
+def test_a_word_of_the_targets_generation_counts_whatever_the_clocks_say() -> None:
+    moving = until(VmPhase.MOVING)
+    moving.guest_runs(seconds=5, of=TARGET - 1)
+    assert moving.phase() is VmPhase.MOVING, "that was an earlier stay"
+    moving.guest_runs(seconds=-5, of=TARGET)
     assert moving.phase() is VmPhase.SWITCHING
 
 

@@ -1,11 +1,13 @@
 """A database that is older than what was done with a newer one."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from vmfabric.contract.desired import Presence
+from vmfabric.contract.desired import HandedOut, Presence
 from vmfabric.contract.errors import Code, TryAgain
+from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.runtime.service import Interrupted
 from vmfabric.scheduler import standing
 from vmfabric.scheduler.standing import BehindError, check_standing
@@ -26,6 +28,28 @@ async def check(scheduler: Scheduler, *generations: int, accepted: int = 0) -> N
         return {value.key(): value.to_bytes() for value in values} | {"vm.msk.n1.strange": b"not ours"}
 
     await check_standing(scheduler.store, bucket, accepted=accepted)
+
+
+async def last_generation(scheduler: Scheduler) -> int:
+    async with scheduler.store.rows() as rows:
+        return await rows.last_generation()
+
+
+async def test_one_that_has_forgotten_a_removal_is_not_used(scheduler: Scheduler) -> None:
+    await scheduler.is_made()
+    forgetful = await last_generation(scheduler)
+    await scheduler.is_gone()
+    assert f"{KEY_SUBJECT}scheduler" in await scheduler.sent()
+    removed = HandedOut(generation=await last_generation(scheduler))
+    assert removed.generation > forgetful
+
+    async def bucket(said: HandedOut) -> dict[str, bytes]:
+        return {said.key(): said.to_bytes()}
+
+    await check_standing(scheduler.store, partial(bucket, removed), accepted=0)
+    next_one = HandedOut(generation=removed.generation + 1)
+    with pytest.raises(BehindError, match=f"a VM was removed with generation {next_one.generation}"):
+        await check_standing(scheduler.store, partial(bucket, next_one), accepted=0)
 
 
 async def test_one_that_knows_all_is_used(scheduler: Scheduler) -> None:

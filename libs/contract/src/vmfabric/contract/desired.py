@@ -5,6 +5,7 @@
 | `vm.<cluster>.<node>.<vm>` | DesiredVm | scheduler | node-agent and bgp-announcer of the node |
 | `node.<cluster>.<node>` | DesiredNode | scheduler | the same |
 | `pools.<cluster>` | DesiredPools | ipam | bgp-announcers of the cluster |
+| `scheduler` | HandedOut | scheduler | scheduler, to know whether its database was set back |
 
 A key that is missing says nothing: only a value with `presence: absent` removes a VM from a node. So an empty or
 lost bucket never takes anything down, and the key is purged when the node has said that nothing is left.
@@ -27,6 +28,7 @@ BUCKET = "desired"
 VM_KEY = Template("vm", ("cluster", "node", "vm"))
 NODE_KEY = Template("node", ("cluster", "node"))
 POOLS_KEY = Template("pools", ("cluster",))
+HANDED_OUT_KEY = Template("scheduler")
 
 
 class Presence(StrEnum):
@@ -117,3 +119,13 @@ class DesiredPools(Desired):
     def key(self) -> str:
         """Its key in the bucket."""
         return POOLS_KEY.render({"cluster": self.cluster})
+
+
+class HandedOut(Desired):
+    """A generation that was handed out when a VM was removed. Of a removal no other key tells."""
+
+    generation: Annotated[int, Field(ge=1)]
+
+    def key(self) -> str:
+        """Its key in the bucket."""
+        return HANDED_OUT_KEY.render({})

@@ -75,7 +75,8 @@ class NodeDraining(_OfNode):
 class NodeDrained(_OfNode):
     """No VM is here any more: none is wired, routed or announced. Nothing is placed here until `node.undrain`.
 
-    A node that was evacuated may still believe to have some; it lets them go when it returns.
+    The VMs of a node that was evacuated are ready on others. It may still believe to have some, and lets them go when
+    it returns.
     """
 
     subject_template: ClassVar[Template] = Template("node.drained", NODE)

@@ -125,7 +125,8 @@ class Hypervisor:
         guests.configure(guest, given)
         await self._take_over(guest, given)
         if guest not in self._told:
-            await self._bus.publish(GuestRunning(cluster=given.cluster, vm=given.vm, node=self._node), trace)
+            who = {"cluster": given.cluster, "vm": given.vm, "node": self._node}
+            await self._bus.publish(GuestRunning(**who, generation=given.generation), trace)
             self._told.add(guest)
             log.info("guest.running", vm=given.vm, namespace=guest.namespace)
 

@@ -7,11 +7,20 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredNode, DesiredPools, DesiredVm
+from vmfabric.contract.desired import (
+    BUCKET,
+    HANDED_OUT_KEY,
+    VM_KEY,
+    DesiredNode,
+    DesiredPools,
+    DesiredVm,
+    HandedOut,
+)
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.model import Desired
 from vmfabric.contract.names import VmName
 
+D = TypeVar("D", bound=Desired)
 T_co = TypeVar("T_co", covariant=True)
 
 KEY_SUBJECT = f"$KV.{BUCKET}."
@@ -63,12 +72,20 @@ def purge(key: str) -> Outgoing:
 
 def vms_in(bucket: Mapping[str, bytes]) -> list[DesiredVm]:
     """What the keys of VMs say, without those that nobody of us has written."""
-    found: list[DesiredVm] = []
-    for key, value in bucket.items():
-        if not key.startswith(f"{VM_KEY.stem}."):
-            continue
+    return _readable({key: value for key, value in bucket.items() if key.startswith(f"{VM_KEY.stem}.")}, DesiredVm)
+
+
+def handed_out_in(bucket: Mapping[str, bytes]) -> list[HandedOut]:
+    """What the bucket knows of removals: one value, or none."""
+    key = HANDED_OUT_KEY.render({})
+    return _readable({key: bucket[key]} if key in bucket else {}, HandedOut)
+
+
+def _readable(values: Mapping[str, bytes], model: type[D]) -> list[D]:
+    found: list[D] = []
+    for key, value in values.items():
         try:
-            found.append(DesiredVm.from_bytes(value))
+            found.append(model.from_bytes(value))
         except ValidationError as error:
             log.error("desired.unreadable", key=key, error=str(error))  # noqa: TRY400
     return found

@@ -36,6 +36,7 @@ _DEAF_SECONDS = 5.0
 """Without a heartbeat: the server that had the consumer is gone, or somebody has deleted the bucket."""
 _REREAD_SECONDS = 60.0
 _SAVE_SECONDS = 0.2
+_SAVE_AGAIN_SECONDS = 5.0
 _STREAM = f"KV_{BUCKET}"
 
 log = structlog.get_logger()
@@ -267,20 +268,21 @@ class Mirror:
         try:
             while True:
                 await self._unsaved.wait()
-                self._save()
-                await asyncio.sleep(_SAVE_SECONDS)
+                is_saved = self._save()
+                await asyncio.sleep(_SAVE_SECONDS if is_saved else _SAVE_AGAIN_SECONDS)
         finally:
             self.save()
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
         self._unsaved.clear()
         if not self._complete:
-            return
-        save(
-            self._snapshot,
-            Snapshot(
-                vms={name: SavedVm(revision=it.revision, value=it.value) for name, it in self._vms.items()},
-                node=SavedNode(revision=self._node.revision, value=self._node.value) if self._node else None,
-                pools=SavedPools(revision=self._pools.revision, value=self._pools.value) if self._pools else None,
-            ),
+            return True
+        known = Snapshot(
+            vms={name: SavedVm(revision=it.revision, value=it.value) for name, it in self._vms.items()},
+            node=SavedNode(revision=self._node.revision, value=self._node.value) if self._node else None,
+            pools=SavedPools(revision=self._pools.revision, value=self._pools.value) if self._pools else None,
         )
+        if save(self._snapshot, known):
+            return True
+        self._unsaved.set()
+        return False

@@ -72,24 +72,24 @@ async def work_until(stopping: asyncio.Event, work: Callable[[], Coroutine[None,
             await asyncio.wait({working})
         if working.cancelled():
             return
-        reasons = _interruptions(working.exception())
+        errors = _leaves(working.exception())
+        reasons = [error for error in errors if isinstance(error, Interrupted)]
         if not reasons:
             stop.cancel()
             await working
             return
-        log.warning("service.interrupted", reason="; ".join(str(reason) for reason in reasons))
+        also = [repr(error) for error in errors if not isinstance(error, Interrupted)]
+        log.warning("service.interrupted", reason="; ".join(str(reason) for reason in reasons), also=also)
         await asyncio.wait({stop}, timeout=_AGAIN_SECONDS)
         if stop.done():
             return
 
 
-def _interruptions(error: BaseException | None) -> Sequence[BaseException]:
-    """What interrupted the work; nothing when it ended by itself or was wrong."""
-    if isinstance(error, Interrupted):
-        return [error]
+def _leaves(error: BaseException | None) -> Sequence[BaseException]:
+    """The errors that the work ended with; none when it ended by itself."""
     if isinstance(error, BaseExceptionGroup):
-        return [reason for each in error.exceptions for reason in _interruptions(each)]
-    return []
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [] if error is None else [error]
 
 
 async def _work(name: str, settings: ServiceSettings, compose: Compose) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
+from prometheus_client import Counter
 from pydantic import BaseModel, ValidationError
 
 from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
@@ -14,6 +15,8 @@ from vmfabric.runtime.desired import Revised
 M = TypeVar("M", bound=BaseModel)
 
 log = structlog.get_logger()
+
+_unsaved = Counter("vmfabric_snapshots_not_saved", "Writes of the node's own files that failed")
 
 
 class SavedVm(BaseModel):
@@ -85,8 +88,7 @@ class Confirmations:
     def save(self) -> None:
         """Keep it, if it changed."""
         if self._changed:
-            save(self._path, _Confirmations(vms=self._vms))
-            self._changed = False
+            self._changed = not save(self._path, _Confirmations(vms=self._vms))
 
 
 def _confirmed(desired: Revised[DesiredVm]) -> Confirmed:
@@ -109,12 +111,21 @@ def load(path: Path, model: type[M]) -> M | None:
         return None
 
 
-def save(path: Path, model: BaseModel) -> None:
-    """Replace the file in one step; it holds secrets (the BGP password), so only we may read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save(path: Path, model: BaseModel) -> bool:
+    """Replace the file in one step; it holds secrets (the BGP password), so only we may read it.
+
+    False when that fails, as on a full disk: a node serves its VMs all the same, and the older file stays.
+    """
     draft = path.with_suffix(".new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(model.model_dump_json().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(model.model_dump_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        _unsaved.inc()
+        log.error("snapshot.not_saved", path=str(path), error=str(error), todo="a crash now would lose what is new")  # noqa: TRY400
+        return False
+    return True

@@ -189,16 +189,17 @@ class Announcer:
         said = await asyncio.gather(
             *(self._say(revised, fact) for revised, fact in facts if fact is not None), return_exceptions=True
         )
-        for error in said:
-            if error is not None:
-                raise error
+        errors = [error for error in said if error is not None]
         # The view may have forgotten some of them since.
         waiting = {revised.value.vm: revised.value for revised, fact in facts if not self._is_settled(fact)}
+        # A bus that is away is no reason to leave FRR as it is.
+        await self._notice_deafness(waiting, found)
+        if errors:
+            raise errors[0]
         seen = {revised.value.vm for revised in looked_at}
         self._unsettled -= seen
         self._audited -= seen
         self._unsettled |= set(waiting)
-        await self._notice_deafness(waiting, found)
         for revised in looked_at:
             await self._notice_loss(revised, lost(revised.value, found))
         return list(waiting)

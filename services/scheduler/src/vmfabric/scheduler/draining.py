@@ -1,15 +1,17 @@
 """Goes on with every drain and every evacuation until its node is empty."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from vmfabric.contract.admin import NodeState
+from vmfabric.contract.admin import NodeState, VmPhase
 from vmfabric.contract.envelope import Trace, outgoing
 from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.model import Event
+from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeDrained, NodeDraining, NodeFenced
 from vmfabric.contract.vm import VmMigrateRequested
 from vmfabric.runtime.clock import Clock
@@ -40,7 +42,8 @@ class Draining:
         self._clock = clock
         self._handlers = handlers
         self._committed = committed
-        self._asked: dict[VmKey, datetime] = {}
+        self._asked: defaultdict[NodeKey, dict[VmName, datetime]] = defaultdict(dict)
+        """When each VM of a node was asked to move, or tried to be placed elsewhere, last."""
 
     def facts(self) -> tuple[AnyRoute, ...]:
         """What others say of nodes."""
@@ -97,15 +100,16 @@ class Draining:
         if row is None or row.drain is None or cluster is None:
             return ()
         records = await tx.rows.vms_on(key)
-        if not records:
+        if not records and not await _has_fugitives(tx, key):
             self._finish(tx, key, row.drain)
             return ()
+        asked = self._asked[key]
         found = drain.look(
             key.node,
             records,
             drain=row.drain,
             is_lost=row.heard.state is NodeState.LOST,
-            asked={record.vm: self._asked[record.key] for record in records if record.key in self._asked},
+            asked=asked,
             now=self._clock.now(),
             cluster=cluster,
             candidates=await tx.candidates(key.cluster),
@@ -115,23 +119,34 @@ class Draining:
             said = NodeDraining(cluster=key.cluster, node=key.node, fence=row.drain.fence, **dict(found.progress))
             self._say(tx, said, row.drain)
         if row.drain.fence is not None and row.heard.state is NodeState.LOST:
-            return self._next([record.key for record in records])
+            return [VmKey(key.cluster, vm) for vm in self._next(key, [record.vm for record in records])]
         for vm in found.moves:
-            self._asked[VmKey(key.cluster, vm)] = self._clock.now()
+            asked[vm] = self._clock.now()
             self._say(tx, VmMigrateRequested(cluster=key.cluster, vm=vm), row.drain)
         return ()
 
-    def _next(self, keys: Sequence[VmKey]) -> Sequence[VmKey]:
+    def _next(self, key: NodeKey, vms: Sequence[VmName]) -> Sequence[VmName]:
         """Those that were tried longest ago: one that no node takes does not stand in the way of the others."""
-        chosen = sorted(keys, key=lambda key: (self._asked.get(key, _LONG_AGO), key))[:EVACUATED_AT_ONCE]
-        self._asked |= dict.fromkeys(chosen, self._clock.now())
+        asked = self._asked[key]
+        chosen = sorted(vms, key=lambda vm: (asked.get(vm, _LONG_AGO), vm))[:EVACUATED_AT_ONCE]
+        asked |= dict.fromkeys(chosen, self._clock.now())
         return chosen
 
     def _finish(self, tx: Transaction, key: NodeKey, wanted: Drain) -> None:
-        self._asked.clear()
+        self._asked.pop(key, None)
         tx.put_drain(key, wanted.model_copy(update={"drained": True, "said": None}))
         self._say(tx, NodeDrained(cluster=key.cluster, node=key.node, fence=wanted.fence), wanted)
         log.info("node.drained", **key._asdict(), trace_id=wanted.trace_id)
 
     def _say(self, tx: Transaction, event: Event, wanted: Drain) -> None:
         tx.send([outgoing(event, source=SOURCE, trace=Trace(wanted.trace_id), at=self._clock.now())])
+
+
+async def _has_fugitives(tx: Transaction, lost: NodeKey) -> bool:
+    """Whether a VM that has fled from this node is not announced by its refuge yet."""
+    for left in await tx.rows.left_behind():
+        if (left.desired.cluster, left.desired.node) == lost:
+            record = await tx.rows.vm(VmKey(left.desired.cluster, left.desired.vm))
+            if record is not None and record.evacuated and record.phase is VmPhase.WIRING:
+                return True
+    return False

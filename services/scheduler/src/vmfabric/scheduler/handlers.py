@@ -4,6 +4,7 @@ import structlog
 
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.desired import HandedOut
 from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import Code
 from vmfabric.contract.guest import GuestRunning
@@ -157,8 +158,12 @@ class Handlers:
         if record is None or cluster is None:
             return
         turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience)
-        if turn is not None:
-            self._take(tx, record, turn, Trace(record.current_trace_id))
+        if turn is None:
+            return
+        if turn.record is None:
+            # By this a database that has forgotten the removal is known.
+            tx.send([put(HandedOut(generation=await tx.new_generation()))])
+        self._take(tx, record, turn, Trace(record.current_trace_id))
 
     async def _lets_go(self, tx: Transaction, fact: IfaceReady | IfaceRemoved | RouteWithdrawn) -> None:
         """A node that was lost may let go of what a VM has left behind there."""
@@ -201,12 +206,12 @@ class Handlers:
         self._take(tx, record, turn, Trace(record.current_trace_id))
 
     async def _guest_running(self, tx: Transaction, message: Message[GuestRunning]) -> None:
-        record, node = await tx.vm(_key(message.event)), message.event.node
+        record = await tx.vm(_key(message.event))
         if record is None or record.move is None:
             return
         turn = migration.guest_runs(
             record,
-            node,
+            message.event,
             said_at=message.at,
             generation=await tx.new_generation() if record.phase is VmPhase.RETURNING else record.move.generation,
             now=self._clock.now(),

@@ -7,7 +7,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from vmfabric.contract.admin import GetVm
-from vmfabric.contract.desired import NODE_KEY, VM_KEY
+from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, VM_KEY
 from vmfabric.contract.explanation import AuditNode
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
@@ -99,11 +99,13 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     endpoints = (
         *Administration(store, service.clock, committed=relay.wake).endpoints(),
         Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
-        Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors know"),
+        Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors hold"),
     )
     await service.bus.connected()
     await check_standing(
-        store, lambda: read_bucket(service.bus, [VM_KEY.pattern()]), accepted=settings.accepted_generation
+        store,
+        lambda: read_bucket(service.bus, [VM_KEY.pattern(), HANDED_OUT_KEY.pattern()]),
+        accepted=settings.accepted_generation,
     )
     service.tasks.create_task(relay.run())
     await _hear(service, nodes)

@@ -78,6 +78,8 @@ class Nodes:
                 if heard == row.heard:
                     continue
                 tx.put_heard(row.key, heard)
+                if heard.state is NodeState.JOINED and row.drain is not None and row.drain.fence is not None:
+                    tx.put_drain(row.key, row.drain.model_copy(update={"fence": None}))
                 event = _event(row, heard.state)
                 if event is not None:
                     log.info("node.state", **row.key._asdict(), state=heard.state, was=row.heard.state)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from vmfabric.contract.errors import TryAgain
-from vmfabric.runtime.desired import vms_in
+from vmfabric.runtime.desired import handed_out_in, vms_in
 from vmfabric.runtime.service import Interrupted
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import transaction
@@ -16,7 +16,7 @@ from vmfabric.scheduler.transaction import transaction
 _AGAIN_SECONDS = 10.0
 
 ReadBucket = Callable[[], Awaitable[Mapping[str, bytes]]]
-"""The desired state of all VMs."""
+"""The desired state of all VMs, and what was handed out."""
 
 log = structlog.get_logger()
 
@@ -28,27 +28,30 @@ class BehindError(Interrupted):
 async def check_standing(store: Store, read_bucket: ReadBucket, *, accepted: int) -> None:
     """Returns when the database has handed out every generation that the bucket has, or an operator accepts less.
 
+    Those of removals count too, since no VM's key tells of them.
+
     BehindError after a while when it has not: such a database would give generations and addresses a second time.
     """
     try:
-        values = vms_in(await read_bucket())
+        bucket = await read_bucket()
     except TryAgain as error:
         raise Interrupted(f"whether the database is up to date cannot be seen: {error.sentence}") from error
-    newest = max(values, key=lambda it: it.generation, default=None)
+    told = {value.generation: f"{value.node} was told of {value.vm}" for value in vms_in(bucket)}
+    told |= {value.generation: "a VM was removed" for value in handed_out_in(bucket)}
+    newest = max(told, default=0)
     async with transaction(store) as tx:
         known = await tx.rows.last_generation()
-        if newest is None or newest.generation <= known:
+        if newest <= known:
             return
-        if newest.generation <= accepted:
-            await tx.rows.raise_generation(newest.generation)
-            log.warning("database.accepted", generation=newest.generation, database_had=known)
+        if newest <= accepted:
+            await tx.rows.raise_generation(newest)
+            log.warning("database.accepted", generation=newest, database_had=known)
             return
     sentence = (
-        f"the database has handed out generations up to {known}, and {newest.node} was told of {newest.vm} with "
-        f"generation {newest.generation}: the database is older than what was done, as a standby is that was behind. "
-        "Nothing is done with it. Use a newer one; or set "
-        f"VMFABRIC_ACCEPTED_GENERATION={newest.generation} to go on with this one: VMs that it does not know stay as "
-        "they are, and node.audit names them"
+        f"the database has handed out generations up to {known}, and {told[newest]} with generation {newest}: the "
+        "database is older than what was done, as a standby is that was behind. Nothing is done with it. Use a "
+        f"newer one; or set VMFABRIC_ACCEPTED_GENERATION={newest} to go on with this one: VMs that it does not know "
+        "stay as they are, and node.audit names them; VMs whose removal it does not know come back"
     )
     log.error("database.behind", sentence=sentence)
     await asyncio.sleep(_AGAIN_SECONDS)

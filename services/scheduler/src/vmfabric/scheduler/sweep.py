@@ -62,9 +62,12 @@ class Sweep:
         # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and a later time-out in it
         # would be taken for a cancellation.
         done = await asyncio.gather(*(self._handlers.look_after(key) for key in due), return_exceptions=True)
-        for error in done:
-            if error is not None:
+        for key, error in zip(due, done, strict=True):
+            if isinstance(error, _RETRIED):
                 raise error
+            if error is not None:
+                # One that cannot be looked after does not stand in the way of the others.
+                log.error("vm.not_looked_after", **key._asdict(), exc_info=error)
         if now >= self._forget_at:
             self._forget_at = now + timedelta(hours=1)
             async with transaction(self._store) as tx:

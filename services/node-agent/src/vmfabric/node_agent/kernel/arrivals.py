@@ -65,7 +65,7 @@ class Arrivals:
 
     async def _say(self) -> None:
         for vm, desired in list(self._heard.items()):
-            event = GuestRunning(cluster=desired.cluster, vm=vm, node=desired.node)
+            event = GuestRunning(cluster=desired.cluster, vm=vm, node=desired.node, generation=desired.generation)
             try:
                 await self._publisher.publish(event, desired.trace())
             except TryAgain as error:

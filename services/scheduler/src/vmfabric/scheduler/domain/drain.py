@@ -46,7 +46,7 @@ class Drain(BaseModel):
     going_down: bool
     parallel: int
     fence: str | None = None
-    """What made sure that the node does not run: it is evacuated, as long as it is lost."""
+    """What made sure that the node, which is lost, does not run: it is evacuated. It speaks of this one loss."""
     said: Progress | None = None
     drained: bool = False
 

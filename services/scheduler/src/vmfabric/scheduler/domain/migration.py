@@ -22,6 +22,7 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.dataplane import PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.names import NodeName
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
@@ -90,18 +91,18 @@ def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patienc
 
 
 def guest_runs(
-    record: VmRecord, node: NodeName, *, said_at: datetime, generation: int, now: datetime, patience: Patience
+    record: VmRecord, said: GuestRunning, *, said_at: datetime, generation: int, now: datetime, patience: Patience
 ) -> Turn | None:
-    """The guest runs on this node; None unless that is the target, and was said after the migration began.
+    """The guest runs on the target; None when that is another node, or is the late word of an earlier stay there.
 
-    Without the time, a late word of an earlier stay on the target would cut the VM off. `generation` is the
-    target's: a new one when it was told to let go.
+    `generation` is what the target's becomes: a new one when it was told to let go.
     """
     move = record.move
     is_awaited = record.phase in BEFORE_THE_SWITCH or record.phase is VmPhase.RETURNING
     if move is None or record.desired is None or not is_awaited:
         return None
-    if node != move.target or said_at <= move.asked_at:
+    is_of_now = said_at > move.asked_at if said.generation is None else said.generation == move.generation
+    if said.node != move.target or not is_of_now:
         return None
     preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED, "generation": generation})
     # Who forwards announces with the normal preference, as a lost node may still do: a refuge keeps its own.
