@@ -20,7 +20,8 @@ def main() -> int:
     parser.add_argument("--nats", type=int, choices=(1, 3), default=3, help="nats-servers; three are a cluster")
     parser.add_argument("--control", type=int, choices=(1, 2), default=2, help="processes of scheduler and ipam")
     options = parser.parse_args()
-    topology = own_topology("c").model_copy(update={"nats": options.nats, "control": options.control})
+    own = {"nats": options.nats, "control": options.control, "settable_clocks": True}
+    topology = own_topology("c").model_copy(update=own)
     with own_state() as state:
         report = asyncio.run(_in_lab(labs.up(topology, state), options.seed, options.minutes * 60))
     sys.stdout.write(f"\n{summary(report)}\n")
@@ -40,8 +41,10 @@ def summary(report: Report) -> str:
     sent = sum(timeline.sent for timeline in report.timelines)
     lost = sum(1 for timeline in report.timelines for _ in timeline.lost())
     asked = ", ".join(f"{times} x {subject}" for subject, times in sorted(report.asked.items()))
+    twice = sum(len(it.kinds) > 1 for it in report.struck)
+    count = len(report.struck)
     lines = [
-        f"seed {report.seed}: {len(report.struck)} strikes, each proven to have hit",
+        f"seed {report.seed}: struck {count} times, {twice} times by two at once; each has shown its hit",
         f"asked: {asked}",
         f"pinged: {sent} packets, {lost} lost, of them without a reason {len(report.lost_without_a_reason())}",
         f"history: {report.facts} facts of who has which address",

@@ -25,14 +25,30 @@ _NAMES = 10
 _PER_SECOND = 1.0
 
 
+_AT_ONCE = 0.3
+"""How often two kinds strike at once."""
+_ON_ITS_WAY_SECONDS = 0.1
+"""A packet that was sent so short a time before a strike may have been on its way when that came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A strike that was carried out."""
+    """One strike, or two at once, carried out."""
 
-    kind: Kind
+    kinds: tuple[Kind, ...]
     begun: float
     recovered: float
-    evidence: str
+    evidence: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of all that struck."""
+        return " and ".join(kind.name for kind in self.kinds)
+
+    @property
+    def takes_routes(self) -> bool:
+        """Whether packets may be lost by it."""
+        return any(kind.takes_routes for kind in self.kinds)
 
 
 @dataclass
@@ -52,7 +68,9 @@ class Report:
 
     def lost_without_a_reason(self) -> list[str]:
         """Packets that were lost while nothing took routes away, in words."""
-        windows = [(it.begun, it.recovered + _GRACE_SECONDS) for it in self.struck if it.kind.takes_routes]
+        windows = [
+            (it.begun - _ON_ITS_WAY_SECONDS, it.recovered + _GRACE_SECONDS) for it in self.struck if it.takes_routes
+        ]
         return [
             f"a packet to {timeline.vm} was lost while nothing took routes away, {self._meanwhile(at)}"
             for timeline in self.timelines
@@ -65,7 +83,8 @@ class Report:
         if last is None:
             return "before the first strike"
         took = last.recovered - last.begun
-        return f"{at - last.begun:.2f} s after {last.kind.name}, which was over after {took:.2f} s"
+        after = f"{at - last.begun:.2f} s after {last.name}, which was over after {took:.2f} s"
+        return after + next((f", {it.begun - at:.2f} s before {it.name}" for it in self.struck if it.begun > at), "")
 
 
 async def run(
@@ -84,10 +103,12 @@ async def run(
         working = asyncio.create_task(load.run())
         try:
             end = time.monotonic() + seconds
-            for number, kind in enumerate(_turns(random, kinds)):
-                if time.monotonic() > end and number >= strikes:
+            done = 0
+            for turn in _turns(random, kinds):
+                if time.monotonic() > end and done >= strikes:
                     break
-                await _strike(cluster, report, random, kind)
+                done += len(turn)
+                await _strike(cluster, report, random, turn)
         finally:
             working.cancel()
             await asyncio.wait({working})
@@ -116,25 +137,42 @@ async def _anchors(cluster: Cluster, load: Load) -> AsyncIterator[list[Timeline]
         yield timelines
 
 
-def _turns(random: Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    """Every kind has its turn before one comes again."""
+def _turns(random: Random, kinds: Sequence[Kind]) -> Iterator[tuple[Kind, ...]]:
+    """Every kind has its turn before one comes again, some of them two at once."""
     while True:
-        yield from random.sample(kinds, len(kinds))
+        left = random.sample(kinds, len(kinds))
+        while left:
+            first = left.pop()
+            second = next((it for it in left if it.goes_with(first)), None) if random.random() < _AT_ONCE else None
+            if second is None:
+                yield (first,)
+            else:
+                left.remove(second)
+                yield (first, second)
 
 
-async def _strike(cluster: Cluster, report: Report, random: Random, kind: Kind) -> None:
+async def _strike(cluster: Cluster, report: Report, random: Random, kinds: tuple[Kind, ...]) -> None:
     await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))
-    node = random.choice([node.name for node in cluster.lab.topology.nodes])
+    nodes = random.sample([node.name for node in cluster.lab.topology.nodes], len(kinds))
     begun = time.monotonic()
+    # Each has a source of chance of its own: which of them asks first is no part of the seed.
+    chances = [Random(random.random()) for _ in kinds]  # noqa: S311
+    each = zip(kinds, chances, nodes, strict=True)
+    strikes = [kind.strike(cluster.lab, chance, node) for kind, chance, node in each]
+    results = await asyncio.gather(*strikes, return_exceptions=True)
+    failures = [it for it in results if isinstance(it, BaseException)]
+    name = " and ".join(kind.name for kind in kinds)
     try:
-        evidence = await kind.strike(cluster.lab, random, node)
+        for failure in failures:
+            raise failure
         async with asyncio.timeout(_RECOVERED_SECONDS):
             await cluster.settled()
             await _answer(report.timelines)
     except STRUCK as error:
-        report.wrong.append(f"{kind.name}: {error!r}")
+        report.wrong.append(f"{name}: {error!r}")
         return
-    struck = Struck(kind, begun, time.monotonic(), evidence)
+    evidence = tuple(it for it in results if isinstance(it, str))
+    struck = Struck(kinds, begun, time.monotonic(), evidence)
     report.struck.append(struck)
     _tell(report, struck)
 
@@ -159,5 +197,7 @@ async def _settled(cluster: Cluster, load: Load, report: Report) -> list[VmState
 def _tell(report: Report, struck: Struck) -> None:
     took = struck.recovered - struck.begun
     lost = report.lost_in(struck)
-    sys.stdout.write(f"{struck.kind.name:<26} whole after {took:5.1f} s, {lost:4} packets lost   {struck.evidence}\n")
+    sys.stdout.write(
+        f"{struck.name:<26} whole after {took:5.1f} s, {lost:4} packets lost   {', '.join(struck.evidence)}\n"
+    )
     sys.stdout.flush()

@@ -1,6 +1,8 @@
 """What goes wrong: each strike is done, proven to have hit, and healed."""
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,14 +10,16 @@ from random import Random
 
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL
 from vmfabric.contract.streams import FACT_STREAM
-from vmfabric.lab import faults, frr, processes, redundancy
+from vmfabric.lab import clocks, faults, frr, processes, redundancy
 from vmfabric.lab.client import connect
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.hosts import run_on
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.network import FABRIC_LINK, MANAGEMENT_LINK
 from vmfabric.lab.processes import Program
+from vmfabric.lab.services import HYPERVISOR
 from vmfabric.lab.topology import CONTROL
+from vmfabric.node_agent.domain.antispoof import TABLE
 from vmfabric.node_agent.domain.port import LINK_GROUP
 
 _OUR_PORTS, _OUR_ROUTES = str(LINK_GROUP), str(KERNEL_PROTOCOL)
@@ -38,8 +42,20 @@ class Kind:
 
     name: str
     strike: Strike
+    part: str = "node"
+    """What is struck: a node, or a part of the control plane."""
     takes_routes: bool = False
     """Whether packets may be lost by it, whatever the services do."""
+    restarts: bool = False
+    """Whether a process of ours starts meanwhile."""
+
+    def goes_with(self, other: "Kind") -> bool:
+        """Whether both can strike at once; two that strike nodes get two nodes.
+
+        A process that starts while its clock is wrong takes that for right, and is wrong for hours.
+        """
+        is_apart = self.part != other.part or (self.part == "node" and self != other)
+        return is_apart and not ("clock" in {self.part, other.part} and (self.restarts or other.restarts))
 
 
 async def _crash(service: str, lab: Lab, _random: Random, node: str) -> str:
@@ -111,26 +127,63 @@ async def _power(lab: Lab, random: Random, node: str) -> str:
 
 
 async def _flush_rules(lab: Lab, _random: Random, node: str) -> str:
-    rules = run_on(lab, node, "nft", "list", "ruleset")
+    """The table that is there afterwards is another one."""
+    before = _handle(lab, node)
     run_on(lab, node, "nft", "flush", "ruleset")
-    _expect(run_on(lab, node, "nft", "list", "ruleset") != rules, f"{node} has the same rules")
-    return f"{node}: {len(rules.splitlines())} lines of rules flushed"
+    after = await _until_other(partial(_handle, lab, node), before)
+    return f"{node}: table {before} flushed, then {after}"
+
+
+def _handle(lab: Lab, node: str) -> int | None:
+    shown = json.loads(run_on(lab, node, "nft", "-j", "list", "tables"))["nftables"]
+    return next((it["table"]["handle"] for it in shown if it.get("table", {}).get("name") == TABLE), None)
 
 
 async def _flush_routes(lab: Lab, _random: Random, node: str) -> str:
-    routes = run_on(lab, node, "ip", "route", "show", "proto", _OUR_ROUTES).splitlines()
-    run_on(lab, node, "ip", "route", "flush", "proto", _OUR_ROUTES)
-    _expect(bool(routes), f"{node} had no routes")
-    return f"{node}: {len(routes)} routes flushed"
+    """`ip -s` says how many it has deleted."""
+    said = run_on(lab, node, "ip", "-s", "route", "flush", "proto", _OUR_ROUTES)
+    deleted = re.search(r"deleting (\d+) entries", said)
+    _expect(deleted is not None, f"{node} had no routes: {said}")
+    return f"{node}: {deleted.group(1) if deleted else 0} routes flushed"
+
+
+async def _set_clock(lab: Lab, random: Random, node: str) -> str:
+    """The services of the host say that their clock was set."""
+    host = random.choice((CONTROL, node))
+    hours = random.choice((-1, 1)) * random.uniform(0.1, 20)
+    services = [it for it in lab.services() if it.host == host and it.service != HYPERVISOR]
+    marks = [(program, processes.log_of(lab.state, program).stat().st_size) for program in services]
+    clocks.set_clock(lab.state, host, hours * 3600)
+    try:
+        async with asyncio.timeout(_RESTART_SECONDS):
+            while not (said := [it for it, mark in marks if _says(lab, it, mark, '"event": "clock.set"')]):
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(random.uniform(*_CUT_SECONDS))
+    finally:
+        clocks.set_clock(lab.state, host, 0)
+    return f"{host}: {hours:+.1f} h, noticed by {said[0].service} first"
+
+
+def _says(lab: Lab, program: Program, mark: int, words: str) -> bool:
+    with processes.log_of(lab.state, program).open("rb") as log:
+        log.seek(mark)
+        return words.encode() in log.read()
 
 
 _MANAGEMENT = _Cable(MANAGEMENT_LINK, faults.cut_management, faults.restore_management)
 _FABRIC = _Cable(FABRIC_LINK, faults.cut_fabric, faults.restore_fabric)
 
 KINDS = (
-    *(Kind(f"{service} killed", partial(_crash, service)) for service in ("scheduler", "ipam", "nats", "postgres")),
-    *(Kind(f"{service} killed", partial(_crash, service)) for service in ("node-agent", "bgp-announcer")),
+    *(
+        Kind(f"{service} killed", partial(_crash, service), part=service, restarts=True)
+        for service in ("scheduler", "ipam", "nats", "postgres")
+    ),
+    *(
+        Kind(f"{service} killed", partial(_crash, service), restarts=True)
+        for service in ("node-agent", "bgp-announcer")
+    ),
     Kind("management network cut", partial(_cut, _MANAGEMENT)),
+    Kind("clock set", _set_clock, part="clock"),
     Kind("rules flushed", _flush_rules),
     Kind("routes flushed", _flush_routes, takes_routes=True),
     *(
@@ -138,7 +191,7 @@ KINDS = (
         for each in ("bgpd", "zebra", "all")
     ),
     Kind("fabric cut", partial(_cut, _FABRIC), takes_routes=True),
-    Kind("power cut", _power, takes_routes=True),
+    Kind("power cut", _power, takes_routes=True, restarts=True),
 )
 
 

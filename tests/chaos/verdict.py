@@ -4,24 +4,27 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, timedelta
+from ipaddress import ip_address
 from typing import TypeVar
 
 from nats.aio.msg import Msg
 
 from chaos.load import Load
 from history.ownership import Ownership, said_at
-from outside.cluster import Cluster
+from outside.cluster import CLUSTER, Cluster
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.admin import Addresses, Pools, VmPhase, VmState
+from vmfabric.contract.explanation import NodeAudit
 from vmfabric.contract.model import Event
 from vmfabric.contract.streams import FACT_STREAM
-from vmfabric.contract.vm import VmFailed
+from vmfabric.contract.vm import VmFailed, VmPlaced
 from vmfabric.lab.client import LabClient, read
 from vmfabric.lab.hosts import bgp_routes, run_on
 
 E = TypeVar("E", bound=Event)
 
 _SETTLED_SECONDS = 90.0
+_AUDIT_SECONDS = 20.0
 _BATCH = 500
 _FETCH_SECONDS = 20.0
 
@@ -39,10 +42,11 @@ async def settled(cluster: Cluster, load: Load) -> list[VmState]:
 
 async def wrong(cluster: Cluster, load: Load, vms: list[VmState]) -> list[str]:
     """Everything that is not as it should be, in words."""
-    failed = {event.vm for event in await kept(cluster.outside, VmFailed)}
-    found = [*_answers(load, vms, failed)]
+    found = [*_answers(load, vms, await _explained(cluster.outside))]
     found += await _database(cluster.outside, vms)
     found += await asyncio.to_thread(lambda: list(_data_plane(cluster, vms)))
+    found += [f"node.audit of {it.name}: {sentence}" for it in cluster.lab.topology.nodes
+              for sentence in await _audited(cluster, it.name)]  # fmt: skip
     found += [f"{it.vm} does not answer on {a.address}" for it in vms for a in it.addresses
               if not await cluster.answers(a.address)]  # fmt: skip
     return found
@@ -66,6 +70,32 @@ async def history(outside: LabClient) -> tuple[int, list[str]]:
         at = said_at(message.headers or {}, message.metadata.timestamp.astimezone(UTC))
         found += ownership.hear(event, at) if event is not None else ()
     return ownership.facts, found
+
+
+async def _explained(outside: LabClient) -> set[str]:
+    """VMs of which a `vm.failed` was said since they were placed last, or that never were."""
+    found: set[str] = set()
+    async for message in _facts(outside):
+        match read(message.subject, message.data):
+            case VmFailed(vm=vm):
+                found.add(vm)
+            case VmPlaced(vm=vm):
+                found.discard(vm)
+            case _:
+                pass
+    return found
+
+
+async def _audited(cluster: Cluster, node: str) -> list[str]:
+    """What an audit finds twice: kernel, FRR, bucket, ipam, and what the reflectors send to the node."""
+    asked = {"cluster": CLUSTER, "node": node}
+    try:
+        async with asyncio.timeout(_AUDIT_SECONDS):
+            while found := (await cluster.outside.ask("node.audit", asked, NodeAudit)).findings:
+                await asyncio.sleep(1)
+    except TimeoutError:
+        return [finding.sentence for finding in found]
+    return []
 
 
 def _answers(load: Load, vms: list[VmState], failed: set[str]) -> Iterator[str]:
@@ -101,9 +131,9 @@ def _data_plane(cluster: Cluster, vms: list[VmState]) -> Iterator[str]:
     routes = {str(prefix.network_address): hop for prefix, hop in bgp_routes(cluster.lab, "core").items()}
     wired = {name: _wired(cluster, name) for name in nodes}
     for vm in vms:
-        for address in (it.address for it in vm.addresses if it.address.version == 4):
+        for address in (it.address for it in vm.addresses):
             hop = routes.get(str(address))
-            if hop != nodes[vm.node]:
+            if address.version == 4 and hop != nodes[vm.node]:
                 yield f"{vm.vm} is on {vm.node}, but the core sends {address} to {hop}"
             have = sorted(name for name, prefixes in wired.items() if str(host_prefix(address)) in prefixes)
             if have != [vm.node]:
@@ -114,8 +144,11 @@ def _data_plane(cluster: Cluster, vms: list[VmState]) -> Iterator[str]:
 
 
 def _wired(cluster: Cluster, node: str) -> set[str]:
-    rows = json.loads(run_on(cluster.lab, node, "ip", "-j", "route", "show", "proto", "86"))
-    return {f"{row['dst']}/32" for row in rows}
+    shown = [
+        json.loads(run_on(cluster.lab, node, "ip", family, "-j", "route", "show", "proto", "86"))
+        for family in ("-4", "-6")
+    ]
+    return {str(host_prefix(ip_address(row["dst"]))) for rows in shown for row in rows}
 
 
 async def _facts(outside: LabClient) -> AsyncIterator[Msg]:

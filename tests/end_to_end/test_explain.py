@@ -80,8 +80,8 @@ async def test_a_vm_that_is_not_there_is_explained_by_its_end(cluster: Cluster) 
     await cluster.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": "vm1"})
     await cluster.outside.wait_for(VmDeleted, vm="vm1")
     assert "it was deleted" in (await explained(cluster, "vm1")).verdict
-    with pytest.raises(Refused, match="nobody has heard of VM nobody") as refused:
-        await explained(cluster, "nobody")
+    with pytest.raises(Refused, match="nobody has heard of VM unheard-of") as refused:
+        await explained(cluster, "unheard-of")
     assert refused.value.code is Code.UNKNOWN_VM
 
 

@@ -2,21 +2,26 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from outside.cluster import CLUSTER, Cluster, address_of
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.admin import Drain
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.errors import Code
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady
+from vmfabric.contract.node import NodeLost
 from vmfabric.contract.route import RouteAnnounced
-from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating
+from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrating, VmReady
 from vmfabric.lab import faults
 from vmfabric.lab.hosts import run_on
+from vmfabric.lab.monitor import routes_deleted
 from vmfabric.lab.pings import pinged
 
 pytestmark = pytest.mark.lab
@@ -68,25 +73,86 @@ async def test_a_vm_goes_to_and_fro(cluster: Cluster) -> None:
         await cluster.reachable(ready)
 
 
-async def test_a_guest_that_never_arrives_leaves_everything_as_it_was(cluster: Cluster) -> None:
+@asynccontextmanager
+async def a_target_without_its_guest(cluster: Cluster) -> AsyncIterator[VmReady]:
+    """A VM that answers on n1, while n2 is wired for it and its guest does not come."""
     await cluster.request("vm1", node="n1")
     ready = await cluster.ready("vm1")
     await cluster.reachable(ready)
-    faults.kill_service(cluster.lab, "node-agent", "n2")
+    faults.kill_service(cluster.lab, "hypervisor", "n2")
     try:
         await migrate(cluster, "vm1", "n2")
-        await cluster.outside.wait_for(VmMigrating, vm="vm1")
-        await cluster.outside.publish("vm.migrate.requested", {"cluster": CLUSTER, "vm": "vm1", "node": "n2"})
-        conflict = await cluster.failed("vm1")
-        assert (conflict.code, conflict.step) == (Code.CONFLICT, "migrate")
-        cluster.outside.heard.clear()
-        await asyncio.sleep(0)
-        await cluster.reachable(ready)
+        await cluster.outside.wait_for(IfaceReady, vm="vm1", node="n2")
+        yield ready
     finally:
-        await asyncio.to_thread(faults.start_service, cluster.lab, "node-agent", "n2")
-    # The agent is back before the deadline: what was asked for goes on by itself.
-    await migrated(cluster, "vm1")
+        await asyncio.to_thread(faults.start_service, cluster.lab, "hypervisor", "n2")
+    assert "vm1" not in run_on(cluster.lab, "n2", "ip", "-o", "link")
     await cluster.reachable(ready)
+
+
+async def test_a_guest_that_never_arrives_leaves_everything_as_it_was(cluster: Cluster) -> None:
+    """The tests' lab waits 20 s for it (VMFABRIC_MIGRATION_SECONDS)."""
+    async with a_target_without_its_guest(cluster) as ready:
+        async with pinged(cluster.lab, "core", ready.addresses[0].address) as pings:
+            failed = await cluster.failed("vm1")
+        assert (failed.code, failed.step) == (Code.STEP_TIMED_OUT, "migrate")
+        assert "vm1 is on n1 as before, nothing of it is left on n2" in failed.message
+        assert pings.sent > 500
+        assert pings.lost == 0
+    cluster.outside.heard.clear()
+    await migrate(cluster, "vm1", "n2")
+    await migrated(cluster, "vm1")
+
+
+async def test_a_migration_is_asked_for_twice_and_called_back(cluster: Cluster) -> None:
+    async with a_target_without_its_guest(cluster):
+        (begun,) = cluster.outside.events(VmMigrating, vm="vm1")
+        await migrate(cluster, "vm1", "n2")
+        async with asyncio.timeout(10):
+            while cluster.outside.events(VmMigrating, vm="vm1") != [begun, begun]:
+                await asyncio.sleep(0.05)
+        await migrate(cluster, "vm1", "n1")
+        failed = await cluster.failed("vm1")
+        assert (failed.code, failed.step) == (Code.CANCELLED, "migrate")
+
+
+async def test_a_target_that_dies_leaves_the_vm_on_its_source(cluster: Cluster) -> None:
+    lab = cluster.lab
+    async with a_target_without_its_guest(cluster) as ready:
+        faults.cut_power(lab, "n2")
+        try:
+            async with pinged(lab, "core", ready.addresses[0].address) as pings:
+                await cluster.outside.wait_for(NodeLost, node="n2", seconds=30)
+                fenced = {"cluster": CLUSTER, "node": "n2", "fence": "power-cut"}
+                await cluster.outside.ask("node.evacuate", fenced, Drain)
+                failed = await cluster.failed("vm1")
+            assert (failed.code, failed.step) == (Code.NODE_LOST, "migrate")
+            assert pings.lost == 0
+        finally:
+            await asyncio.to_thread(faults.restore_power, lab, "n2", services=("node-agent", "bgp-announcer"))
+            await cluster.settled()
+            await cluster.outside.ask("node.undrain", {"cluster": CLUSTER, "node": "n2"}, Drain)
+
+
+async def test_whatever_is_killed_meanwhile_the_core_has_a_route_at_every_moment(cluster: Cluster) -> None:
+    """And the migration comes to its end. Where the guest runs already, packets wait for who was killed."""
+    lab = cluster.lab
+    await cluster.request("vm1", node="n1")
+    ready = await cluster.ready("vm1")
+    await cluster.reachable(ready)
+    killed = [("scheduler", "control"), ("ipam", "control"), ("nats", "control"), ("postgres", "control")]
+    killed += [(service, node) for node in ("n1", "n2") for service in ("node-agent", "bgp-announcer")]
+    with routes_deleted(lab, "core") as deleted:
+        for number, (service, host) in enumerate(killed):
+            target = ("n2", "n1")[number % 2]
+            cluster.outside.heard.clear()
+            await migrate(cluster, "vm1", target)
+            await cluster.outside.wait_for(IfaceReady, vm="vm1", node=target)
+            faults.crash_service(lab, service, host)
+            await cluster.moved("vm1", target)
+            await cluster.settled()
+            await cluster.reachable(ready)
+    assert deleted == []
 
 
 async def test_the_guest_itself_says_where_it_is_when_nobody_else_does(cluster: Cluster) -> None:

@@ -90,6 +90,15 @@ class Cluster:
                     return [states[name] for name in names]
                 await asyncio.sleep(0.2)
 
+    async def moved(self, vm: str, node: str, seconds: float = 60) -> None:
+        """It is ready on this node; asked for, since a fact may have been published while nobody heard."""
+        async with asyncio.timeout(seconds):
+            while True:
+                (state,) = await self.all_ready([vm])
+                if state.node == node and state.other_node is None:
+                    return
+                await asyncio.sleep(0.1)
+
     async def failed(self, vm: str) -> VmFailed:
         """Its vm.failed."""
         return await self.outside.wait_for(VmFailed, vm=vm, seconds=45)

@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from select import select
 
 import pytest
 
@@ -37,6 +34,7 @@ from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced
 from vmfabric.lab import frr
 from vmfabric.lab.hosts import bgp_routes
 from vmfabric.lab.lab import Lab
+from vmfabric.lab.monitor import routes_deleted
 from vmfabric.lab.programs import run
 from vmfabric.reconcile.loop import Dirty
 
@@ -49,29 +47,6 @@ ALL = Dirty(frozenset(), all=True)
 OURS = ("proto", str(KERNEL_PROTOCOL), "metric", str(ROUTE_METRIC))
 FORWARDING = ("proto", str(KERNEL_PROTOCOL), "metric", str(FORWARD_METRIC))
 PREFERRED = ("proto", str(KERNEL_PROTOCOL), "metric", str(PREFERRED_METRIC))
-
-
-@contextmanager
-def routes_deleted(lab: Lab, host: str) -> Iterator[list[str]]:
-    """The IPv4 routes that the kernel of a host takes away meanwhile; there when the block has ended."""
-    deleted: list[str] = []
-    command = ["ip", "-n", lab.namespace(host), "monitor", "route"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
-        probe = ("blackhole", "192.0.2.255/32", "table", "99")
-        assert monitor.stdout is not None
-        seen = iter(monitor.stdout.readline, "")
-        # Not before the monitor is seen to listen, and not without all that it has to tell.
-        while not select([monitor.stdout], [], [], 0.05)[0]:
-            run("ip", "-n", lab.namespace(host), "route", "replace", *probe)
-        yield deleted
-        run("ip", "-n", lab.namespace(host), "route", "del", *probe)
-        for line in seen:
-            if "192.0.2.255" in line and line.startswith("Deleted"):
-                break
-            # The core's zebra changes an IPv6 route by deleting it and adding it again (without --v6-rr-semantics).
-            if line.startswith("Deleted") and ":" not in line.split()[1]:
-                deleted.append(line)
-        monitor.terminate()
 
 
 class Node:

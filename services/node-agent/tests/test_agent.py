@@ -265,7 +265,7 @@ async def test_a_vm_that_the_kernel_refuses_stops_no_other(node: Node) -> None:
     node.view.want(a_vm(1))
     await node.step()
     taken = node.kernel.links.pop("vm1_net0")
-    node.kernel.links["vm2_net0"] = replace(taken, name="vm2_net0", alias="somebody's", index=9)
+    node.kernel.links["vm2_net0"] = replace(taken, name="vm2_net0", alias="somebody's", group=0, index=9)
     node.view.vms.clear()
     node.view.want(a_vm(2), a_vm(3))
     assert [event.vm for event in await node.step() if isinstance(event, IfaceReady)] == ["vm3"]

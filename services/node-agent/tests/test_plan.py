@@ -20,6 +20,7 @@ from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, ChainState
+from vmfabric.node_agent.domain.explanation import explain, strays
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
@@ -52,6 +53,7 @@ def a_strangers_link(name: str) -> Link:
         mac="02:aa:aa:aa:aa:aa",
         mtu=1500,
         up=True,
+        carrier=True,
         addresses=frozenset(),
         sysctls={},
     )
@@ -188,6 +190,32 @@ def test_a_vm_of_which_nothing_is_said_keeps_everything_and_is_reported() -> Non
     found = plan([], kernel.actual())
     assert found.operations == ()
     assert found.orphans == ("vm1_net0",)
+
+
+def test_a_route_of_ours_that_is_no_vms_is_reported_and_left() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    stray = HostRoute(ip_network("10.0.0.99/32"), "lo", ROUTE_METRIC)
+    kernel.routes.add(stray)
+    found = plan([a_vm(1)], kernel.actual())
+    assert (found.operations, found.stray_routes) == ((), (stray,))
+    (finding,) = strays(found)
+    assert "10.0.0.99/32 has our protocol number and is no VM's" in finding.sentence
+
+
+def test_a_link_of_ours_stays_ours_whatever_somebody_writes_into_its_alias() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    kernel.links["vm1_net0"] = replace(kernel.links["vm1_net0"], alias="mine", mtu=1400)
+    assert words([a_vm(1)], kernel) == ["set alias of vm1_net0 to vmfabric:msk/vm1", "set MTU of vm1_net0 to 1500"]
+
+
+def test_a_port_that_nobody_holds_is_explained() -> None:
+    kernel = a_kernel_with(a_vm(1))
+    found = plan([a_vm(1)], kernel.actual())
+    assert all(it.is_right for it in explain("vm1", a_vm(1), kernel.actual(), found))
+    kernel.links["vm1_net0"] = replace(kernel.links["vm1_net0"], carrier=False)
+    wrong = [it.sentence for it in explain("vm1", a_vm(1), kernel.actual(), found) if not it.is_right]
+    assert len(wrong) == 1
+    assert "vm1_net0 has no carrier" in wrong[0]
 
 
 def test_a_strangers_link_of_the_same_name_is_reported_and_stops_no_other_vm() -> None:

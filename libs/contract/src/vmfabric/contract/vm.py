@@ -54,6 +54,14 @@ class VmRequested(VmSize, RequestEvent):
     node: NodeName | None = None
     """Only this node will do; without it, placement chooses."""
 
+    @model_validator(mode="after")
+    def _each_address_once(self) -> "VmRequested":
+        wished = [wish.address for wish in self.addresses or () if wish.address is not None]
+        twice = next((address for address in wished if wished.count(address) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is asked for twice")
+        return self
+
     @property
     def size(self) -> VmSize:
         """What it takes from its node."""
@@ -199,7 +207,8 @@ class VmFailed(Fact):
     generation: Generation | None = None
     """None when the request was refused before a node was chosen; a VM that exists is then untouched."""
     step: str
-    """Where it ended: request, place, allocate, wire, announce, migrate, withdraw, unwire, release."""
+    """Where it ended: request, place, allocate, wire, announce, migrate, withdraw, unwire, release. With `switch`
+    nothing has ended: the guest runs on the target of its migration, which takes longer than it should."""
     code: Code
     message: str
     """What was wanted, what was found, what to do."""

@@ -82,6 +82,8 @@ def postgres_command(directory: Path, *, port: int) -> list[str]:
     return [
         *(postgres_program(directory, "postgres"), "-D", str(directory / "data"), "-p", str(port)),
         *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={directory}"),
+        # In its own directory, and not in /dev/shm, where they would outlive a Postgres that is killed.
+        *("-c", "dynamic_shared_memory_type=mmap"),
     ]
 
 

@@ -1,6 +1,6 @@
 """The four services and the lab's hypervisor: which program runs on which host, with which settings."""
 
-from vmfabric.lab import control_plane, namespaces
+from vmfabric.lab import clocks, control_plane, namespaces
 from vmfabric.lab.control_plane import DATABASE_SERVICES, copy_of
 from vmfabric.lab.processes import Program, python
 from vmfabric.lab.state import State
@@ -23,7 +23,7 @@ def programs(state: State, topology: Topology) -> tuple[Program, ...]:
     """Every process of vmfabric in the lab."""
     return (
         *(
-            _of_control(topology, service, number)
+            _of_control(state, topology, service, number)
             for number in range(topology.control)
             for service in DATABASE_SERVICES
         ),
@@ -31,17 +31,26 @@ def programs(state: State, topology: Topology) -> tuple[Program, ...]:
     )
 
 
-def _of_control(topology: Topology, service: str, number: int) -> Program:
+def _of_control(state: State, topology: Topology, service: str, number: int) -> Program:
     return Program(
         copy_of(service, number),
         CONTROL,
         namespaces.inside(topology.namespace(CONTROL), *python(_MODULES[service])),
-        {**_bus(topology), "VMFABRIC_DATABASE_URL": control_plane.database_url(topology, service)},
+        {
+            **_common(state, topology, CONTROL, service),
+            "VMFABRIC_DATABASE_URL": control_plane.database_url(topology, service),
+        },
     )
 
 
-def _bus(topology: Topology) -> dict[str, str]:
-    return {"VMFABRIC_NATS_URL": control_plane.nats_url(topology), "VMFABRIC_NATS_REPLICAS": str(topology.nats)}
+def _common(state: State, topology: Topology, host: str, service: str) -> dict[str, str]:
+    has_own_clock = topology.settable_clocks and service != HYPERVISOR
+    return {
+        **(clocks.environment(state, host) if has_own_clock else {}),
+        **topology.settings,
+        "VMFABRIC_NATS_URL": control_plane.nats_url(topology),
+        "VMFABRIC_NATS_REPLICAS": str(topology.nats),
+    }
 
 
 def _of_node(state: State, topology: Topology, node: Node, service: str) -> Program:
@@ -55,7 +64,7 @@ def _of_node(state: State, topology: Topology, node: Node, service: str) -> Prog
         if service == HYPERVISOR
         else namespaces.inside(namespace, *command),
         {
-            **_bus(topology),
+            **_common(state, topology, node.name, service),
             "VMFABRIC_CLUSTER": node.cluster,
             "VMFABRIC_NODE": node.name,
             "VMFABRIC_STATE_DIR": str(state.of_service(node.name, service)),

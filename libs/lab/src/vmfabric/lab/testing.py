@@ -92,9 +92,11 @@ def own_state() -> Iterator[State]:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The default lab with all services, for end-to-end tests; nothing has been applied to it."""
+    """The default lab with all services, for end-to-end tests; nothing has been applied to it. A guest that moves has
+    20 s, so that a test can wait for the end of that.
+    """
     with own_state() as state:
-        yield labs.up(own_topology("l"), state)
+        yield labs.up(own_topology("l").model_copy(update={"settings": {"VMFABRIC_MIGRATION_SECONDS": "20"}}), state)
 
 
 @pytest.fixture

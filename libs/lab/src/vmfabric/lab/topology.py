@@ -22,6 +22,9 @@ LabName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,9}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,11}$")]
 """A host: 1 to 12 characters of `[a-z0-9]`, so that a switch port `f-<host>` is an interface name."""
 
+SettingName = Annotated[str, StringConstraints(pattern=r"^VMFABRIC_[A-Z_]+$")]
+"""A variable of a service's environment."""
+
 CONTROL = "control"
 """The host of nats-server, Postgres, scheduler and ipam."""
 SWITCH = "switch"
@@ -75,6 +78,10 @@ class Topology(_Model):
     """How many processes of the scheduler and of ipam: of two, one waits until it is needed."""
     postgres: Literal[1, 2] = 1
     """How many Postgres servers: the second is a synchronous standby of the first."""
+    settable_clocks: bool = False
+    """Whether the wall clock of each host can be set; needs libfaketime."""
+    settings: dict[SettingName, str] = {}
+    """Settings of the services that differ from their defaults, by the variable of the environment."""
     asn: Annotated[int, Field(ge=1, le=4294967294)]
     fabric: Fabric
     management: Management

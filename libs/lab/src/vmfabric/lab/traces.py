@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import nats.js.errors
 
 from vmfabric.contract.admin import Addresses
-from vmfabric.contract.desired import BUCKET
+from vmfabric.contract.desired import BUCKET, HANDED_OUT_KEY
 from vmfabric.lab import frr, guests
 from vmfabric.lab.client import LabClient
 from vmfabric.lab.hosts import bgp_routes, run_on
@@ -83,7 +83,8 @@ def _on_node(lab: Lab, node: Node) -> Iterator[str]:
 async def _keys(outside: LabClient) -> list[str]:
     bucket = await outside.client.jetstream(timeout=5).key_value(BUCKET)
     try:
-        return [f"desired state {key}" for key in await bucket.keys()]
+        # That something was removed once is no trace of any VM.
+        return [f"desired state {key}" for key in await bucket.keys() if key != HANDED_OUT_KEY.stem]
     except nats.js.errors.NoKeysError:
         return []
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import nats.errors
@@ -89,17 +90,32 @@ async def _made_at(bus: Bus) -> datetime | None:
     return info.created
 
 
-async def last_message(bus: Bus, stream: str, subject: str) -> bytes | None:
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message of a stream."""
+
+    sequence: int
+    """Its place in the stream."""
+    data: bytes
+
+
+async def last_message(bus: Bus, stream: str, subject: str) -> KeptMessage | None:
     """What was said last on a subject; None when nothing is kept. TryAgain when that cannot be found out."""
     try:
         message = await bus.jetstream.get_last_msg(stream, subject)
     except nats.js.errors.NotFoundError:
         return None
+    except nats.js.errors.ServiceUnavailableError as error:
+        sentence = f"stream {stream} has no leader: too few nats-servers of the cluster run"
+        raise TryAgain(Code.INTERNAL, sentence) from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
         raise TryAgain(Code.INTERNAL, f"stream {stream} cannot be read: {error!r}") from error
-    return None if "KV-Operation" in (message.headers or {}) else message.data
+    if "KV-Operation" in (message.headers or {}):
+        return None
+    return KeptMessage(message.seq or 0, message.data or b"")
 
 
 async def last_value(bus: Bus, key: str) -> bytes | None:
     """What the bucket has for a key; None when it has none."""
-    return await last_message(bus, _STREAM, KEY_SUBJECT + key)
+    kept = await last_message(bus, _STREAM, KEY_SUBJECT + key)
+    return None if kept is None else kept.data

@@ -23,7 +23,8 @@ from vmfabric.runtime.logging import handled
 from vmfabric.runtime.message import AnyRoute, Message
 
 _HANDLER_SECONDS = 20.0
-_ACK_WAIT_SECONDS = 30.0
+_ACK_WAIT_SECONDS = 10.0
+"""So long whoever asked waits when the process that has an event in hand is killed."""
 _CHECK_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0
 _MAX_ATTEMPTS = 30

@@ -113,7 +113,8 @@ async def request(client: Client, subject: str, body: bytes, *, seconds: float =
     try:
         reply = await client.request(subject, body, timeout=seconds)
     except nats.errors.NoRespondersError as error:
-        raise TryAgain(Code.INTERNAL, f"no service answers {subject}: is it running?") from error
+        sentence = f"no service answers {subject}: it does not run, or waits for its database"
+        raise TryAgain(Code.INTERNAL, sentence) from error
     except TimeoutError as error:
         raise TryAgain(Code.INTERNAL, f"{subject} was not answered within {seconds} s") from error
     headers = reply.headers or {}

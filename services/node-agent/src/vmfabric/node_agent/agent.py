@@ -146,6 +146,10 @@ class Agent:
         found |= {
             (None, f"nothing is wanted of {name}, which is a link of ours; it is left") for name in after.orphans
         }
+        found |= {
+            (None, f"the route to {it.prefix} has our protocol number and is no VM's; it is left")
+            for it in after.stray_routes
+        }
         for vm, sentence in sorted(found - self._reported, key=str):
             log.warning(
                 "node.problem",

@@ -26,6 +26,7 @@ def an_uplink(address: InterfaceAddress) -> Link:
         mac="02:00:00:00:00:fe",
         mtu=1500,
         up=True,
+        carrier=True,
         addresses=frozenset({address}),
         sysctls={},
     )
@@ -164,6 +165,7 @@ class SimulatedKernel:
             mac=wanted.mac,
             mtu=wanted.mtu,
             up=False,
+            carrier=True,
             addresses=frozenset(),
             sysctls=dict.fromkeys(SYSCTLS, 0),
         )

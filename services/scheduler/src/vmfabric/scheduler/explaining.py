@@ -1,8 +1,9 @@
 """`vm.explain` and `node.audit`: asks everybody along a VM's way, and says where it ends."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
-from vmfabric.contract.admin import ExplainAddress, Explanation, GetVm, VmPhase
+from vmfabric.contract.admin import ExplainAddress, Explanation, GetVm, NodeState, VmPhase
 from vmfabric.contract.desired import DesiredVm
 from vmfabric.contract.errors import Code, Refused, TryAgain
 from vmfabric.contract.explanation import (
@@ -17,6 +18,7 @@ from vmfabric.contract.explanation import (
 )
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDeleted, VmFailed
+from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
@@ -26,7 +28,7 @@ from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
 from vmfabric.scheduler.witnesses import reflected_findings
 
-LastFact = Callable[[str], Awaitable[bytes | None]]
+LastFact = Callable[[str], Awaitable[KeptMessage | None]]
 """The last fact on a subject that the bus keeps."""
 DesiredValue = Callable[[str], Awaitable[bytes | None]]
 """What the bucket has for a key."""
@@ -49,8 +51,8 @@ class Explaining:
             record = await tx.rows.vm(key)
             left = [row.desired for row in await tx.rows.left_behind(key)]
             nodes = await tx.rows.nodes(asked.cluster)
-        findings = [finding async for finding in self._findings(key, record, nodes)]
-        findings += [finding for value in left for finding in _left_behind(value)]
+        findings = [await self._end_of(key)] if record is None else await self._of_record(record, nodes)
+        findings += [_left_behind(value) for value in left]
         wrong = next((it for it in findings if not it.is_right), None)
         return VmExplanation(
             cluster=asked.cluster,
@@ -63,18 +65,17 @@ class Explaining:
         """Refused when there is no such node, or the repair would remove suspiciously much from it."""
         key = NodeKey(asked.cluster, asked.node)
         async with transaction(self._store) as tx:
-            rows = await tx.rows.nodes(asked.cluster)
+            nodes = await tx.rows.nodes(asked.cluster)
             records = await tx.rows.vms_on(key)
-        if key not in {row.key for row in rows}:
+        if key not in {row.key for row in nodes}:
             raise Refused(
                 Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
             )
         values = [value for record in records for value in record.all_desired() if value.node == asked.node]
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]
-        findings += await self._node(key, None)
-        findings += await reflected_findings(self._ask, key, rows, values)
         strays = await self._strays.on(key)
+        findings += await self._on_node(key, None, [*values, *strays], nodes)
         findings += [_stray(value) for value in strays]
         if asked.repair:
             await self._strays.remove(strays, of=len(values))
@@ -85,30 +86,20 @@ class Explaining:
             findings=tuple(finding for finding in findings if not finding.is_right),
         )
 
-    async def _findings(
-        self, key: VmKey, record: VmRecord | None, nodes: Sequence[NodeRow]
-    ) -> AsyncIterator[Finding]:
-        if record is None:
-            yield await self._end_of(key)
-            return
-        yield _record(record)
-        for finding in await self._leases(record):
-            yield finding
+    async def _of_record(self, record: VmRecord, nodes: Sequence[NodeRow]) -> list[Finding]:
+        findings = [_record(record), *await self._leases(record)]
         for value in record.all_desired():
-            yield await self._bucket(value)
-            node = NodeKey(value.cluster, value.node)
-            for finding in await self._node(node, value.vm):
-                yield finding
-            for finding in await reflected_findings(self._ask, node, nodes, [value]):
-                yield finding.model_copy(update={"vm": value.vm})
+            findings.append(await self._bucket(value))
+            findings += await self._on_node(NodeKey(value.cluster, value.node), value.vm, [value], nodes)
+        return findings
 
     async def _end_of(self, key: VmKey) -> Finding:
         """Of a VM that is not there: what was said of it last."""
         who = key._asdict()
         failed = await self._last_fact(VmFailed.subject_template.render(who))
         deleted = await self._last_fact(VmDeleted.subject_template.render(who))
-        if failed is not None:
-            fact = VmFailed.model_validate_json(failed)
+        if failed is not None and (deleted is None or deleted.sequence < failed.sequence):
+            fact = VmFailed.model_validate_json(failed.data)
             sentence = f"there is no such VM; it failed at step {fact.step}, {fact.code}: {fact.message}"
             return _wrong(key.vm, "scheduler", sentence)
         if deleted is not None:
@@ -140,15 +131,24 @@ class Explaining:
             )
         return _right(value.vm, "bucket", f"key {value.key()} says {value.presence}, generation {value.generation}")
 
-    async def _node(self, key: NodeKey, vm: VmName | None) -> list[Finding]:
-        """What the node's own services say of a VM, or of all of them what is not right."""
-        return [
-            finding
-            for service, template in (("node-agent", IFACE_EXPLAIN), ("bgp-announcer", ROUTE_EXPLAIN))
-            for finding in await self._on_node(service, template.render(key._asdict()), ExplainOnNode(vm=vm))
-        ]
+    async def _on_node(
+        self, key: NodeKey, vm: VmName | None, values: Sequence[DesiredVm], nodes: Sequence[NodeRow]
+    ) -> list[Finding]:
+        """What the node's own services say of a VM, or of all of them what is not right, and what reflectors hold."""
+        lost = next((row for row in nodes if row.key == key and row.heard.state is NodeState.LOST), None)
+        of_node = [_is_lost(vm, lost)] if lost is not None else await self._asked_on_node(key, vm)
+        of_reflectors = await reflected_findings(self._ask, key, nodes, values)
+        return [*of_node, *(it.model_copy(update={"vm": vm or it.vm}) for it in of_reflectors)]
 
-    async def _on_node(self, service: str, subject: str, asked: ExplainOnNode) -> tuple[Finding, ...]:
+    async def _asked_on_node(self, key: NodeKey, vm: VmName | None) -> list[Finding]:
+        asked, where = ExplainOnNode(vm=vm), key._asdict()
+        both = await asyncio.gather(
+            self._asked_service("node-agent", IFACE_EXPLAIN.render(where), asked),
+            self._asked_service("bgp-announcer", ROUTE_EXPLAIN.render(where), asked),
+        )
+        return [finding for findings in both for finding in findings]
+
+    async def _asked_service(self, service: str, subject: str, asked: ExplainOnNode) -> tuple[Finding, ...]:
         try:
             return (await self._ask(subject, asked, Findings)).findings
         except TryAgain:
@@ -179,11 +179,20 @@ def _stray(value: DesiredVm) -> Finding:
     )
 
 
-def _left_behind(value: DesiredVm) -> tuple[Finding, ...]:
+def _left_behind(value: DesiredVm) -> Finding:
     sentence = (
         f"{value.node}, which was lost, has not said yet that it let go of it; that is said when the node returns"
     )
-    return (_right(value.vm, "scheduler", sentence),)
+    return _right(value.vm, "scheduler", sentence)
+
+
+def _is_lost(vm: VmName | None, row: NodeRow) -> Finding:
+    since = f" since {row.heard.at:%Y-%m-%d %H:%M:%S} UTC" if row.heard.at is not None else ""
+    sentence = (
+        f"{row.key.node} is lost: it has not been heard{since}, and cannot say what it has. If it surely does not "
+        "run, node.evacuate places its VMs elsewhere"
+    )
+    return _wrong(vm, "scheduler", sentence)
 
 
 def _right(vm: VmName, about: str, sentence: str) -> Finding:

@@ -230,6 +230,11 @@ class Handlers:
             log.info("request.repeated", at=message.at)
         elif record is None or cluster is None:
             self._say(tx, requests.no_vm(*key) if cluster else requests.no_cluster(*key), message.trace)
+        elif (move := requests.calls_back(record, request)) is not None:
+            served_now = record.model_copy(update={"last_migration_request": asked})
+            failure = migration.called_back(record.node)
+            turn = migration.give_up(served_now, move, failure, self._clock.now(), self._patience)
+            self._take(tx, record, turn, Trace(record.current_trace_id))
         elif (answer := requests.cannot_migrate(record, request)) is not None:
             tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
             self._say(tx, answer, message.trace)
@@ -244,7 +249,7 @@ class Handlers:
         row = next((row for row in await tx.nodes(cluster.name) if row.spec.name == decision.node), None)
         if row is None:
             tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
-            self._say(tx, requests.no_target(record, decision.refusals), message.trace)
+            self._say(tx, requests.no_target(record, message.event, decision.refusals), message.trace)
             return
         turn = migration.start(
             record,

@@ -38,6 +38,8 @@ from vmfabric.scheduler.sweep import Sweep
 log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).with_name("migrations")
+_ASK_SECONDS = 2.0
+"""For the answer of one of several services, so that whoever asks us has ours within 5 s."""
 DESCRIPTION = "clusters, nodes, VM records and their life cycle, placement"
 
 
@@ -55,7 +57,9 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     relay = Relay(pool, service.bus)
     store = PostgresStore(pool)
     desk = Desk(store, committed=relay.wake)
-    patience = Patience(phase=settings.phase_seconds, first=settings.ask_again_seconds)
+    patience = Patience(
+        phase=settings.phase_seconds, move=settings.migration_seconds, first=settings.ask_again_seconds
+    )
     handlers = Handlers(desk, service.clock, patience)
     nodes = Nodes(
         store,
@@ -92,7 +96,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     explaining = Explaining(
         store,
         strays,
-        ask=partial(micro.ask, service.bus),
+        ask=partial(micro.ask, service.bus, seconds=_ASK_SECONDS),
         last_fact=partial(last_message, service.bus, FACT_STREAM.name),
         desired=partial(last_value, service.bus),
     )

@@ -10,6 +10,9 @@ class SchedulerSettings(DatabaseSettings):
 
     phase_seconds: float = Field(default=30.0, gt=0)
     """How long one phase of a VM's life may take."""
+    migration_seconds: float = Field(default=600.0, gt=0)
+    """How long a guest may take to come to its target, from the moment that this is wired. Then the VM stays where it
+    is."""
     ask_again_seconds: float = Field(default=3.0, gt=0)
     """When a missing answer is asked for the first time again."""
     accepted_generation: int = Field(default=0, ge=0)

@@ -12,7 +12,7 @@ from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.reflection import Subject
 from vmfabric.scheduler.ports import NodeRow
 
-_WITNESSES = 3
+_WITNESSES = 2
 """So many are asked, one after the other, until one answers."""
 
 

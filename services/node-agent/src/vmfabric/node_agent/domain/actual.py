@@ -33,6 +33,8 @@ class Link:
     mtu: int
     up: bool
     """Administratively."""
+    carrier: bool
+    """Whether the other end is there: whoever holds the TAP, or the guest's end of the veth, up."""
     addresses: frozenset[InterfaceAddress]
     sysctls: Mapping[str, int]
     """The settings of `port.SYSCTLS`, as in `ipv4/forwarding`; those of IPv6 are missing where it has none."""

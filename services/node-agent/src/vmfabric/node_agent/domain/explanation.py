@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from vmfabric.contract.dataplane import KERNEL_PROTOCOL
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.explanation import Finding
 from vmfabric.contract.names import VmName
@@ -31,12 +32,19 @@ def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) 
         )
     if not problems and not todo:
         yield _right(vm, "kernel", _as_wanted(desired, actual))
+        yield from _carrier(desired, actual)
 
 
 def strays(found: Plan) -> Iterator[Finding]:
     """What is ours, and nobody's."""
     for name in found.orphans:
         sentence = f"nothing is wanted of {name}, which is a link of ours; if it is nobody's, `ip link delete {name}`"
+        yield Finding(about="kernel", is_right=False, sentence=sentence)
+    for route in found.stray_routes:
+        sentence = (
+            f"the route to {route.prefix} has our protocol number and is no VM's; FRR announces it if it lies in a "
+            f"pool: `ip route delete {route.prefix} proto {KERNEL_PROTOCOL}`"
+        )
         yield Finding(about="kernel", is_right=False, sentence=sentence)
 
 
@@ -47,6 +55,16 @@ def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
     routes = sorted(str(route.prefix) for route in actual.routes if route.interface == port.interface)
     routed = f"routes {', '.join(routes)} lead to it" if routes else "no route leads to it"
     return f"{port.interface} is up behind its anti-spoofing, {routed}"
+
+
+def _carrier(desired: DesiredVm, actual: Actual) -> Iterator[Finding]:
+    interface = port_of(desired).interface
+    if desired.presence.is_announced and not actual.links[interface].carrier:
+        yield _wrong(
+            desired.vm,
+            "kernel",
+            f"{interface} has no carrier: nobody holds its other end. Does the guest run, and is it plugged in?",
+        )
 
 
 def _right(vm: VmName, about: str, sentence: str) -> Finding:

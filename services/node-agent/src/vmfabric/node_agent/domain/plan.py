@@ -31,6 +31,8 @@ class Plan:
     problems: tuple[Problem, ...]
     orphans: tuple[str, ...]
     """Links of ours of which nothing is wanted. They are reported and left: absence is a word."""
+    stray_routes: tuple[HostRoute, ...]
+    """Routes with our protocol number that are no VM's. They are reported and left too."""
 
 
 def plan(desired: Sequence[DesiredVm], actual: Actual, *, remembered: Collection[VmName] = ()) -> Plan:
@@ -55,6 +57,7 @@ def plan(desired: Sequence[DesiredVm], actual: Actual, *, remembered: Collection
         operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
         problems=tuple(problems.values()),
         orphans=tuple(sorted(_orphans(actual, interfaces))),
+        stray_routes=_stray_routes(ports, actual),
     )
 
 
@@ -84,8 +87,8 @@ class _Routes:
 
 
 def is_ours(link: Link, alias: str) -> bool:
-    """Whether the link is that VM's, or one that we began to make for it."""
-    return link.alias == alias or (link.alias is None and link.group == LINK_GROUP)
+    """Whether the link is that VM's: by its alias, or by our group where no other VM's stands there."""
+    return link.alias == alias or (link.group == LINK_GROUP and not (link.alias or "").startswith(ALIAS_PREFIX))
 
 
 def _is_taken(port: Port, actual: Actual) -> bool:
@@ -97,6 +100,13 @@ def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
     for link in actual.links.values():
         if link.name not in interfaces and link.alias is not None and link.alias.startswith(ALIAS_PREFIX):
             yield link.name
+
+
+def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...]:
+    known = frozenset(prefix for port in ports for prefix in port.prefixes)
+    interfaces = {port.interface for port in ports}
+    strays = (it for it in actual.routes if it.prefix not in known and it.interface not in interfaces)
+    return tuple(sorted(strays, key=str))
 
 
 def _problems(ports: Sequence[Port], actual: Actual) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from vmfabric.node_agent.domain.port import LINK_GROUP
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute, attribute_list, attributes
 from vmfabric.node_agent.kernel.netlink import Netlink
 
-_IFF_UP = 0x1
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 
 # linux/rtnetlink.h, linux/if_link.h
 _RTM_GETLINK = 18
@@ -127,6 +127,7 @@ def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]]) ->
         mac=mac.hex(":") if mac else None,
         mtu=_U32.unpack(found[_MTU])[0],
         up=bool(flags & _IFF_UP),
+        carrier=bool(flags & _IFF_LOWER_UP),
         addresses=addresses.get(index, frozenset()),
         sysctls=_sysctls(found),
     )

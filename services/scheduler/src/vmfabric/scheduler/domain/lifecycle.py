@@ -217,6 +217,8 @@ def _report_held(record: VmRecord) -> Turn:
 def _step(record: VmRecord) -> str:
     if record.phase is VmPhase.WIRING and record.steps.wired is not None:
         return "announce"
+    if record.move is not None and record.node == record.move.target:
+        return migration.SWITCHED_STEP
     return STEP[record.phase]
 
 

@@ -33,6 +33,8 @@ from vmfabric.scheduler.domain.record import Failure, Move, MoveSteps, Stamp, Vm
 from vmfabric.scheduler.domain.turn import Turn, enter, rest
 
 STEP = "migrate"
+SWITCHED_STEP = "switch"
+"""The guest runs on the target: there is only the way forward."""
 BEFORE_THE_SWITCH = frozenset({VmPhase.PREPARING, VmPhase.MOVING})
 PHASES = BEFORE_THE_SWITCH | {VmPhase.SWITCHING, VmPhase.LEAVING, VmPhase.SETTLING, VmPhase.RETURNING}
 
@@ -67,8 +69,15 @@ def start(
         steps=MoveSteps(placed=now),
     )
     moving = record.model_copy(update={"last_migration_request": asked, "move": move})
-    said = VmMigrating(cluster=record.cluster, vm=record.vm, source=record.node, target=target, generation=generation)
-    return Turn(enter(moving, VmPhase.PREPARING, now, patience), events=(said,), puts=(desired,))
+    return Turn(enter(moving, VmPhase.PREPARING, now, patience), events=(migrating(record, move),), puts=(desired,))
+
+
+def migrating(record: VmRecord, move: Move) -> VmMigrating:
+    """That it is on its way."""
+    generation = move.generation if record.node == move.source else record.generation
+    return VmMigrating(
+        cluster=record.cluster, vm=record.vm, source=move.source, target=move.target, generation=generation
+    )
 
 
 def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patience: Patience) -> Turn | None:
@@ -138,6 +147,11 @@ def give_up(record: VmRecord, move: Move, failure: Failure, now: datetime, patie
 def cancelled() -> Failure:
     """Somebody asked for the VM's removal meanwhile."""
     return Failure(step=STEP, code=Code.CANCELLED, message="the VM is to be deleted, so it does not move any more")
+
+
+def called_back(source: NodeName) -> Failure:
+    """Somebody asked for the node that the VM is on."""
+    return Failure(step=STEP, code=Code.CANCELLED, message=f"somebody asked for it to stay on {source}")
 
 
 def ask_again(record: VmRecord, move: Move) -> Turn:

@@ -8,12 +8,12 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import ClusterName, NodeName, VmName
-from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmRequested
+from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmMigrating, VmRequested
 from vmfabric.scheduler.domain import lifecycle, migration
 from vmfabric.scheduler.domain.candidate import Candidate, Wish
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.placement import Decision, choose
-from vmfabric.scheduler.domain.record import Stamp, Steps, VmRecord, guest_mac
+from vmfabric.scheduler.domain.record import Move, Stamp, Steps, VmRecord, guest_mac
 from vmfabric.scheduler.domain.turn import Turn
 
 _REASONS_IN_SENTENCE = 5
@@ -68,16 +68,12 @@ def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
     return Turn(served, events=(lifecycle.ready(record),) if is_up else ())
 
 
-def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated | VmFailed | None:
+def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated | VmMigrating | VmFailed | None:
     """The answer to a request that starts no migration; None when it does."""
     if record.going_back:
         return _stays(record, Code.CONFLICT, f"{record.vm} is being removed")
     if record.move is not None:
-        move = record.move
-        way = f"from {move.source} to {move.target}, and waits for {lifecycle.waits_for(record)}"
-        return _stays(
-            record, Code.CONFLICT, f"{record.vm} is on its way {way}; ask again after vm.migrated or vm.failed"
-        )
+        return _is_on_its_way(record, record.move, request)
     if record.phase is not VmPhase.READY:
         return _stays(
             record, Code.CONFLICT, f"{record.vm} is not ready yet: it waits for {lifecycle.waits_for(record)}"
@@ -93,6 +89,21 @@ def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated 
     return None
 
 
+def _is_on_its_way(record: VmRecord, move: Move, request: VmMigrateRequested) -> VmMigrating | VmFailed:
+    """The same request again gets the same answer again; another one changes nothing."""
+    if request.node in {None, move.target}:
+        return migration.migrating(record, move)
+    way = f"from {move.source} to {move.target}, and waits for {lifecycle.waits_for(record)}"
+    sentence = f"{record.vm} is on its way {way}; ask again after vm.migrated or vm.failed"
+    return refusal(record.cluster, record.vm, Code.CONFLICT, sentence)
+
+
+def calls_back(record: VmRecord, request: VmMigrateRequested) -> Move | None:
+    """The migration that this request, for the node that the VM is on, gives up; None when it gives up none."""
+    is_early = record.move is not None and record.phase in migration.BEFORE_THE_SWITCH
+    return record.move if is_early and request.node == record.node else None
+
+
 def target(
     record: VmRecord, request: VmMigrateRequested, cluster: ClusterSpec, nodes: Sequence[Candidate]
 ) -> Decision:
@@ -106,8 +117,11 @@ def refuge(record: VmRecord, cluster: ClusterSpec, nodes: Sequence[Candidate]) -
     return choose(Wish(record.request.size, record.request.node), nodes, cluster.placement)
 
 
-def no_target(record: VmRecord, refusals: Mapping[NodeName, str]) -> VmFailed:
+def no_target(record: VmRecord, request: VmMigrateRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
     """Placement found none; the VM stays where it is."""
+    if request.node is not None and request.node not in refusals:
+        sentence = f"{record.vm} stays on {record.node}: {_unknown_node(record.cluster, request.node)}"
+        return _stays(record, Code.UNKNOWN_NODE, sentence)
     sentence = f"{record.vm} stays on {record.node}: {_found(record.request, refusals)}"
     failed = _stays(record, Code.NO_NODE_FITS, sentence)
     return failed.model_copy(update={"refusals": dict(refusals)})
@@ -143,6 +157,11 @@ def no_cluster(cluster: ClusterName, vm: VmName) -> VmFailed:
 
 def no_node(request: VmRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
     """Placement found none; each with its reason, the first of them in the sentence too."""
+    if request.node is not None and request.node not in refusals:
+        sentence = f"{request.vm} has no node: {_unknown_node(request.cluster, request.node)}"
+        return VmFailed(
+            cluster=request.cluster, vm=request.vm, step="place", code=Code.UNKNOWN_NODE, message=sentence
+        )
     return VmFailed(
         cluster=request.cluster,
         vm=request.vm,
@@ -160,6 +179,10 @@ def _found(request: VmRequested, refusals: Mapping[NodeName, str]) -> str:
         f"it wants {request.cpu} cpu, {request.memory_mb} MiB of memory and {request.disk_gb} GiB of disk; "
         f"in cluster {request.cluster}: {found}"
     )
+
+
+def _unknown_node(cluster: ClusterName, node: NodeName) -> str:
+    return f"there is no node {node} in cluster {cluster}; node.list shows those that are"
 
 
 def _differences(wanted: VmRequested, found: VmRequested) -> str:
