@@ -113,7 +113,10 @@ class Ownership:
             self._rests[address] = _Rest(at, owner)
         else:
             # What was published before may arrive after.
-            self._rests.setdefault(address, _Rest(None, owner))
+            rest = self._rests.setdefault(address, _Rest(None, owner))
+            is_same = (rest.owner.vm, rest.owner.generation) == (owner.vm, owner.generation)
+            if is_same and rest.since is not None and at < rest.since:
+                self._rests[address] = _Rest(at, owner)
 
     def _used(
         self, event: VmReady | VmMigrated | RouteAnnounced, addresses: list[HostAddress], at: datetime

@@ -46,6 +46,7 @@ def complaints(*history: tuple[float, Event]) -> list[str]:
         [(0, allocated("vm1", 1)), (1, released("vm1", 1)), (2, allocated("vm1", 1)), (13, allocated("vm2", 2))],
         [(0, released("vm1", 1)), (1, allocated("vm1", 1)), (13, allocated("vm2", 2))],
         [(0, allocated("vm1", 1)), (2, released("vm1", 1)), (13, allocated("vm2", 2)), (1, announced("vm1", 1))],
+        [(0, allocated("vm1", 1)), (7, released("vm1", 1)), (2, released("vm1", 1)), (13, allocated("vm2", 2))],
     ],
     ids=[
         "one after the other",
@@ -53,6 +54,7 @@ def complaints(*history: tuple[float, Event]) -> list[str]:
         "an answer that comes late",
         "overtaken by its release",
         "an old word kept late",
+        "its release said again before the first word of it came",
     ],
 )
 def test_what_can_be(history: list[tuple[float, Event]]) -> None:
