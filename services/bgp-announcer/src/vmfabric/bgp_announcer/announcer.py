@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge
 from pydantic import BaseModel
 
 from vmfabric.bgp_announcer.domain.configuration import ROUTE_MAP_DELAY, wanted
+from vmfabric.bgp_announcer.domain.lines import Line
 from vmfabric.bgp_announcer.domain.plan import plan, renewal
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
@@ -83,6 +84,7 @@ class Announcer:
         self._unsettled: set[VmName] = set()
         self._audited: set[VmName] = set()
         self._said: dict[VmName, Fact] = {}
+        self._wanted: tuple[tuple[DesiredNode, tuple[Prefix, ...]], tuple[Line, ...]] | None = None
         self._looks: dict[VmName, int] = {}
         self._missing_since: dict[VmName, float] = {}
         self._waiting_since: dict[VmName, float] = {}
@@ -139,8 +141,7 @@ class Announcer:
             return {peer: Session(is_established=False, reason=error.sentence) for peer in self._sessions}
 
     async def _configure(self, node: DesiredNode) -> None:
-        pools = self._view.pools
-        should = wanted(node, pools.value.prefixes if pools else ())
+        should = self._lines(node)
         tidy = self._clock.monotonic() - self._changed_at > _SETTLE_SECONDS
         changes = plan(should, await self._frr.running(), node.asn, tidy=tidy)
         if not changes:
@@ -154,6 +155,14 @@ class Announcer:
         refused = [str(change) for change in left if change in changes]
         if refused:
             raise FrrError(Code.INTERNAL, f"FRR took these lines without a word and does not show them: {refused}")
+
+    def _lines(self, node: DesiredNode) -> tuple[Line, ...]:
+        """What FRR should have; made anew when the node or its pools have changed."""
+        pools = self._view.pools
+        asked = (node, pools.value.prefixes if pools else ())
+        if self._wanted is None or self._wanted[0] != asked:
+            self._wanted = asked, wanted(*asked)
+        return self._wanted[1]
 
     def _awaits_withdrawal(self) -> bool:
         """An FRR that has just started has no route only because it is not configured yet."""

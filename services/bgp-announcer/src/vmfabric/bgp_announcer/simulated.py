@@ -1,7 +1,9 @@
 """An FRR without FRR, for tests and the simulation: it reads a kernel's routes and keeps lines of configuration."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
@@ -23,6 +25,14 @@ _WELL_KNOWN = {GRACEFUL_SHUTDOWN: "65535:0"}
 _PERMIT = re.compile(r"prefix-list \S+ permit (\S+?)(?: ge \d+)?$")
 
 
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    texts: frozenset[str]
+    sections: Mapping[Section, Sequence[str]]
+    peers: frozenset[HostAddress]
+    permitted: tuple[Prefix, ...]
+
+
 class SimulatedFrr:
     """Announces what its configuration lets through, to the reflectors that are up."""
 
@@ -30,6 +40,8 @@ class SimulatedFrr:
         self._kernel = kernel
         self._lines: dict[tuple[tuple[str, ...], str], Line] = {}
         self._last_heard: Mapping[Prefix, int] | None = None
+        self._filters: _Filters | None = None
+        """What the lines say; None since they changed."""
         self.up: set[HostAddress] = set()
         self.configured = 0
         """Lines entered since the start."""
@@ -37,6 +49,7 @@ class SimulatedFrr:
     def restart(self) -> None:
         """FRR comes back with nothing."""
         self._lines.clear()
+        self._filters = None
         self._last_heard = None
 
     def deafen(self) -> None:
@@ -57,6 +70,7 @@ class SimulatedFrr:
 
     async def configure(self, changes: Sequence[Change]) -> None:
         """Enter these lines, as FRR does."""
+        self._filters = None
         for change in changes:
             self.configured += 1
             if change.text.startswith("redistribute kernel"):
@@ -120,22 +134,30 @@ class SimulatedFrr:
             if place != (change.section, text) and line.section[: len(inside)] != inside
         }
 
-    def _texts(self) -> list[str]:
-        return [line.text for line in self._lines.values()]
+    def _said(self) -> "_Filters":
+        if self._filters is None:
+            texts = [line.text for line in self._lines.values()]
+            sections: defaultdict[Section, list[str]] = defaultdict(list)
+            for line in self._lines.values():
+                sections[line.section].append(line.text)
+            self._filters = _Filters(
+                texts=frozenset(texts),
+                sections=sections,
+                peers=frozenset(ip_address(match.group(1)) for text in texts if (match := _PEER.match(text))),
+                permitted=tuple(_block(match.group(1)) for text in texts if (match := _PERMIT.search(text))),
+            )
+        return self._filters
 
-    def _peers(self) -> set[HostAddress]:
-        return {ip_address(match.group(1)) for text in self._texts() if (match := _PEER.match(text))}
-
-    def _permitted(self) -> list[Prefix]:
-        return [_block(match.group(1)) for text in self._texts() if (match := _PERMIT.search(text))]
+    def _peers(self) -> frozenset[HostAddress]:
+        return self._said().peers
 
     def _passes(self, prefix: Prefix, metric: int) -> bool:
         family = Family.of(prefix)
-        if f"redistribute kernel route-map {kernel_map(family)}" not in self._texts():
+        if f"redistribute kernel route-map {kernel_map(family)}" not in self._said().texts:
             return False
         if self._entry(family, metric) is None:
             return False
-        return any(block.version == prefix.version and _inside(prefix, block) for block in self._permitted())
+        return any(block.version == prefix.version and _inside(prefix, block) for block in self._said().permitted)
 
     def _route(self, prefix: Prefix, metric: int, peers: frozenset[HostAddress]) -> Route:
         family = Family.of(prefix)
@@ -152,19 +174,20 @@ class SimulatedFrr:
 
     def _entry(self, family: Family, metric: int) -> str | None:
         """The entry of the route-map that takes this metric."""
-        name = f"route-map {kernel_map(family)} "
-        for line in self._lines.values():
-            if line.text == f"match metric {metric}" and line.section[0].startswith(name):
-                return line.section[0]
-        return None
+        name, match = f"route-map {kernel_map(family)} ", f"match metric {metric}"
+        entries = (
+            section[0] for section, texts in self._said().sections.items()
+            if match in texts and section[0].startswith(name)
+        )  # fmt: skip
+        return next(entries, None)
 
     def _set_by_map(self, family: Family, metric: int, what: str) -> tuple[str, ...]:
         entry = self._entry(family, metric)
         return tuple(
             word
-            for line in self._lines.values()
-            if line.section == (entry,) and line.text.startswith(f"{what} ")
-            for word in line.text.removeprefix(f"{what} ").split()
+            for text in (self._said().sections[entry,] if entry is not None else ())
+            if text.startswith(f"{what} ")
+            for word in text.removeprefix(f"{what} ").split()
         )
 
 
