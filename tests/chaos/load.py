@@ -28,14 +28,19 @@ class Load:
         self.wanted: dict[VmName, bool] = {f"vm{number}": False for number in range(1, names + 1)}
         """Whether its creation or its removal was asked for last."""
         self.asked: Counter[str] = Counter()
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled. A request is repeated until the bus keeps it, as whoever needs an answer does."""
-        while True:
+        """Until told to stop. A request is repeated until the bus keeps it, as whoever needs an answer does."""
+        while not self._stopping.is_set():
             await asyncio.sleep(self._random.expovariate(self._per_second))
             states = await self.states()
             if states is not None:
                 await self._ask(self._random.choice(sorted(self.wanted)), states)
+
+    def stop(self) -> None:
+        """Ask for nothing more, once the bus has kept what is being asked for."""
+        self._stopping.set()
 
     async def states(self) -> dict[VmName, VmState] | None:
         """Every VM that is there; None when nobody answers."""

@@ -110,8 +110,9 @@ async def run(
                 done += len(turn)
                 await _strike(cluster, report, random, turn)
         finally:
-            working.cancel()
-            await asyncio.wait({working})
+            load.stop()
+            async with asyncio.timeout(_RECOVERED_SECONDS):
+                await working
         vms = await _settled(cluster, load, report)
     report.asked = dict(load.asked)
     report.wrong += await verdict.wrong(cluster, load, vms)

@@ -9,7 +9,7 @@ import pytest
 
 from outside.cluster import Cluster
 from outside.untouched import received, untouched
-from vmfabric.contract.desired import BUCKET
+from vmfabric.contract.desired import BUCKET, HANDED_OUT_KEY
 from vmfabric.contract.streams import STREAMS
 from vmfabric.contract.vm import VmReady
 from vmfabric.lab import faults, processes
@@ -83,17 +83,23 @@ async def made_at(outside: LabClient) -> Mapping[str, datetime]:
 
 
 async def values(outside: LabClient) -> Mapping[str, bytes]:
-    """All desired state; nothing while the bucket or its keys are not there."""
+    """All desired state but the last generation, which may be a newer one; nothing while the bucket is not there, or
+    has not got that.
+    """
     try:
         bucket = await outside.client.jetstream(timeout=5).key_value(BUCKET)
         found = {key: await bucket.get(key) for key in await bucket.keys()}
     except (nats.js.errors.NotFoundError, nats.js.errors.NoKeysError):
         return {}
-    return {key: entry.value or b"" for key, entry in found.items()}
+    values = {key: entry.value or b"" for key, entry in found.items()}
+    return values if values.pop(HANDED_OUT_KEY.stem, None) else {}
 
 
 async def test_all_data_of_the_bus_is_deleted_and_published_again_and_nobody_notices(cluster: Cluster) -> None:
     outside = cluster.outside
+    await cluster.request("gone")
+    await cluster.ready("gone")
+    await cluster.delete("gone")
     vms = await ready_everywhere(cluster)
     before, first = await values(outside), await made_at(outside)
     assert first.keys() == ALL_STREAMS

@@ -29,7 +29,7 @@ ANSWERED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown pool": ({"addresses": [{"family": "ipv4", "pool": "nowhere"}]}, "unknown_pool"),
     "family not in pool": ({"addresses": [{"family": "ipv6", "pool": "zone"}]}, "family_not_in_pool"),
     "too large": ({"cpu": 1000}, "no_node_fits"),
-    "unknown node": ({"node": "n9"}, "no_node_fits"),
+    "unknown node": ({"node": "n9"}, "unknown_node"),
 }
 
 DEAD: dict[str, bytes] = {

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from simulation.bus_server import Kept
 from simulation.nodes import Node
-from vmfabric.contract.addresses import HostAddress, host_prefix
+from vmfabric.contract.addresses import HostAddress, Prefix, host_prefix
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE
+from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.lease import State
@@ -93,6 +93,11 @@ class Checker:
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
         return wired
 
+    @staticmethod
+    def _goes_at_once(node: Node, prefix: Prefix, preference: int) -> bool:
+        """What a node has announced from memory alone, preferred to nothing, and its kernel has no more."""
+        return preference < LOCAL_PREFERENCE and all(route.prefix != prefix for route in node.kernel.routes)
+
     def _check_announced(self, wired: Mapping[HostAddress, str]) -> None:
         announced: dict[tuple[HostAddress, int], NodeName] = {}
         for name, node in self._nodes.items():
@@ -104,7 +109,7 @@ class Checker:
                 other = announced.setdefault((address, preference), name)
                 if other != name and not any(self._outranks_a_refuge(node, address) for node in (name, other)):
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
-                if is_left_behind:
+                if is_left_behind or self._goes_at_once(node, prefix, preference):
                     continue
                 self._last_held[address] = self._now()
                 if address in wired or not self._rests(address):

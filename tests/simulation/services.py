@@ -132,7 +132,7 @@ async def scheduler(ground: Ground, process: Process) -> None:
         desk = Desk(store, committed=relay.wake)
         handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, move=MOVE_SECONDS, first=3.0))
         nodes = Nodes(store, ground.clock, committed=relay.wake, is_listening=lambda: bus.is_connected)
-        read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern()])
+        read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern(), HANDED_OUT_KEY.pattern()])
         republish = Republish(store, read, committed=relay.wake)
         administration = Administration(store, ground.clock, committed=relay.wake)
         draining = Draining(store, ground.clock, handlers, committed=relay.wake)

@@ -117,7 +117,7 @@ def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
         (release_on_the_schedulers_word_alone, "but released in ipam"),
         (no_memory_of_served_requests, "is there though the last that was asked is its removal"),
         (facts_without_read_back, "in ipam|should be"),
-        (an_older_snapshot, "and the node-agent of|but released in ipam|is there though"),
+        (an_older_snapshot, "and the node-agent of|in ipam|is there though"),
         (equal_preference, "both with preference"),
         (evacuated_at_equal_preference, "both with preference"),
         (nothing_is_left_behind, "but in ipam|both with preference|but released in ipam"),

@@ -40,6 +40,8 @@ log = structlog.get_logger()
 MIGRATIONS = Path(__file__).with_name("migrations")
 _ASK_SECONDS = 2.0
 """For the answer of one of several services, so that whoever asks us has ours within 5 s."""
+_WRITTEN = (NODE_KEY.pattern(), VM_KEY.pattern(), HANDED_OUT_KEY.pattern())
+"""The keys that the scheduler writes."""
 DESCRIPTION = "clusters, nodes, VM records and their life cycle, placement"
 
 
@@ -68,9 +70,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         is_listening=lambda: service.bus.is_connected,
         lost_after=settings.node_lost_seconds,
     )
-    republish = Republish(
-        store, lambda: read_bucket(service.bus, [NODE_KEY.pattern(), VM_KEY.pattern()]), committed=relay.wake
-    )
+    republish = Republish(store, lambda: read_bucket(service.bus, _WRITTEN), committed=relay.wake)
     republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
     service.bus.on_reconnect(republishing.wake)
 

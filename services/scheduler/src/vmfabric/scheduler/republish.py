@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from vmfabric.contract.desired import VM_KEY, DesiredNode, DesiredVm, Presence
+from vmfabric.contract.desired import HANDED_OUT_KEY, VM_KEY, DesiredNode, DesiredVm, HandedOut, Presence
 from vmfabric.runtime.desired import KEY_SUBJECT, put, vms_in
 from vmfabric.scheduler.domain.cluster import desired_node
 from vmfabric.scheduler.domain.record import VmKey
@@ -95,6 +95,9 @@ class Republish:
                 if found.lacks(value := desired_node(clusters[row.spec.cluster], row.spec, row.drain))
             ]
             tx.send(map(put, lacking))
+            generation = await tx.rows.last_generation()
+            if lacking and generation and HANDED_OUT_KEY.stem not in found.bucket:
+                tx.send([put(HandedOut(generation=generation))])
         self._committed()
         return len(lacking)
 
