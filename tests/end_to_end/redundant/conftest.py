@@ -13,4 +13,4 @@ from vmfabric.lab.testing import own_state, own_topology
 def lab() -> Iterator[Lab]:
     """With all services; nothing has been applied to it."""
     with own_state() as state:
-        yield labs.up(own_topology("r").model_copy(update={"nats": 3, "control": 2, "settable_clocks": True}), state)
+        yield labs.up(own_topology("r").model_copy(update={"nats": 3, "control": 2}), state)

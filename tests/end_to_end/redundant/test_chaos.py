@@ -1,7 +1,8 @@
 """A short run of `./vmfabric chaos`: strikes under load, one of each kind that leaves FRR's own state whole.
 
 When bgpd or zebra is killed under load, FRR 8.4 now and then leaves a route at a reflector that the node does not
-announce any more (docs/chaos.md); those strikes are in `./vmfabric chaos` only.
+announce any more (docs/chaos.md), and libfaketime, by which clocks are set, is suspected to have hung a service once;
+those strikes are in `./vmfabric chaos` only.
 """
 
 import pytest
@@ -14,7 +15,7 @@ from outside.cluster import Cluster
 pytestmark = pytest.mark.lab
 
 
-STRIKES = [kind for kind in KINDS if "of FRR" not in kind.name]
+STRIKES = [kind for kind in KINDS if "of FRR" not in kind.name and kind.part != "clock"]
 
 
 @pytest.mark.timeout(600)
