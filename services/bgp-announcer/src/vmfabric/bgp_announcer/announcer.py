@@ -38,6 +38,8 @@ _RENEWED_SECONDS = 30.0
 _RENEWALS = 3
 _FIRST_LOOK = 0.015
 _LONGEST_LOOK = 1.0
+_SLOWER = 20
+"""So many times the pause grows at most."""
 
 log = structlog.get_logger()
 
@@ -312,7 +314,8 @@ class Announcer:
         """The next look comes soon for what is new, and ever later for what has been waited for long."""
         self._looks = {vm: self._looks.get(vm, 0) + 1 for vm in waiting}
         least = min(self._looks.values(), default=1)
-        return min(_FIRST_LOOK * 1.5 ** (least - 1), _LONGEST_LOOK)
+        # A power without a limit overflows after half an hour of waiting.
+        return min(_FIRST_LOOK * 1.5 ** min(least - 1, _SLOWER), _LONGEST_LOOK)
 
 
 def _is_news(desired: DesiredVm, last: Confirmed | None) -> bool:
