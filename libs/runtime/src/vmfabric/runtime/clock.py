@@ -10,8 +10,9 @@ import structlog
 _SLEW = 0.05
 """By this share of the time that passes a wrong clock is corrected."""
 _NO_CLOCK = timedelta(days=1)
-
+"""More than that off it is followed at once."""
 _OFF = timedelta(seconds=2)
+"""More than that off is said."""
 
 log = structlog.get_logger()
 
