@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from simulation.world import run_seed
-from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.desired import Presence
-from vmfabric.contract.names import NodeName, ResourceName
+from vmfabric.contract.names import NodeName
 from vmfabric.ipam.domain import lease
-from vmfabric.ipam.domain.lease import Act, Lease, Said, State
+from vmfabric.ipam.domain.lease import Act, Given, Lease, Said, State
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.node_agent import agent
 from vmfabric.node_agent.domain import forwarding, plan
@@ -50,9 +49,9 @@ def no_quarantine(patch: pytest.MonkeyPatch) -> None:
     """A released address may be given again at once."""
     real = Stock.rest
 
-    def rest(self: Stock, address: HostAddress, pool: ResourceName, now: datetime) -> datetime:
-        real(self, address, pool, now)
-        self.quarantine.rest(address, now)
+    def rest(self: Stock, given: Given, now: datetime) -> datetime:
+        real(self, given, now)
+        self.quarantine.rest(given.address, now)
         return now
 
     patch.setattr(Stock, "rest", rest)

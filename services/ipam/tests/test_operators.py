@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
 import pytest
-from ipam_world import QUARANTINE, World
+from ipam_world import QUARANTINE, World, running, wish
 
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.addressing import ListFree
 from vmfabric.contract.admin import (
     Addresses,
     ApplyPool,
@@ -15,7 +17,7 @@ from vmfabric.contract.admin import (
     ListOfCluster,
 )
 from vmfabric.contract.desired import DesiredPools
-from vmfabric.contract.errors import Refused
+from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.pool import PoolSpec
 from vmfabric.ipam.domain.lease import Said
 from vmfabric.ipam.republish import Republish
@@ -36,17 +38,59 @@ class Promises:
         await world.place("vm1")
         await world.place("vm2")
         await world.release("vm1")
-        with pytest.raises(Refused, match=r"10.0.0.0, 10.0.0.1 are in use"):
+        with pytest.raises(Refused, match=r"10.0.0.0 \(vm1, resting\), 10.0.0.1 \(vm2\)"):
             await world.pool("10.0.0.128/25")
         world.clock.pass_by(QUARANTINE)
         await world.writer.end_rests()
-        with pytest.raises(Refused, match=r"10.0.0.1 is in use"):
+        with pytest.raises(Refused, match=r": 10.0.0.1 \(vm2\);"):
             await world.pool("10.0.0.128/25")
         await world.release("vm2")
         world.clock.pass_by(QUARANTINE)
         await world.writer.end_rests()
         assert await world.pool("10.0.0.128/25") is Change.CHANGED
         assert await world.place("vm3") == ["10.0.0.128"]
+
+    async def test_networks_ranges_and_gateways_are_there_after_a_restart_as_they_were_applied(
+        self, world: World
+    ) -> None:
+        async def apply_all() -> list[Change]:
+            ranges = {"n2": "10.0.0.9", "n1": "10.0.0.2-10.0.0.3,10.0.0.5,2001:db8::7-2001:db8::9"}
+            return [
+                await world.container("10.0.0.0/7", "all"),
+                await world.network("10.0.0.0/8", gateway="10.0.0.1", vlan=7),
+                await world.pool("10.0.0.0/24", "2001:db8::/64", ranges=ranges),
+            ]
+
+        assert await apply_all() == [Change.CREATED, Change.CHANGED, Change.CREATED]
+        world.restart()
+        async with running(world.writer):
+            assert await apply_all() == [Change.UNCHANGED] * 3
+
+    async def test_a_gateway_is_never_given_and_an_address_in_use_becomes_none(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.place("vm1")
+        with pytest.raises(Refused, match=r"network four cannot change so: .* a gateway.*: 10.0.0.0 \(vm1\)"):
+            await world.network("10.0.0.0/8", gateway="10.0.0.0")
+        await world.network("10.0.0.0/8", gateway="10.0.0.1")
+        assert await world.place("vm2") == ["10.0.0.2"]
+        assert await world.place("vm3", 1, wish(address="10.0.0.1")) == [Code.ADDRESS_EXCLUDED]
+        assert "it is the gateway" in (await self.explain(world, "10.0.0.1")).verdict
+        await world.network("10.0.0.0/8", gateway="10.0.0.3")
+        assert await world.place("vm4") == ["10.0.0.1"]
+
+    async def test_operators_and_placement_see_which_nodes_have_a_free_address_of_each_family(
+        self, world: World
+    ) -> None:
+        ranges = {"n1": "10.0.0.1-10.0.0.4,2001:db8::1-2001:db8::2", "n2": "10.0.0.9"}
+        await world.pool("10.0.0.0/24", "2001:db8::/64", name="a", exclude=("10.0.0.4/32",), ranges=ranges)
+        await world.pool("10.0.1.0/24", name="b")
+        await world.place("vm1", 1, wish(pool="a"), node="n2")
+        await world.place("vm2", 1, wish(pool="a"), node="n1")
+        a, b = (await world.admin.list_free(ListFree(cluster="msk"))).pools
+        assert a.free == {Family.IPV4: 2, Family.IPV6: 2}
+        assert a.nodes == {"n1": {Family.IPV4: 2, Family.IPV6: 2}, "n2": {Family.IPV4: 0}}
+        assert (b.free, b.nodes) == ({Family.IPV4: 256}, None)
+        assert not (await world.admin.list_free(ListFree(cluster="spb"))).pools
 
     async def test_applying_the_same_again_changes_and_says_nothing(self, world: World) -> None:
         assert await world.pool("10.0.0.0/24") is Change.CREATED
@@ -110,7 +154,7 @@ class Promises:
             await world.admin.list_addresses(ListOfCluster(after="vm1"))
 
     async def test_explain_tells_the_story_of_an_address(self, world: World) -> None:
-        await world.pool("10.0.0.0/24", exclude=["10.0.0.0/32"])
+        await world.pool("10.0.0.0/24", exclude=("10.0.0.0/32",))
         await world.place("vm1")
         assert (await self.explain(world, "10.0.0.1")).verdict.startswith("10.0.0.1 is held by VM vm1 of cluster msk")
         await world.hear(Said.DELETING, "vm1")
@@ -122,8 +166,8 @@ class Promises:
         explained = await self.explain(world, "10.0.0.1")
         assert explained.verdict == "10.0.0.1 is free in pool web of cluster msk."
         assert [entry.what for entry in explained.history] == ["freed", "released", "allocated"]
-        assert "which excludes it" in (await self.explain(world, "10.0.0.0")).verdict
-        assert "but in no pool" in (await self.explain(world, "10.9.0.0")).verdict
+        assert "but pool web excludes it" in (await self.explain(world, "10.0.0.0")).verdict
+        assert "lies in active network four, but in no pool" in (await self.explain(world, "10.9.0.0")).verdict
         assert "in no network" in (await self.explain(world, "192.0.2.1")).verdict
 
     @staticmethod

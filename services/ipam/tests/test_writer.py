@@ -22,7 +22,7 @@ class Promises:
     """Each is run over both stores."""
 
     async def test_the_lowest_free_address_of_each_family_comes_first(self, world: World) -> None:
-        await world.pool("10.0.0.0/24", "2001:db8::/64", exclude=["10.0.0.0/31"])
+        await world.pool("10.0.0.0/24", "2001:db8::/64", exclude=("10.0.0.0/31",))
         assert await world.place("vm1") == ["10.0.0.2", "2001:db8::"]
         assert await world.place("vm2") == ["10.0.0.3", "2001:db8::1"]
 
@@ -160,7 +160,7 @@ class Promises:
     async def test_what_cannot_be_given_is_refused_with_its_code_and_a_sentence(
         self, world: World, asked: AddressWish, code: Code, sentence: str
     ) -> None:
-        await world.pool("10.0.0.0/24", exclude=["10.0.0.0/31"])
+        await world.pool("10.0.0.0/24", exclude=("10.0.0.0/31",))
         await world.pool("10.0.9.0/24", name="far", cluster="spb")
         await world.place("vm2")
         await world.place("vm3")
@@ -178,6 +178,76 @@ class Promises:
         assert await world.place("vm1", 1, wish(address="10.0.0.1")) == ["10.0.0.1"]
         given = [await world.place(f"other{number}") for number in range(4)]
         assert given == [["10.0.0.0"], ["10.0.0.2"], ["10.0.0.3"], [Code.POOL_EXHAUSTED]]
+
+    async def test_a_vm_that_wants_several_gets_the_one_it_chose_beside_the_lowest_in_its_own_order(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/30", "2001:db8::/64", name="a")
+        await world.pool("10.0.1.0/24", name="b")
+        wishes = (wish(), wish("ipv6"), wish(address="10.0.0.0"), wish(pool="a"), wish(pool="b"), wish("ipv6"))
+        given = await world.place("vm1", 1, *wishes)
+        assert given == ["10.0.0.2", "2001:db8::", "10.0.0.0", "10.0.0.1", "10.0.1.0", "2001:db8::1"]
+        assert await world.release("vm1") == given
+
+    async def test_a_wish_for_any_pool_leaves_the_last_address_of_a_pool_to_the_wish_that_names_it(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/32", name="a")
+        await world.pool("10.0.1.0/24", name="b")
+        assert await world.place("vm1", 1, wish(), wish(pool="a")) == ["10.0.1.0", "10.0.0.0"]
+
+    async def test_where_a_pool_has_ranges_a_vm_gets_addresses_of_the_range_of_its_node_only(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/24", ranges={"n1": "10.0.0.8-10.0.0.9", "n2": "10.0.0.2-10.0.0.3,10.0.0.20"})
+        placed = [await world.place(f"vm{number}", node="n1") for number in range(3)]
+        assert placed == [["10.0.0.8"], ["10.0.0.9"], [Code.POOL_EXHAUSTED]]
+        placed = [await world.place(f"other{number}", node="n2") for number in range(3)]
+        assert placed == [["10.0.0.2"], ["10.0.0.3"], ["10.0.0.20"]]
+        assert await world.place("stranger", node="n3") == [Code.POOL_EXHAUSTED]
+
+    async def test_a_full_range_is_said_with_its_node_and_what_rests_there(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", ranges={"n1": "10.0.0.1", "n2": "10.0.0.2"})
+        await world.place("vm1", node="n2")
+        await world.release("vm1", node="n2")
+        exhausted, refused = await world.hear(Said.PLACED, "vm2", node="n2")
+        assert exhausted == IpExhausted(cluster="msk", pool="web", family=Family.IPV4, node="n2", quarantined=1)
+        assert isinstance(refused, IpRefused)
+        assert "pool web for node n2 of cluster msk has no free one; 1 rest" in refused.message
+        assert await world.place("vm3", node="n1") == ["10.0.0.1"]
+
+    async def test_an_address_chosen_from_the_range_of_another_node_is_refused(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", ranges={"n1": "10.0.0.1", "n2": "10.0.0.2"})
+        (refused,) = await world.hear(Said.PLACED, "vm1", 1, wish(address="10.0.0.2"), node="n1")
+        assert isinstance(refused, IpRefused)
+        assert "it is for VMs on node n2" in refused.message
+        assert await world.place("vm1", 2, wish(address="10.0.0.2"), node="n2") == ["10.0.0.2"]
+
+    async def test_an_address_of_a_range_is_free_again_for_its_node_after_a_restart(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", ranges={"n1": "10.0.0.1", "n2": "10.0.0.2"})
+        await world.place("vm1", node="n2")
+        await world.release("vm1", node="n2")
+        world.restart()
+        async with running(world.writer):
+            assert await world.place("vm2", node="n2") == [Code.POOL_EXHAUSTED]
+            world.clock.pass_by(QUARANTINE)
+            await world.writer.end_rests()
+            assert await world.place("vm2", 2, node="n2") == ["10.0.0.2"]
+
+    async def test_what_is_told_of_an_address_names_its_network_gateway_and_vlan(self, world: World) -> None:
+        await world.network("192.0.2.0/24", "wired", gateway="192.0.2.0", vlan=7)
+        await world.pool("192.0.2.0/24", "2001:db8::/64")
+        (allocated,) = await world.hear(Said.PLACED, "vm1")
+        assert isinstance(allocated, IpAllocated)
+        four, six = allocated.addresses
+        assert (str(four.address), str(four.network), str(four.gateway), four.vlan) == (
+            *("192.0.2.1", "192.0.2.0/24", "192.0.2.0"),
+            7,
+        )
+        assert (str(six.network), six.gateway, six.vlan) == ("2001:db8::/32", None, None)
+        world.restart()
+        async with running(world.writer):
+            assert await world.hear(Said.PLACED, "vm1") == [allocated]
 
     async def test_nothing_of_a_batch_is_said_when_an_address_turns_out_to_be_taken(self, world: World) -> None:
         await world.pool("10.0.0.0/24")

@@ -1,19 +1,19 @@
 """A writer on a store, and what it says; over memory and over Postgres."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import asyncpg
+from ipam_specs import a_container, a_network, a_pool
 
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import ApplyNetwork, ApplyPool, Change
 from vmfabric.contract.envelope import Outgoing, Trace
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import AddressWish
 from vmfabric.database.outbox import Relay
 from vmfabric.ipam.admin import Administration
@@ -75,33 +75,37 @@ class World:
         await self.writer.hear(Notice(said, VmKey("msk", vm), node, generation, Trace.new(), wishes or None))
         return await self.said()
 
-    async def place(self, vm: str, generation: int = 1, *wishes: AddressWish) -> list[str]:
+    async def place(self, vm: str, generation: int = 1, *wishes: AddressWish, node: str = "n1") -> list[str]:
         """The addresses that the VM gets, or the code of the refusal."""
-        answers = await self.hear(Said.PLACED, vm, generation, *wishes)
+        answers = await self.hear(Said.PLACED, vm, generation, *wishes, node=node)
         given = [str(each.address) for event in answers if isinstance(event, IpAllocated) for each in event.addresses]
         return given + [event.code for event in answers if isinstance(event, IpRefused)]
 
-    async def release(self, vm: str, generation: int = 1) -> list[str]:
-        await self.hear(Said.DELETING, vm, generation)
-        (released,) = await self.hear(Said.REMOVED, vm, generation)
+    async def release(self, vm: str, generation: int = 1, *, node: str = "n1") -> list[str]:
+        await self.hear(Said.DELETING, vm, generation, node=node)
+        (released,) = await self.hear(Said.REMOVED, vm, generation, node=node)
         assert isinstance(released, IpReleased)
         return [str(address) for address in released.addresses]
 
     async def pool(
-        self, *blocks: str, name: str = "web", exclude: Sequence[str] = (), cluster: str = "msk"
+        self,
+        *blocks: str,
+        name: str = "web",
+        exclude: tuple[str, ...] = (),
+        cluster: str = "msk",
+        ranges: Mapping[str, str] | None = None,
     ) -> Change:
-        spec = PoolSpec(
-            name=name,
-            cluster=cluster,
-            blocks=tuple(ip_network(block) for block in blocks),
-            exclude=tuple(ip_network(each) for each in exclude),
-            quarantine_seconds=QUARANTINE,
-        )
+        spec = a_pool(*blocks, name=name, exclude=exclude, cluster=cluster, ranges=ranges, quarantine=QUARANTINE)
         return (await self.applying.apply_pool(ApplyPool(spec=spec))).change
 
-    async def network(self, prefix: str, name: str = "four") -> Change:
-        spec = NetworkSpec(name=name, prefix=ip_network(prefix))
+    async def network(
+        self, prefix: str, name: str = "four", *, gateway: str | None = None, vlan: int | None = None
+    ) -> Change:
+        spec = a_network(prefix, name, gateway=gateway, vlan=vlan)
         return (await self.applying.apply_network(ApplyNetwork(spec=spec))).change
+
+    async def container(self, prefix: str, name: str) -> Change:
+        return (await self.applying.apply_network(ApplyNetwork(spec=a_container(prefix, name)))).change
 
 
 class InMemoryWorld(World):

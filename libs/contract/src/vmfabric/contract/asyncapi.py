@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from vmfabric.contract import admin, explanation
+from vmfabric.contract import addressing, admin, explanation
 from vmfabric.contract.desired import BUCKET, NODE_KEY, POOLS_KEY, VM_KEY, DesiredNode, DesiredPools, DesiredVm
 from vmfabric.contract.model import Event, RequestEvent
 from vmfabric.contract.streams import FACTS, PASSING, REQUESTS
@@ -34,6 +34,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "network.list": (admin.List, admin.Networks),
     "pool.apply": (admin.ApplyPool, admin.Applied),
     "pool.list": (admin.ListOfCluster, admin.Pools),
+    "pool.free": (addressing.ListFree, addressing.FreeAddresses),
     "ip.list": (admin.ListOfCluster, admin.Addresses),
     "ip.explain": (admin.ExplainAddress, admin.Explanation),
     "ip.audit": (explanation.AuditAddresses, explanation.AddressAudit),

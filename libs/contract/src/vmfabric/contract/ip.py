@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.errors import Code
 from vmfabric.contract.model import Fact, Part
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
@@ -16,6 +16,12 @@ class AllocatedAddress(Part):
 
     address: HostAddress
     pool: ResourceName
+    network: Prefix | None = None
+    """The physical network that it lies in."""
+    gateway: HostAddress | None = None
+    """That network's own router, where it has one."""
+    vlan: int | None = None
+    """That network's VLAN, where it has one."""
 
     @property
     def family(self) -> Family:
@@ -67,5 +73,7 @@ class IpExhausted(Fact):
     cluster: ClusterName
     pool: ResourceName
     family: Family
+    node: NodeName | None = None
+    """Where the pool has ranges for nodes: the node whose range was full."""
     quarantined: int
     """Addresses that will be free again when their quarantine ends."""

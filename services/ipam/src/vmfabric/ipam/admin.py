@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from vmfabric.contract.addresses import HostAddress, parse_host
+from vmfabric.contract.addresses import Family, HostAddress, parse_host
+from vmfabric.contract.addressing import FreeAddresses, FreeInPool, ListFree
 from vmfabric.contract.admin import (
     Addresses,
     ApplyNetwork,
@@ -17,10 +18,12 @@ from vmfabric.contract.admin import (
     Usage,
 )
 from vmfabric.contract.errors import Code, Refused
+from vmfabric.contract.names import NodeName
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.history import verdict
+from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.pools import place
-from vmfabric.ipam.domain.stock import PoolStock, Stock
+from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.micro import Endpoint
@@ -43,6 +46,7 @@ class Administration:
             Endpoint("network.list", List, self.list_networks, "all networks"),
             Endpoint("pool.apply", ApplyPool, self._applying.apply_pool, "make a pool so"),
             Endpoint("pool.list", ListOfCluster, self.list_pools, "pools and how full they are"),
+            Endpoint("pool.free", ListFree, self.list_free, "where a VM can still have an address"),
             Endpoint("ip.list", ListOfCluster, self.list_addresses, "addresses that are held or rest"),
             Endpoint("ip.explain", ExplainAddress, self.explain, "what is known of an address"),
         )
@@ -61,6 +65,11 @@ class Administration:
         ]
         return Pools(pools=tuple(_usage(pool) for pool in wanted[: request.limit]))
 
+    async def list_free(self, request: ListFree) -> FreeAddresses:
+        """What the pools of a cluster, and of its nodes, can give now; none when the cluster has no pool."""
+        pools = [pool for pool in await self._stock() if pool.spec.cluster == request.cluster]
+        return FreeAddresses(cluster=request.cluster, pools=tuple(_free(pool) for pool in pools))
+
     async def list_addresses(self, request: ListOfCluster) -> Addresses:
         """Addresses that are held or rest, in order."""
         after = _address(request.after) if request.after else None
@@ -71,7 +80,7 @@ class Administration:
     async def explain(self, request: ExplainAddress) -> Explanation:
         """What is known of an address, from the network it lies in to who had it."""
         stock = await self._stock()
-        found = place(request.address, stock.networks, stock.pools)
+        found = place(request.address, stock.networks, stock.pools, stock.gateways)
         record = await self._records.record(request.address)
         return Explanation(
             address=request.address,
@@ -93,15 +102,25 @@ async def _itself(stock: Stock) -> Stock:
 def _usage(pool: PoolStock) -> PoolUsage:
     return PoolUsage(
         spec=pool.spec,
-        usage={
-            family: Usage(
-                total=allocator.total,
-                allocated=allocator.used - pool.resting[family],
-                quarantined=pool.resting[family],
-                free=allocator.total - allocator.used,
-            )
-            for family, allocator in pool.allocators.items()
-        },
+        usage={family: _usage_of(pool, family) for family in pool.families},
+    )
+
+
+def _usage_of(pool: PoolStock, family: Family) -> Usage:
+    total, free, resting = pool.total(family), pool.free(family), pool.resting(family)
+    return Usage(total=total, allocated=total - free - resting, quarantined=resting, free=free)
+
+
+def _free(pool: PoolStock) -> FreeInPool:
+    nodes: dict[NodeName, dict[Family, int]] = {node: {} for node in pool.spec.ranges}
+    for family in pool.families:
+        for node, share in pool.of_family(family):
+            if node is not None:
+                nodes[node][family] = share.allocator.free
+    return FreeInPool(
+        pool=pool.spec.name,
+        free={family: pool.free(family) for family in pool.families},
+        nodes=nodes if pool.spec.ranges else None,
     )
 
 

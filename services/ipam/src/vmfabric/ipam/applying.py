@@ -2,13 +2,9 @@
 
 from vmfabric.contract.admin import Applied, ApplyNetwork, ApplyPool, Change
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
-from vmfabric.ipam.domain.pools import (
-    changed_fields,
-    check_kept,
-    check_network,
-    check_pool,
-    desired_pools,
-)
+from vmfabric.ipam.domain.keeping import check_blocks_kept, check_kept
+from vmfabric.ipam.domain.networks import check_network, lies_inside
+from vmfabric.ipam.domain.pools import changed_fields, check_pool, desired_pools
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
 from vmfabric.ipam.writer import Writer
@@ -31,11 +27,23 @@ class Applying:
         return await self._writer.alone(lambda stock: self._apply_pool(stock, request.spec, request.dry_run))
 
     async def _apply_network(self, stock: Stock, spec: NetworkSpec, dry_run: bool) -> Applied:
-        applied = _compare("network", stock.networks.get(spec.name), spec, dry_run=dry_run)
-        check_network(spec, stock.networks, stock.pools)
-        if applied.change is not Change.UNCHANGED and not dry_run:
+        old = stock.networks.get(spec.name)
+        applied = _compare("network", old, spec, dry_run=dry_run)
+        check_network(spec, stock.networks)
+        if applied.change is Change.UNCHANGED:
+            return applied
+        if old is not None:
+            check_blocks_kept(old, spec, stock.pools)
+        gateways = {*stock.gateways, *([spec.gateway] if spec.gateway is not None else [])}
+        pools = [pool for pool in stock.pools.values() if any(lies_inside(it, spec.prefix) for it in pool.blocks)]
+        in_use = {pool.name: await self._store.in_use(pool.name) for pool in pools}
+        for pool in pools:
+            check_kept(f"network {spec.name}", pool, pool, gateways, in_use[pool.name])
+        if not dry_run:
             await self._store.put_network(spec, [])
-            stock.networks[spec.name] = spec
+            stock.set_network(spec)
+            for pool in pools:
+                stock.set_pool(pool, in_use[pool.name])
         return applied
 
     async def _apply_pool(self, stock: Stock, spec: PoolSpec, dry_run: bool) -> Applied:
@@ -46,7 +54,7 @@ class Applying:
             return applied
         in_use = await self._store.in_use(spec.name)
         if old is not None:
-            check_kept(old, spec, [each.address for each in in_use])
+            check_kept(f"pool {spec.name}", old, spec, stock.gateways, in_use)
         if not dry_run:
             pools = {**stock.pools, spec.name: spec}
             clusters = {spec.cluster, old.cluster if old is not None else spec.cluster}

@@ -7,13 +7,12 @@ from datetime import datetime
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.names import ClusterName, ResourceName
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.history import Entry, Standing
-from vmfabric.ipam.domain.lease import Lease, State, VmKey
+from vmfabric.ipam.domain.keeping import InUse
+from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Holding
-from vmfabric.ipam.domain.stock import InUse
 from vmfabric.ipam.ports import Content
 
 
@@ -72,9 +71,10 @@ class InMemoryStore:
         self.outbox += messages
 
     async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
-        """Write a network. TwiceError when it overlaps another."""
+        """Write a network. TwiceError when it is active and overlaps another active one."""
         for other in self.networks.values():
-            if other.name != spec.name and other.prefix.overlaps(spec.prefix):
+            are_active = spec.kind is other.kind is NetworkKind.ACTIVE
+            if other.name != spec.name and are_active and other.prefix.overlaps(spec.prefix):
                 raise TwiceError(f"{spec.prefix} and {other.prefix}")
         self.networks[spec.name] = spec
         self.outbox += messages
@@ -129,14 +129,14 @@ class InMemoryStore:
             if entry.address == address
         ][:limit]
 
-    def _addresses(self, lease: Lease) -> tuple[AllocatedAddress, ...]:
+    def _addresses(self, lease: Lease) -> tuple[Given, ...]:
         own = [
             holding
             for holding in self.written_holdings.values()
             if (holding.key, holding.generation) == (lease.key, lease.generation)
         ]
         own.sort(key=lambda holding: holding.position)
-        return tuple(AllocatedAddress(address=holding.address, pool=holding.pool) for holding in own)
+        return tuple(Given(holding.address, holding.pool) for holding in own)
 
     def _record(self, holding: Holding) -> AddressRecord:
         lease = self.written_leases.get(holding.key)
@@ -159,7 +159,7 @@ class InMemoryStore:
 
 
 def _in_use(holding: Holding) -> InUse:
-    return InUse(holding.address, holding.pool, holding.rests_until)
+    return InUse(holding.address, holding.pool, holding.key.vm, holding.node, holding.rests_until)
 
 
 def _order(address: HostAddress) -> tuple[int, int]:

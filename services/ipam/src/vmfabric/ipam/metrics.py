@@ -43,9 +43,9 @@ class StockCollector(Collector):
         free = GaugeMetricFamily("vmfabric_ipam_free_addresses", "Addresses that can be given", labels=labels)
         resting = GaugeMetricFamily("vmfabric_ipam_resting_addresses", "Addresses in quarantine", labels=labels)
         for pool in list(stock):
-            for family, allocator in pool.allocators.items():
+            for family in pool.families:
                 named = [pool.spec.cluster, pool.spec.name, family]
-                free.add_metric(named, allocator.total - allocator.used)
-                resting.add_metric(named, pool.resting[family])
+                free.add_metric(named, pool.free(family))
+                resting.add_metric(named, pool.resting(family))
         yield free
         yield resting

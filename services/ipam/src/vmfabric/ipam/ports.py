@@ -10,9 +10,9 @@ from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, ResourceName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Lease, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Holding
-from vmfabric.ipam.domain.stock import InUse
 
 
 @dataclass(frozen=True, slots=True)

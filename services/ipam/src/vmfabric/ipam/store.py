@@ -7,13 +7,13 @@ import asyncpg
 
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.ip import AllocatedAddress
-from vmfabric.contract.names import ClusterName, ResourceName, VmName
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.pool import AddressRange, NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.database.outbox import Relay, Stored, add
-from vmfabric.ipam.domain.lease import Lease, State, VmKey
+from vmfabric.database.pool import Connection
+from vmfabric.ipam.domain.keeping import InUse
+from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
 from vmfabric.ipam.domain.leasing import Changes, Holding
-from vmfabric.ipam.domain.stock import InUse
 from vmfabric.ipam.ports import Content
 from vmfabric.ipam.statements import commit_statement
 
@@ -26,6 +26,7 @@ LEFT JOIN allocation ON (allocation.cluster, allocation.vm, allocation.generatio
                       = (lease.cluster, lease.vm, lease.generation)
 ORDER BY allocation.position
 """
+_IN_USE = "SELECT address, pool, vm, node, rests_until FROM allocation"
 
 
 class PostgresStore:
@@ -42,20 +43,19 @@ class PostgresStore:
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            networks = await connection.fetch("SELECT name, prefix, note FROM network")
+            networks = await connection.fetch("SELECT name, prefix, kind, gateway, vlan, note FROM network")
             pools = await connection.fetch(
                 "SELECT name, cluster, quarantine_seconds,"
                 " ARRAY(SELECT prefix FROM block WHERE pool = name ORDER BY position) AS blocks,"
                 " ARRAY(SELECT prefix FROM exclusion WHERE pool = name ORDER BY position) AS exclude FROM pool"
             )
-            in_use = await connection.fetch("SELECT address, pool, rests_until FROM allocation")
+            ranges = await connection.fetch("SELECT pool, node, first, last FROM node_range ORDER BY node, position")
+            in_use = await connection.fetch(_IN_USE)
             leases = await connection.fetch("SELECT cluster, array_agg(vm) AS vms FROM lease GROUP BY cluster")
         self._known = {row["cluster"]: set(row["vms"]) for row in leases}
         return Content(
-            networks=[NetworkSpec(**row) for row in networks],
-            pools=[
-                PoolSpec(**{**row, "blocks": tuple(row["blocks"]), "exclude": tuple(row["exclude"])}) for row in pools
-            ],
+            networks=[NetworkSpec(**{**row, "kind": NetworkKind(row["kind"])}) for row in networks],
+            pools=[_pool(row, [each for each in ranges if each["pool"] == row["name"]]) for row in pools],
             in_use=[InUse(*row) for row in in_use],
         )
 
@@ -69,7 +69,7 @@ class PostgresStore:
         for row in rows:
             key = VmKey(row["cluster"], row["vm"])
             earlier = found[key].addresses if key in found else ()
-            addresses = (*earlier, *_allocated(row))
+            addresses = (*earlier, *_given(row))
             found[key] = Lease(key, row["node"], row["generation"], State(row["state"]), row["since"], addresses)
         return found
 
@@ -92,7 +92,7 @@ class PostgresStore:
 
     async def in_use(self, pool: ResourceName) -> Sequence[InUse]:
         """Every address of the pool that is held or rests."""
-        rows = await self._pool.fetch("SELECT address, pool, rests_until FROM allocation WHERE pool = $1", pool)
+        rows = await self._pool.fetch(f"{_IN_USE} WHERE pool = $1", pool)
         return [InUse(*row) for row in rows]
 
     async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
@@ -110,9 +110,10 @@ class PostgresStore:
         """Write a network. ExclusionViolationError when it overlaps another."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
-                "INSERT INTO network (name, prefix, note) VALUES ($1, $2, $3)"
-                " ON CONFLICT (name) DO UPDATE SET prefix = EXCLUDED.prefix, note = EXCLUDED.note",
-                *(spec.name, spec.prefix, spec.note),
+                "INSERT INTO network (name, prefix, kind, gateway, vlan, note) VALUES ($1, $2, $3, $4, $5, $6)"
+                " ON CONFLICT (name) DO UPDATE SET prefix = EXCLUDED.prefix, kind = EXCLUDED.kind,"
+                " gateway = EXCLUDED.gateway, vlan = EXCLUDED.vlan, note = EXCLUDED.note",
+                *(spec.name, spec.prefix, spec.kind, spec.gateway, spec.vlan, spec.note),
             )
             await add(connection, messages)
         self._relay.wake()
@@ -127,6 +128,7 @@ class PostgresStore:
             )
             await _put_prefixes(connection, "block", spec.name, spec.blocks)
             await _put_prefixes(connection, "exclusion", spec.name, spec.exclude)
+            await _put_ranges(connection, spec)
             await add(connection, messages)
         self._relay.wake()
 
@@ -140,9 +142,7 @@ class PostgresStore:
         await self._pool.execute("DELETE FROM history WHERE at < $1", history_before)
 
 
-async def _put_prefixes(
-    connection: asyncpg.pool.PoolConnectionProxy, table: str, pool: ResourceName, prefixes: Sequence[Prefix]
-) -> None:
+async def _put_prefixes(connection: Connection, table: str, pool: ResourceName, prefixes: Sequence[Prefix]) -> None:
     await connection.execute(f"DELETE FROM {table} WHERE pool = $1", pool)  # noqa: S608  # a word of ours
     await connection.execute(
         f"INSERT INTO {table} (pool, prefix, position)"  # noqa: S608
@@ -151,5 +151,26 @@ async def _put_prefixes(
     )
 
 
-def _allocated(row: asyncpg.Record) -> tuple[AllocatedAddress, ...]:
-    return () if row["address"] is None else (AllocatedAddress(address=row["address"], pool=row["pool"]),)
+async def _put_ranges(connection: Connection, spec: PoolSpec) -> None:
+    await connection.execute("DELETE FROM node_range WHERE pool = $1", spec.name)
+    await connection.executemany(
+        "INSERT INTO node_range (pool, node, position, first, last) VALUES ($1, $2, $3, $4, $5)",
+        [
+            (spec.name, node, position, each.first, each.last)
+            for node, ranges in spec.ranges.items()
+            for position, each in enumerate(ranges)
+        ],
+    )
+
+
+def _pool(row: asyncpg.Record, rows_of_ranges: Sequence[asyncpg.Record]) -> PoolSpec:
+    ranges: dict[NodeName, tuple[AddressRange, ...]] = {}
+    for each in rows_of_ranges:
+        ranges[each["node"]] = (*ranges.get(each["node"], ()), AddressRange(first=each["first"], last=each["last"]))
+    return PoolSpec(
+        **{**row, "blocks": tuple(row["blocks"]), "exclude": tuple(row["exclude"]), "ranges": ranges},
+    )
+
+
+def _given(row: asyncpg.Record) -> tuple[Given, ...]:
+    return () if row["address"] is None else (Given(row["address"], row["pool"]),)

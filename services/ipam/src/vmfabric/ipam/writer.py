@@ -11,6 +11,7 @@ import structlog
 from vmfabric.contract.envelope import outgoing
 from vmfabric.contract.errors import Refused
 from vmfabric.ipam import metrics
+from vmfabric.ipam.domain.lease import Given
 from vmfabric.ipam.domain.leasing import Changes, Clerk, Notice
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
@@ -160,7 +161,7 @@ class Writer:
             await self._commit(clerk.changes)
             # Only now: an address that is given again in the transaction that frees it would be there twice.
             for holding in holdings:
-                stock.free(holding.address, holding.pool)
+                stock.free(Given(holding.address, holding.pool))
 
     async def _commit(self, changes: Changes) -> None:
         if changes.is_empty():

@@ -46,6 +46,11 @@ class Allocator:
         """How many of them are taken."""
         return self._used
 
+    @property
+    def free(self) -> int:
+        """How many of them may be given now."""
+        return self._total - self._used
+
     def contains(self, number: int) -> bool:
         """Whether the address may be given at all."""
         index = bisect_right(self._firsts, number) - 1

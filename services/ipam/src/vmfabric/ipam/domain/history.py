@@ -46,10 +46,13 @@ def verdict(address: HostAddress, place: Place, record: AddressRecord | None) ->
     if place.network is None:
         return f"{address} lies in no network that ipam knows."
     if place.pool is None:
-        return f"{address} lies in network {place.network.name}, but in no pool: no VM can get it."
-    if place.excluded:
-        return f"{address} lies in pool {place.pool.name}, which excludes it: no VM can get it."
-    return f"{address} is free in pool {place.pool.name} of cluster {place.pool.cluster}."
+        return (
+            f"{address} lies in {place.network.kind} network {place.network.name}, but in no pool: no VM can get it."
+        )
+    if place.hindrance is not None:
+        return f"{address} lies in pool {place.pool.name}, but {place.hindrance}: no VM can get it."
+    for_whom = f", for VMs on node {place.node}" if place.node is not None else ""
+    return f"{address} is free in pool {place.pool.name} of cluster {place.pool.cluster}{for_whom}."
 
 
 def _verdict_of_record(record: AddressRecord) -> str:

@@ -34,8 +34,8 @@ from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import NamedTuple
 
-from vmfabric.contract.ip import AllocatedAddress
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 
 
 class VmKey(NamedTuple):
@@ -43,6 +43,13 @@ class VmKey(NamedTuple):
 
     cluster: ClusterName
     vm: VmName
+
+
+class Given(NamedTuple):
+    """An address of a VM and the pool that it is from."""
+
+    address: HostAddress
+    pool: ResourceName
 
 
 class State(StrEnum):
@@ -100,7 +107,7 @@ class Lease:
     state: State
     since: datetime
     """When it came into this state."""
-    addresses: tuple[AllocatedAddress, ...]
+    addresses: tuple[Given, ...]
     """In the order of the wishes. Of a released lease: those that still rest."""
 
 

@@ -7,12 +7,12 @@ from typing import assert_never
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Refused
-from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpRefused, IpReleased
+from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.names import NodeName, ResourceName
 from vmfabric.contract.vm import AddressWish
 from vmfabric.ipam.domain.history import Entry, What
-from vmfabric.ipam.domain.lease import Act, Lease, Said, State, VmKey, act_on, unheard_of
+from vmfabric.ipam.domain.lease import Act, Given, Lease, Said, State, VmKey, act_on, unheard_of
 from vmfabric.ipam.domain.stock import ExhaustedError, Stock
 
 
@@ -111,7 +111,7 @@ class Clerk:
 
     def _allocate(self, notice: Notice, lease: Lease) -> None:
         try:
-            addresses = self._stock.take(notice.key.cluster, notice.wishes)
+            addresses = self._stock.take(notice.key, notice.node, notice.wishes)
         except Refused as refusal:
             # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
             self._put(notice, lease, State.RELEASED, ())
@@ -131,16 +131,16 @@ class Clerk:
     def _release(self, notice: Notice, lease: Lease) -> None:
         self._put(notice, lease, State.RELEASED, lease.addresses)
         for holding in self._holdings(notice, lease.addresses):
-            until = self._stock.rest(holding.address, holding.pool, self._now)
+            until = self._stock.rest(Given(holding.address, holding.pool), self._now)
             self.changes.holdings.append(replace(holding, rests_until=until))
             self._remember(What.RELEASED, holding)
         self._say_released(notice, lease.addresses)
 
-    def _put(self, notice: Notice, lease: Lease, state: State, addresses: tuple[AllocatedAddress, ...]) -> None:
+    def _put(self, notice: Notice, lease: Lease, state: State, addresses: tuple[Given, ...]) -> None:
         changed = Lease(notice.key, notice.node, notice.generation, state, self._now, addresses)
         (self.changes.leases if lease.generation else self.changes.new_leases).append(changed)
 
-    def _holdings(self, notice: Notice, addresses: tuple[AllocatedAddress, ...]) -> list[Holding]:
+    def _holdings(self, notice: Notice, addresses: tuple[Given, ...]) -> list[Holding]:
         return [
             Holding(each.address, each.pool, notice.key, notice.node, notice.generation, position, self._now)
             for position, each in enumerate(addresses)
@@ -151,7 +151,7 @@ class Clerk:
             Entry(holding.address, self._now, what, holding.key, holding.node, holding.generation)
         )
 
-    def _say_allocated(self, notice: Notice, addresses: tuple[AllocatedAddress, ...]) -> None:
+    def _say_allocated(self, notice: Notice, addresses: tuple[Given, ...]) -> None:
         self._say(
             notice,
             IpAllocated(
@@ -159,11 +159,11 @@ class Clerk:
                 vm=notice.key.vm,
                 node=notice.node,
                 generation=notice.generation,
-                addresses=addresses,
+                addresses=tuple(self._stock.told(each) for each in addresses),
             ),
         )
 
-    def _say_released(self, notice: Notice, addresses: tuple[AllocatedAddress, ...]) -> None:
+    def _say_released(self, notice: Notice, addresses: tuple[Given, ...]) -> None:
         self._say(
             notice,
             IpReleased(

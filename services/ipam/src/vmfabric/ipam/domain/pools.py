@@ -1,23 +1,18 @@
-"""What networks and pools may be, and what a change of them must not do."""
+"""What pools may be, and where an address lies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 
-from netaddr import IPSet
 from pydantic import BaseModel
 
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.desired import DesiredPools
 from vmfabric.contract.errors import Code, Refused
-from vmfabric.contract.names import ClusterName, ResourceName
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
-from vmfabric.ipam.domain.allocation import Range
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName
+from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.networks import Networks, lies_inside, surrounding
 
-_NAMED = 5
-"""So many addresses are named in a refusal."""
-
-Networks = Mapping[ResourceName, NetworkSpec]
 Pools = Mapping[ResourceName, PoolSpec]
 
 
@@ -26,8 +21,12 @@ class Place:
     """Where an address lies."""
 
     network: NetworkSpec | None
+    """The active one, or else the smallest container."""
     pool: PoolSpec | None
-    excluded: bool
+    node: NodeName | None
+    """Whose range it lies in, where the pool has ranges."""
+    hindrance: str | None
+    """Why no VM can have it, if none can."""
 
 
 def address_of(family: Family, number: int) -> HostAddress:
@@ -35,70 +34,19 @@ def address_of(family: Family, number: int) -> HostAddress:
     return IPv4Address(number) if family is Family.IPV4 else IPv6Address(number)
 
 
-def families(spec: PoolSpec) -> tuple[Family, ...]:
-    """The families that the pool has blocks of, IPv4 first."""
-    found = {Family.of(block) for block in spec.blocks}
-    return tuple(family for family in Family if family in found)
-
-
-def usable(spec: PoolSpec, family: Family) -> tuple[Range, ...]:
-    """What the pool may give of a family, ascending: its blocks without what is excluded."""
-    rest = _set_of(spec.blocks, family) - _set_of(spec.exclude, family)
-    return tuple(Range(each.first, each.last) for each in rest.iter_ipranges())
-
-
-def check_network(spec: NetworkSpec, networks: Networks, pools: Pools) -> None:
-    """Refused when it overlaps another network, or would leave a block of a pool outside."""
-    for other in networks.values():
-        if other.name != spec.name and other.prefix.overlaps(spec.prefix):
-            raise Refused(
-                Code.OVERLAP,
-                f"network {spec.name} would be {spec.prefix}, which overlaps network {other.name} ({other.prefix}); "
-                "choose a prefix that no other network has",
-            )
-    old = networks.get(spec.name)
-    if old is None:
-        return
-    for pool in pools.values():
-        for block in pool.blocks:
-            if _inside(block, old.prefix) and not _inside(block, spec.prefix):
-                raise Refused(
-                    Code.IN_USE,
-                    f"network {spec.name} would be {spec.prefix}, but block {block} of pool {pool.name} lies outside;"
-                    " take the block out of the pool first",
-                )
-
-
 def check_pool(spec: PoolSpec, networks: Networks, pools: Pools) -> None:
-    """Refused when a block lies in no network or overlaps a block of another pool."""
+    """Refused when a block lies in no active network or overlaps a block of another pool."""
     for block in spec.blocks:
-        if not any(_inside(block, network.prefix) for network in networks.values()):
+        around = [network for network in networks.values() if lies_inside(block, network.prefix)]
+        if not any(network.kind is NetworkKind.ACTIVE for network in around):
+            found = f"only in container {around[0].name}" if around else "in no network"
             raise Refused(
                 Code.UNKNOWN_NETWORK,
-                f"block {block} of pool {spec.name} lies in no network; apply a network that contains it first",
+                f"block {block} of pool {spec.name} lies {found}; apply an active network that contains it first",
             )
         for other in pools.values():
             if other.name != spec.name:
                 _check_disjoint(spec, block, other)
-
-
-def check_kept(old: PoolSpec, new: PoolSpec, in_use: Iterable[HostAddress]) -> None:
-    """Refused when an address that is held or rests would no longer be the pool's to give."""
-    addresses = sorted(in_use, key=lambda address: (address.version, int(address)))
-    if addresses and old.cluster != new.cluster:
-        raise Refused(
-            Code.IN_USE,
-            f"pool {new.name} cannot go from cluster {old.cluster} to {new.cluster} while {_named(addresses)} "
-            f"{_is_or_are(addresses)} in use; delete the VMs and wait for the quarantine first",
-        )
-    kept = {family: _set_of(new.blocks, family) - _set_of(new.exclude, family) for family in Family}
-    stranded = [address for address in addresses if str(address) not in kept[Family.of(address)]]
-    if stranded:
-        raise Refused(
-            Code.IN_USE,
-            f"pool {new.name} cannot change so: {_named(stranded)} {_is_or_are(stranded)} in use and would lie "
-            "outside its blocks or be excluded; ip.explain says who holds an address",
-        )
 
 
 def changed_fields(old: BaseModel, new: BaseModel) -> tuple[str, ...]:
@@ -117,16 +65,35 @@ def every_desired_pools(pools: Pools) -> tuple[DesiredPools, ...]:
     return tuple(desired_pools(cluster, pools) for cluster in sorted({pool.cluster for pool in pools.values()}))
 
 
-def place(address: HostAddress, networks: Networks, pools: Pools) -> Place:
-    """The network and the pool that an address lies in."""
-    network = next((each for each in networks.values() if address in each.prefix), None)
+def place(address: HostAddress, networks: Networks, pools: Pools, gateways: Collection[HostAddress]) -> Place:
+    """The network, the pool and the range that an address lies in, and whether any VM could get it."""
     pool = next((each for each in pools.values() if any(address in block for block in each.blocks)), None)
-    excluded = pool is not None and any(address in each for each in pool.exclude)
-    return Place(network, pool, excluded)
+    return Place(
+        network=surrounding(address, networks),
+        pool=pool,
+        node=node_of(address, pool) if pool is not None else None,
+        hindrance=hindrance(address, pool, gateways) if pool is not None else "it lies in no pool",
+    )
 
 
-def _set_of(prefixes: Iterable[Prefix], family: Family) -> IPSet:
-    return IPSet([str(prefix) for prefix in prefixes if Family.of(prefix) is family])
+def hindrance(address: HostAddress, pool: PoolSpec, gateways: Collection[HostAddress]) -> str | None:
+    """Why no VM can have this address of a block of the pool; None when one can."""
+    if any(address in each for each in pool.exclude):
+        return f"pool {pool.name} excludes it"
+    if address in gateways:
+        return "it is the gateway of its network"
+    if pool.ranges and node_of(address, pool) is None:
+        return f"it lies in no node's range of pool {pool.name}"
+    return None
+
+
+def node_of(address: HostAddress, pool: PoolSpec) -> NodeName | None:
+    """The node whose range the address lies in."""
+    family, number = Family.of(address), int(address)
+    for node, ranges in pool.ranges.items():
+        if any(each.family is family and int(each.first) <= number <= int(each.last) for each in ranges):
+            return node
+    return None
 
 
 def _check_disjoint(spec: PoolSpec, block: Prefix, other: PoolSpec) -> None:
@@ -139,23 +106,5 @@ def _check_disjoint(spec: PoolSpec, block: Prefix, other: PoolSpec) -> None:
             )
 
 
-def _inside(inner: Prefix, outer: Prefix) -> bool:
-    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
-        return inner.subnet_of(outer)
-    return False
-
-
 def _order(prefix: Prefix) -> tuple[int, int, int]:
     return (prefix.version, int(prefix.network_address), prefix.prefixlen)
-
-
-def _named(addresses: list[HostAddress]) -> str:
-    named = ", ".join(str(address) for address in addresses[:_NAMED])
-    more = len(addresses) - _NAMED
-    return f"{named} and {more} more" if more > 0 else named
-
-
-def _is_or_are(addresses: list[HostAddress]) -> str:
-    return "is" if len(addresses) == 1 else "are"

@@ -1,0 +1,73 @@
+"""What one pool has to give."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.names import NodeName
+from vmfabric.contract.pool import PoolSpec
+from vmfabric.ipam.domain.allocation import Allocator
+from vmfabric.ipam.domain.keeping import InUse
+from vmfabric.ipam.domain.shares import Share, Shares, families
+
+
+@dataclass(slots=True)
+class ShareStock:
+    """The addresses of one family that the VMs of one node, or of every node, may have."""
+
+    allocator: Allocator
+    resting: int = 0
+    """How many of those that are taken rest in quarantine."""
+
+
+class PoolStock:
+    """One pool: an allocator for each family that it has, or one for each of its nodes."""
+
+    def __init__(self, spec: PoolSpec, in_use: Iterable[InUse], gateways: Collection[HostAddress]) -> None:
+        self.spec = spec
+        self.families = families(spec)
+        self._shares = {family: Shares(spec, family, gateways) for family in self.families}
+        taken: dict[tuple[Family, Share], list[int]] = {}
+        resting: dict[tuple[Family, Share], int] = {}
+        for each in in_use:
+            family, number = Family.of(each.address), int(each.address)
+            share = self._shares[family].of(number)
+            taken.setdefault((family, share), []).append(number)
+            if each.rests_until is not None:
+                resting[family, share] = resting.get((family, share), 0) + 1
+        self._stocks = {
+            (family, share): ShareStock(
+                Allocator(ranges, taken.get((family, share), ())), resting.get((family, share), 0)
+            )
+            for family, shares in self._shares.items()
+            for share, ranges in shares.ranges.items()
+        }
+        self._is_shared = not spec.ranges
+
+    def for_vms_of(self, node: NodeName, family: Family) -> ShareStock | None:
+        """What the VMs of this node may have; None when that is nothing, however empty the pool is."""
+        return self._stocks.get((family, None if self._is_shared else node))
+
+    def around(self, address: HostAddress) -> ShareStock | None:
+        """Where this address is given; None when it never is."""
+        family, number = Family.of(address), int(address)
+        shares = self._shares.get(family)
+        if shares is None or not shares.holds(number):
+            return None
+        return self._stocks[family, shares.of(number)]
+
+    def of_family(self, family: Family) -> Iterator[tuple[Share, ShareStock]]:
+        """Every share of a family."""
+        return ((share, stock) for (of, share), stock in self._stocks.items() if of is family)
+
+    def total(self, family: Family) -> int:
+        """How many addresses of a family there are to give."""
+        return sum(stock.allocator.total for _, stock in self.of_family(family))
+
+    def free(self, family: Family) -> int:
+        """How many of them nobody has."""
+        return sum(stock.allocator.free for _, stock in self.of_family(family))
+
+    def resting(self, family: Family) -> int:
+        """How many addresses of a family rest in quarantine."""
+        return sum(stock.resting for _, stock in self.of_family(family))

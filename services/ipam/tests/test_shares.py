@@ -1,0 +1,63 @@
+"""What a pool may give, and to whom."""
+
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ipam_specs import a_pool
+
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.pool import PoolSpec
+from vmfabric.ipam.domain.shares import Share, Shares
+
+
+def given_by(pool: PoolSpec, *gateways: str) -> dict[Share, set[IPv4Address]]:
+    shares = Shares(pool, Family.IPV4, [ip_address(gateway) for gateway in gateways])
+    return {
+        share: {IPv4Address(number) for each in ranges for number in range(each.first, each.last + 1)}
+        for share, ranges in shares.ranges.items()
+    }
+
+
+def test_blocks_that_touch_are_one_range_and_exclusions_are_holes_in_it() -> None:
+    pool = a_pool("10.0.1.0/24", "10.0.0.0/24", "2001:db8::/64", exclude=("10.0.0.0/31", "10.0.1.255/32"))
+    (four,) = Shares(pool, Family.IPV4, ()).ranges[None]
+    assert (str(IPv4Address(four.first)), str(IPv4Address(four.last))) == ("10.0.0.2", "10.0.1.254")
+    (six,) = Shares(pool, Family.IPV6, ()).ranges[None]
+    assert six.last - six.first + 1 == 2**64
+
+
+octets = st.lists(st.integers(0, 255), min_size=1, max_size=8, unique=True)
+hosts = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 15)), max_size=8)
+
+
+@given(octets, hosts, hosts)
+def test_every_address_of_a_block_that_is_not_excluded_and_no_gateway_may_be_given(
+    octets: list[int], excluded: list[tuple[int, int]], routers: list[tuple[int, int]]
+) -> None:
+    blocks = [f"10.0.{octet}.0/28" for octet in octets]
+    exclude = tuple(f"10.0.{octets[index % len(octets)]}.{host}/32" for index, host in excluded)
+    gateways = [f"10.0.{octets[index % len(octets)]}.{host}" for index, host in routers]
+    wanted = {address for block in blocks for address in IPv4Network(block)}
+    wanted -= {ip_network(each).network_address for each in exclude} | {ip_address(each) for each in gateways}
+    assert given_by(a_pool(*blocks, exclude=exclude), *gateways) == {None: wanted}
+
+
+bounds = st.lists(st.integers(0, 255), min_size=2, max_size=12, unique=True).map(sorted)
+
+
+@given(bounds, st.sets(st.integers(0, 255), max_size=12))
+def test_each_node_has_what_its_ranges_have_without_what_is_excluded(bounds: list[int], excluded: set[int]) -> None:
+    pairs = list(zip(bounds[::2], bounds[1::2], strict=False))
+    own = {f"n{index}": f"10.0.0.{first}-10.0.0.{last}" for index, (first, last) in enumerate(pairs)}
+    pool = a_pool("10.0.0.0/24", exclude=tuple(f"10.0.0.{host}/32" for host in sorted(excluded)), ranges=own)
+    wanted: dict[Share, set[IPv4Address]] = {
+        f"n{index}": {IPv4Address(f"10.0.0.{host}") for host in range(first, last + 1) if host not in excluded}
+        for index, (first, last) in enumerate(pairs)
+    }
+    assert given_by(pool) == wanted
+    shares = Shares(pool, Family.IPV4, ())
+    for number in range(int(IPv4Address("10.0.0.0")), int(IPv4Address("10.0.1.0"))):
+        home = next((share for share, addresses in wanted.items() if IPv4Address(number) in addresses), None)
+        assert shares.holds(number) == (home is not None)
+        assert home is None or shares.of(number) == home
