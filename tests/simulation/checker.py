@@ -11,8 +11,8 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.ipam.domain.changes import Holding
 from vmfabric.ipam.domain.lease import State
-from vmfabric.ipam.domain.leasing import Holding
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, RetireRoute, SetDown

@@ -13,9 +13,9 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ResourceName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.database.outbox import Relay, Stored
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Lease, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Holding
 from vmfabric.ipam.memory_store import InMemoryStore, TwiceError
 from vmfabric.ipam.ports import Content
 from vmfabric.scheduler.memory_store import MemoryStore, Tables

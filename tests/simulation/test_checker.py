@@ -51,7 +51,7 @@ def no_quarantine(patch: pytest.MonkeyPatch) -> None:
 
     def rest(self: Stock, given: Given, now: datetime) -> datetime:
         real(self, given, now)
-        self.quarantine.rest(given.address, now)
+        self.quarantine.set(given.address, now)
         return now
 
     patch.setattr(Stock, "rest", rest)

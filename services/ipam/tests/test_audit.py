@@ -117,6 +117,20 @@ class Promises:
         await others.findings(REPAIR)
         assert await others.findings() == []
 
+    async def test_a_hold_that_should_have_ended_is_named_and_ended_with_a_word(self, world: World) -> None:
+        others = Others(world)
+        await world.pool("10.0.0.0/24")
+        await world.reserve("10.0.0.5", "10.0.0.6", expires_in_seconds=3600)
+        await world.reserve("10.0.0.7")
+        assert await others.findings() == []
+        world.clock.pass_by(3600)
+        first, second = await others.findings()
+        assert "10.0.0.5 is kept for bob by a hold that should have ended at 2030-01-01T01:00:00" in first
+        assert "10.0.0.6" in second
+        await others.findings(REPAIR)
+        assert await others.findings() == []
+        assert [str(it.address) for it in await world.records.records("msk", None, 10)] == ["10.0.0.7"]
+
     async def test_a_ready_vm_whose_address_ipam_would_give_to_another_is_named(self, world: World) -> None:
         others = Others(world)
         await placed(world, "vm1")

@@ -17,9 +17,10 @@ from vmfabric.contract.envelope import Outgoing, Trace
 from vmfabric.contract.ip import IpAllocated, IpReleased
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.ipam.applying import Applying
+from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.history import Entry, What
 from vmfabric.ipam.domain.lease import Said, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Notice
+from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.ipam.writer import Writer
 

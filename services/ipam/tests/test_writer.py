@@ -13,8 +13,9 @@ from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.vm import AddressWish
+from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.lease import Said, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Notice
+from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.memory_store import TwiceError
 
 

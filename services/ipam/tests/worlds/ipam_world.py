@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import Any
 
 import asyncpg
 from ipam_specs import a_container, a_network, a_pool
 
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.addressing import ReleaseAddresses, ReserveAddresses
 from vmfabric.contract.admin import ApplyNetwork, ApplyPool, Change
 from vmfabric.contract.envelope import Outgoing, Trace
 from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
@@ -23,6 +25,7 @@ from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.ipam.ports import Records, Store
 from vmfabric.ipam.records import PostgresRecords
+from vmfabric.ipam.reserving import Reserving
 from vmfabric.ipam.store import PostgresStore
 from vmfabric.ipam.writer import Writer
 
@@ -61,7 +64,8 @@ class World:
     def restart(self) -> None:
         self.writer = Writer(self.store, self.clock)
         self.applying = Applying(self.writer, self.store)
-        self.admin = Administration(self.writer, self.applying, self.records)
+        self.reserving = Reserving(self.writer, self.store, self.clock)
+        self.admin = Administration(self.writer, self.applying, self.reserving, self.records)
 
     async def said(self) -> list[Event]:
         """What was said since somebody last asked, without desired state."""
@@ -97,6 +101,18 @@ class World:
     ) -> Change:
         spec = a_pool(*blocks, name=name, exclude=exclude, cluster=cluster, ranges=ranges, quarantine=QUARANTINE)
         return (await self.applying.apply_pool(ApplyPool(spec=spec))).change
+
+    async def reserve(
+        self, *addresses: str, owner: str = "bob", for_vm: str | None = None, **wanted: Any
+    ) -> list[str]:
+        """The addresses that are reserved; without some, as many of a pool as are wanted."""
+        found = tuple(ip_address(address) for address in addresses) or None
+        asked = ReserveAddresses(addresses=found, owner=owner, for_vm=for_vm, **wanted)
+        return [str(each.address) for each in (await self.reserving.reserve(asked)).reservations]
+
+    async def end_reservation(self, *addresses: str, dry_run: bool = False) -> None:
+        found = tuple(ip_address(address) for address in addresses)
+        await self.reserving.release(ReleaseAddresses(addresses=found, dry_run=dry_run))
 
     async def network(
         self, prefix: str, name: str = "four", *, gateway: str | None = None, vlan: int | None = None

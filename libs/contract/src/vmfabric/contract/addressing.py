@@ -1,13 +1,22 @@
-"""Administration of addresses: how full pools are, and where a VM can still have one.
+"""Administration of addresses: reservations, how full pools are, and who had an address when.
 
 | subject | request | answer | service |
 | --- | --- | --- | --- |
 | `pool.free` | ListFree | FreeAddresses | ipam |
+| `ip.reserve` | ReserveAddresses | Reserved | ipam |
+| `ip.release` | ReleaseAddresses | Released | ipam |
 """
 
-from vmfabric.contract.addresses import Family
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.model import Part, Request
-from vmfabric.contract.names import ClusterName, NodeName, ResourceName
+from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, ResourceName, VmName
+
+_AT_ONCE = 1000
 
 
 class ListFree(Request):
@@ -31,3 +40,74 @@ class FreeAddresses(Part):
 
     cluster: ClusterName
     pools: tuple[FreeInPool, ...]
+
+
+class ReserveAddresses(Request):
+    """Keep addresses for somebody: these, or so many of a pool. All of them, or none.
+
+    The same owner may reserve the same addresses again: note, VM and end become those of the last request.
+    """
+
+    owner: OwnerName
+    note: Note = ""
+    addresses: Annotated[tuple[HostAddress, ...], Field(min_length=1, max_length=_AT_ONCE)] | None = None
+    """Exactly these, each of a pool, free or resting, or held by `for_vm`."""
+    pool: ResourceName | None = None
+    """Without `addresses`: the lowest free ones of this pool."""
+    family: Family = Family.IPV4
+    count: Annotated[int, Field(ge=1, le=_AT_ONCE)] = 1
+    node: NodeName | None = None
+    """With `pool`, where that has ranges: of the range of this node."""
+    for_vm: VmName | None = None
+    """This VM may have them, by asking for exactly such an address; nobody else."""
+    expires_in_seconds: Annotated[int, Field(ge=1, le=10 * 365 * 24 * 3600)] | None = None
+    """A hold: it ends by itself. Without it, a reservation ends by `ip.release` only."""
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _these_or_so_many(self) -> "ReserveAddresses":
+        if (self.addresses is None) == (self.pool is None):
+            raise ValueError("give either `addresses`, or a `pool` with `count` and `family`")
+        of_pool = {"family", "count", "node"} & self.model_fields_set
+        if self.addresses is not None and of_pool:
+            raise ValueError(f"{' and '.join(sorted(of_pool))} belong to a `pool`, not to `addresses`")
+        if self.addresses is not None and len(set(self.addresses)) < len(self.addresses):
+            raise ValueError("an address stands there twice")
+        return self
+
+
+class Reservation(Part):
+    """An address that is kept for somebody. It stays so when its VM comes and goes."""
+
+    address: HostAddress
+    pool: ResourceName
+    cluster: ClusterName
+    owner: OwnerName
+    note: Note = ""
+    since: datetime
+    expires_at: datetime | None = None
+    for_vm: VmName | None = None
+    """Who may have it, by asking for exactly this address; None: nobody."""
+    node: NodeName | None = None
+    """Where it was in use when it was imported."""
+
+
+class Reserved(Part):
+    """What is reserved now, or would be."""
+
+    reservations: tuple[Reservation, ...]
+    dry_run: bool
+
+
+class ReleaseAddresses(Request):
+    """End the reservations of these addresses. All of them, or none. No VM loses an address by that."""
+
+    addresses: Annotated[tuple[HostAddress, ...], Field(min_length=1, max_length=_AT_ONCE)]
+    dry_run: bool = False
+
+
+class Released(Part):
+    """The reservations that are no more, or would be no more."""
+
+    reservations: tuple[Reservation, ...]
+    dry_run: bool

@@ -31,10 +31,11 @@ from typing import Annotated
 from pydantic import Field
 
 from vmfabric.contract.addresses import Family, HostAddress, Mac
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
-from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, ResourceName, VmName
 from vmfabric.contract.node import StayingVm
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import VmSize
@@ -268,8 +269,11 @@ class Usage(Part):
     """How full a pool is, in addresses. For IPv6 the numbers are often larger than 2**53."""
 
     total: int
+    """That can be given at all: without what is excluded, gateways, and what lies outside of ranges."""
     allocated: int
     quarantined: int
+    reserved: int = 0
+    """Kept for somebody, and neither held by a VM nor resting."""
     free: int
 
 
@@ -287,19 +291,22 @@ class Pools(Part):
 
 
 class AddressRecord(Part):
-    """An address that is held or rests."""
+    """An address that is held, rests, or is reserved."""
 
     address: HostAddress
     pool: ResourceName
     cluster: ClusterName
-    vm: VmName
-    node: NodeName
-    generation: int
+    vm: VmName | None = None
+    """Who holds it, or held it while it rests; None while it is reserved only. The same holds for the next two."""
+    node: NodeName | None = None
+    generation: int | None = None
     state: str
-    """allocated, releasing or quarantined."""
+    """allocated, releasing, quarantined or reserved."""
     since: datetime
     free_at: datetime | None = None
-    """When the quarantine ends."""
+    """When the quarantine, or the hold of an address that is reserved only, ends."""
+    reservation: Reservation | None = None
+    """For whom it is kept, whether a VM has it or not."""
 
 
 class Addresses(Part):
@@ -314,11 +321,15 @@ class HistoryEntry(Part):
 
     at: datetime
     what: str
-    """allocated, released or freed."""
+    """allocated, released, freed; reserved, unreserved, expired."""
     cluster: ClusterName
-    vm: VmName
-    node: NodeName
-    generation: int
+    vm: VmName | None = None
+    """Whose it became or ceased to be; of a reservation, the VM that may have it, if one may."""
+    node: NodeName | None = None
+    generation: int | None = None
+    owner: OwnerName | None = None
+    """For whom it was reserved."""
+    note: Note = ""
 
 
 class Explanation(Part):

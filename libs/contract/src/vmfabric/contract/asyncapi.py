@@ -37,6 +37,8 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "pool.free": (addressing.ListFree, addressing.FreeAddresses),
     "ip.list": (admin.ListOfCluster, admin.Addresses),
     "ip.explain": (admin.ExplainAddress, admin.Explanation),
+    "ip.reserve": (addressing.ReserveAddresses, addressing.Reserved),
+    "ip.release": (addressing.ReleaseAddresses, addressing.Released),
     "ip.audit": (explanation.AuditAddresses, explanation.AddressAudit),
 }
 """Request and answer of each administration subject."""

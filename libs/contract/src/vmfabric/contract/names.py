@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from vmfabric.contract.patterns import INTERFACE, LABEL, SHORT_NAME
+from vmfabric.contract.patterns import INTERFACE, LABEL, LINE, SHORT_NAME
 
 ClusterName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
 """1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
@@ -20,3 +20,9 @@ ResourceName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)
 
 InterfaceName = Annotated[str, StringConstraints(strict=True, pattern=INTERFACE, max_length=15)]
 """A kernel interface name that vmfabric makes: at most 15 bytes (IFNAMSIZ - 1)."""
+
+OwnerName = Annotated[str, StringConstraints(strict=True, pattern=LINE, min_length=1, max_length=200)]
+"""Whom something belongs to outside of vmfabric: a customer, a team, a ticket. Text for people, on one line."""
+
+Note = Annotated[str, StringConstraints(strict=True, pattern=LINE, max_length=500)]
+"""What operators want to remember, on one line."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from vmfabric.contract.addresses import Family, HostAddress, parse_host
-from vmfabric.contract.addressing import FreeAddresses, FreeInPool, ListFree
+from vmfabric.contract.addressing import FreeAddresses, FreeInPool, ListFree, ReleaseAddresses, ReserveAddresses
 from vmfabric.contract.admin import (
     Addresses,
     ApplyNetwork,
@@ -25,6 +25,7 @@ from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.pools import place
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Records
+from vmfabric.ipam.reserving import Reserving
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.micro import Endpoint
 
@@ -34,9 +35,10 @@ _HISTORY = 100
 class Administration:
     """Answers operators."""
 
-    def __init__(self, writer: Writer, applying: Applying, records: Records) -> None:
+    def __init__(self, writer: Writer, applying: Applying, reserving: Reserving, records: Records) -> None:
         self._writer = writer
         self._applying = applying
+        self._reserving = reserving
         self._records = records
 
     def endpoints(self) -> tuple[Endpoint[Any], ...]:
@@ -47,7 +49,9 @@ class Administration:
             Endpoint("pool.apply", ApplyPool, self._applying.apply_pool, "make a pool so"),
             Endpoint("pool.list", ListOfCluster, self.list_pools, "pools and how full they are"),
             Endpoint("pool.free", ListFree, self.list_free, "where a VM can still have an address"),
-            Endpoint("ip.list", ListOfCluster, self.list_addresses, "addresses that are held or rest"),
+            Endpoint("ip.list", ListOfCluster, self.list_addresses, "addresses that are held, rest, or are reserved"),
+            Endpoint("ip.reserve", ReserveAddresses, self._reserving.reserve, "keep addresses for somebody"),
+            Endpoint("ip.release", ReleaseAddresses, self._reserving.release, "keep addresses for nobody any more"),
             Endpoint("ip.explain", ExplainAddress, self.explain, "what is known of an address"),
         )
 
@@ -71,7 +75,7 @@ class Administration:
         return FreeAddresses(cluster=request.cluster, pools=tuple(_free(pool) for pool in pools))
 
     async def list_addresses(self, request: ListOfCluster) -> Addresses:
-        """Addresses that are held or rest, in order."""
+        """Addresses that are held, rest or are reserved, in order."""
         after = _address(request.after) if request.after else None
         found = await self._records.records(request.cluster, after, request.limit + 1)
         page = tuple(found[: request.limit])
@@ -107,8 +111,12 @@ def _usage(pool: PoolStock) -> PoolUsage:
 
 
 def _usage_of(pool: PoolStock, family: Family) -> Usage:
-    total, free, resting = pool.total(family), pool.free(family), pool.resting(family)
-    return Usage(total=total, allocated=total - free - resting, quarantined=resting, free=free)
+    total, free, resting, reserved = (
+        *(pool.total(family), pool.free(family)),
+        *(pool.resting(family), pool.reserved(family)),
+    )
+    allocated = total - free - resting - reserved
+    return Usage(total=total, allocated=allocated, quarantined=resting, reserved=reserved, free=free)
 
 
 def _free(pool: PoolStock) -> FreeInPool:

@@ -38,7 +38,8 @@ class Applying:
         pools = [pool for pool in stock.pools.values() if any(lies_inside(it, spec.prefix) for it in pool.blocks)]
         in_use = {pool.name: await self._store.in_use(pool.name) for pool in pools}
         for pool in pools:
-            check_kept(f"network {spec.name}", pool, pool, gateways, in_use[pool.name])
+            reserved = stock.reservations.of_pool(pool.name)
+            check_kept(f"network {spec.name}", pool, pool, gateways, in_use[pool.name], reservations=reserved)
         if not dry_run:
             await self._store.put_network(spec, [])
             stock.set_network(spec)
@@ -54,7 +55,8 @@ class Applying:
             return applied
         in_use = await self._store.in_use(spec.name)
         if old is not None:
-            check_kept(f"pool {spec.name}", old, spec, stock.gateways, in_use)
+            reserved = stock.reservations.of_pool(spec.name)
+            check_kept(f"pool {spec.name}", old, spec, stock.gateways, in_use, reservations=reserved)
         if not dry_run:
             pools = {**stock.pools, spec.name: spec}
             clusters = {spec.cluster, old.cluster if old is not None else spec.cluster}

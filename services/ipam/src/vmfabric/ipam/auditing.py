@@ -51,24 +51,29 @@ class Auditing:
         vms = await self._all_vms(asked.cluster)
         found = list(audit.differences(records, vms, wanted, self._clock.now()))
         if asked.repair:
-            await self._repair([it for it in found if it.orphan], records)
+            await self._repair(asked.cluster, found, records)
         return AddressAudit(
             cluster=asked.cluster,
             addresses=len(records),
             findings=tuple(Finding(vm=it.vm, about="ipam", is_right=False, sentence=it.sentence) for it in found),
         )
 
-    async def _repair(self, orphans: Sequence[Difference], records: Sequence[AddressRecord]) -> None:
+    async def _repair(
+        self, cluster: ClusterName, found: Sequence[Difference], records: Sequence[AddressRecord]
+    ) -> None:
+        if any(it.overdue for it in found):
+            await self._writer.end_holds()
+        orphans = [it.orphan for it in found if it.orphan]
         if is_suspicious(len(orphans), of=len(records)):
             raise Refused(
                 Code.CONFLICT,
                 f"{len(orphans)} of {len(records)} addresses would be released, which looks like a scheduler that "
                 "has lost its database. Nothing was changed: restore that database, or delete these VMs one by one",
             )
-        for record in {it.orphan.vm: it.orphan for it in orphans if it.orphan}.values():
-            key = VmKey(record.cluster, record.vm)
-            await self._writer.hear(Notice(Said.DELETING_UNWIRED, key, record.node, record.generation, Trace.new()))
-            log.warning("audit.released", cluster=record.cluster, vm=record.vm, generation=record.generation)
+        for orphan in set(orphans):
+            key = VmKey(cluster, orphan.vm)
+            await self._writer.hear(Notice(Said.DELETING_UNWIRED, key, orphan.node, orphan.generation, Trace.new()))
+            log.warning("audit.released", cluster=cluster, vm=orphan.vm, generation=orphan.generation)
 
     async def _all_records(self, cluster: ClusterName) -> list[AddressRecord]:
         found: list[AddressRecord] = []

@@ -21,6 +21,7 @@ from vmfabric.ipam.handlers import Handlers
 from vmfabric.ipam.metrics import StockCollector
 from vmfabric.ipam.records import PostgresRecords
 from vmfabric.ipam.republish import EVERY_SECONDS, Republish
+from vmfabric.ipam.reserving import Reserving
 from vmfabric.ipam.settings import IpamSettings
 from vmfabric.ipam.store import PostgresStore
 from vmfabric.ipam.sweep import Sweep
@@ -63,7 +64,9 @@ async def compose(service: Service, settings: IpamSettings) -> None:
         read_bucket=lambda cluster: read_bucket(service.bus, [VM_KEY.pattern({"cluster": cluster})]),
     )
     endpoints = (
-        *Administration(writer, Applying(writer, store), records).endpoints(),
+        *Administration(
+            writer, Applying(writer, store), Reserving(writer, store, service.clock), records
+        ).endpoints(),
         Endpoint(
             "ip.audit", AuditAddresses, auditing.audit, "on which addresses ipam and the scheduler do not agree"
         ),

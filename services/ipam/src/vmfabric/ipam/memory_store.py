@@ -5,14 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import Entry, Standing
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Holding
 from vmfabric.ipam.ports import Content
 
 
@@ -33,6 +34,7 @@ class InMemoryStore:
     pools: dict[ResourceName, PoolSpec] = field(default_factory=dict)
     written_leases: dict[VmKey, Lease] = field(default_factory=dict)
     written_holdings: dict[HostAddress, Holding] = field(default_factory=dict)
+    written_reservations: dict[HostAddress, Reservation] = field(default_factory=dict)
     written_history: list[Entry] = field(default_factory=list)
 
     async def load(self) -> Content:
@@ -41,6 +43,7 @@ class InMemoryStore:
             networks=list(self.networks.values()),
             pools=list(self.pools.values()),
             in_use=[_in_use(holding) for holding in self.written_holdings.values()],
+            reservations=list(self.written_reservations.values()),
         )
 
     async def leases(self, keys: Collection[VmKey]) -> Mapping[VmKey, Lease]:
@@ -60,13 +63,16 @@ class InMemoryStore:
         return [_in_use(holding) for holding in self.written_holdings.values() if holding.pool == pool]
 
     async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
-        """Write leases, holdings, history and messages. TwiceError when something new is there already."""
+        """Write all of it. TwiceError when a new lease or holding is there already."""
         _check_new([lease.key for lease in changes.new_leases], self.written_leases)
         _check_new([holding.address for holding in changes.new_holdings], self.written_holdings)
         self.written_leases |= {lease.key: lease for lease in (*changes.new_leases, *changes.leases)}
         self.written_holdings |= {each.address: each for each in (*changes.new_holdings, *changes.holdings)}
         for address in changes.freed:
             self.written_holdings.pop(address, None)
+        self.written_reservations |= {each.address: each for each in changes.reserved}
+        for address in changes.unreserved:
+            self.written_reservations.pop(address, None)
         self.written_history += changes.history
         self.outbox += messages
 
@@ -100,18 +106,15 @@ class InMemoryStore:
     async def records(
         self, cluster: ClusterName | None, after: HostAddress | None, limit: int
     ) -> Sequence[AddressRecord]:
-        """Addresses that are held or rest, ascending, IPv4 first."""
-        ascending = sorted(self.written_holdings.values(), key=lambda holding: _order(holding.address))
-        return [
-            self._record(holding)
-            for holding in ascending
-            if cluster in {None, holding.key.cluster} and (after is None or _order(holding.address) > _order(after))
-        ][:limit]
+        """Addresses that are held, rest or are reserved, ascending, IPv4 first."""
+        addresses = sorted({*self.written_holdings, *self.written_reservations}, key=_order)
+        found = [self._record(address) for address in addresses if after is None or _order(address) > _order(after)]
+        return [record for record in found if cluster in {None, record.cluster}][:limit]
 
     async def record(self, address: HostAddress) -> AddressRecord | None:
-        """Who holds this address, or held it while it rests."""
-        holding = self.written_holdings.get(address)
-        return None if holding is None else self._record(holding)
+        """Who holds this address, or held it while it rests, and for whom it is reserved."""
+        is_known = address in self.written_holdings or address in self.written_reservations
+        return self._record(address) if is_known else None
 
     async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
         """What happened to this address, newest first."""
@@ -120,10 +123,12 @@ class InMemoryStore:
             HistoryEntry(
                 at=entry.at,
                 what=entry.what,
-                cluster=entry.key.cluster,
-                vm=entry.key.vm,
+                cluster=entry.cluster,
+                vm=entry.vm,
                 node=entry.node,
                 generation=entry.generation,
+                owner=entry.owner,
+                note=entry.note,
             )
             for entry in newest_first
             if entry.address == address
@@ -138,7 +143,19 @@ class InMemoryStore:
         own.sort(key=lambda holding: holding.position)
         return tuple(Given(holding.address, holding.pool) for holding in own)
 
-    def _record(self, holding: Holding) -> AddressRecord:
+    def _record(self, address: HostAddress) -> AddressRecord:
+        holding, reservation = self.written_holdings.get(address), self.written_reservations.get(address)
+        if holding is None:
+            only = self.written_reservations[address]
+            return AddressRecord(
+                address=address,
+                pool=only.pool,
+                cluster=only.cluster,
+                state=Standing.RESERVED,
+                since=only.since,
+                free_at=only.expires_at,
+                reservation=only,
+            )
         lease = self.written_leases.get(holding.key)
         standing = Standing.ALLOCATED
         if holding.rests_until is not None:
@@ -146,7 +163,7 @@ class InMemoryStore:
         elif lease is not None and lease.state is State.RELEASING:
             standing = Standing.RELEASING
         return AddressRecord(
-            address=holding.address,
+            address=address,
             pool=holding.pool,
             cluster=holding.key.cluster,
             vm=holding.key.vm,
@@ -155,6 +172,7 @@ class InMemoryStore:
             state=standing,
             since=holding.since,
             free_at=holding.rests_until,
+            reservation=reservation,
         )
 
 

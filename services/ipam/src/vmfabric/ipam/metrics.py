@@ -6,7 +6,7 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vmfabric.ipam.domain.leasing import Changes
+from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.stock import Stock
 
 _allocated = Counter("vmfabric_ipam_allocated_addresses", "Addresses given to VMs", ["pool"])

@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Protocol
 
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, ResourceName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Lease, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Content:
     networks: Sequence[NetworkSpec]
     pools: Sequence[PoolSpec]
     in_use: Sequence[InUse]
+    reservations: Sequence[Reservation]
 
 
 class Store(Protocol):
@@ -44,7 +46,7 @@ class Store(Protocol):
         ...
 
     async def commit(self, changes: Changes, messages: Sequence[Outgoing]) -> None:
-        """Write leases, holdings and history. An error when an address or a lease would be there twice."""
+        """Write all of it. An error when a new lease or holding is there already."""
         ...
 
     async def put_network(self, spec: NetworkSpec, messages: Sequence[Outgoing]) -> None:
@@ -66,11 +68,11 @@ class Records(Protocol):
     async def records(
         self, cluster: ClusterName | None, after: HostAddress | None, limit: int
     ) -> Sequence[AddressRecord]:
-        """Addresses that are held or rest, ascending, IPv4 first."""
+        """Addresses that are held, rest or are reserved, ascending, IPv4 first."""
         ...
 
     async def record(self, address: HostAddress) -> AddressRecord | None:
-        """Who holds this address, or held it while it rests."""
+        """Who holds this address, or held it while it rests, and for whom it is reserved."""
         ...
 
     async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:

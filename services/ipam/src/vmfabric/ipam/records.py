@@ -5,16 +5,33 @@ from collections.abc import Sequence
 import asyncpg
 
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
 
-_RECORDS = """
+_RESERVATION = """
+    reservation.pool AS reserved_pool, reservation.cluster AS reserved_cluster, reservation.owner, reservation.note,
+    reservation.since AS reserved_since, reservation.expires_at, reservation.for_vm, reservation.node AS reserved_node
+"""
+_HELD = f"""
 SELECT allocation.address, allocation.pool, allocation.cluster, allocation.vm, allocation.node,
        allocation.generation, allocation.since, allocation.rests_until AS free_at,
        CASE WHEN allocation.rests_until IS NOT NULL THEN 'quarantined'
             WHEN lease.state = 'releasing' THEN 'releasing'
-            ELSE 'allocated' END AS state
-FROM allocation LEFT JOIN lease USING (cluster, vm)
+            ELSE 'allocated' END AS state, {_RESERVATION}
+FROM allocation
+LEFT JOIN lease ON (lease.cluster, lease.vm) = (allocation.cluster, allocation.vm)
+LEFT JOIN reservation ON reservation.address = allocation.address
+"""  # noqa: S608  # words of ours
+_ONLY_RESERVED = f"""
+SELECT reservation.address, reservation.pool, reservation.cluster, NULL, NULL, NULL, reservation.since,
+       reservation.expires_at, 'reserved', {_RESERVATION}
+FROM reservation
+WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.address = reservation.address)
+"""  # noqa: S608
+_PAGE = """
+    ({table}.cluster = $1 OR $1::text IS NULL) AND ({table}.address > $2 OR $2::inet IS NULL)
+    ORDER BY {table}.address LIMIT $3
 """
 
 
@@ -27,24 +44,45 @@ class PostgresRecords:
     async def records(
         self, cluster: ClusterName | None, after: HostAddress | None, limit: int
     ) -> Sequence[AddressRecord]:
-        """Addresses that are held or rest, ascending, IPv4 first."""
+        """Addresses that are held, rest or are reserved, ascending, IPv4 first."""
+        held = f"{_HELD} WHERE {_PAGE.format(table='allocation')}"
+        reserved = f"{_ONLY_RESERVED} AND {_PAGE.format(table='reservation')}"
         rows = await self._pool.fetch(
-            f"{_RECORDS} WHERE ($1::text IS NULL OR allocation.cluster = $1)"
-            " AND ($2::inet IS NULL OR allocation.address > $2) ORDER BY allocation.address LIMIT $3",
-            *(cluster, after, limit),
+            f"({held}) UNION ALL ({reserved}) ORDER BY address LIMIT $3", *(cluster, after, limit)
         )
-        return [AddressRecord(**row) for row in rows]
+        return [_record(row) for row in rows]
 
     async def record(self, address: HostAddress) -> AddressRecord | None:
-        """Who holds this address, or held it while it rests."""
-        row = await self._pool.fetchrow(f"{_RECORDS} WHERE allocation.address = $1", address)
-        return None if row is None else AddressRecord(**row)
+        """Who holds this address, or held it while it rests, and for whom it is reserved."""
+        row = await self._pool.fetchrow(
+            f"{_HELD} WHERE allocation.address = $1 UNION ALL {_ONLY_RESERVED} AND reservation.address = $1", address
+        )
+        return None if row is None else _record(row)
 
     async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
         """What happened to this address, newest first."""
         rows = await self._pool.fetch(
-            "SELECT at, what, cluster, vm, node, generation FROM history"
+            "SELECT at, what, cluster, vm, node, generation, owner, note FROM history"
             " WHERE address = $1 ORDER BY id DESC LIMIT $2",
             *(address, limit),
         )
         return [HistoryEntry(**row) for row in rows]
+
+
+def _record(row: asyncpg.Record) -> AddressRecord:
+    own = {name: row[name] for name in ("address", "pool", "cluster", "vm", "node", "generation", "state", "since")}
+    return AddressRecord(**own, free_at=row["free_at"], reservation=_reservation(row) if row["owner"] else None)
+
+
+def _reservation(row: asyncpg.Record) -> Reservation:
+    return Reservation(
+        address=row["address"],
+        pool=row["reserved_pool"],
+        cluster=row["reserved_cluster"],
+        owner=row["owner"],
+        note=row["note"],
+        since=row["reserved_since"],
+        expires_at=row["expires_at"],
+        for_vm=row["for_vm"],
+        node=row["reserved_node"],
+    )

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from vmfabric.ipam.domain.leasing import Changes
+from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.pools import every_desired_pools
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store

@@ -8,10 +8,11 @@ size of the table, and the plan of a prepared statement outlives such beliefs.
 from collections.abc import Sequence
 from typing import Any
 
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.envelope import Outgoing
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import Entry
 from vmfabric.ipam.domain.lease import Lease
-from vmfabric.ipam.domain.leasing import Changes, Holding
 
 Columns = list[list[Any]]
 
@@ -32,10 +33,18 @@ _HOLDINGS_CHANGED = f"""
     SET node = EXCLUDED.node, generation = EXCLUDED.generation, since = EXCLUDED.since,
         rests_until = EXCLUDED.rests_until"""  # noqa: S608
 _FREED = "DELETE FROM allocation WHERE address = ANY ({}::inet[])"
+_RESERVED = """
+    INSERT INTO reservation (address, pool, cluster, owner, note, since, expires_at, for_vm, node)
+    SELECT * FROM unnest({}::inet[], {}::text[], {}::text[], {}::text[], {}::text[], {}::timestamptz[],
+                         {}::timestamptz[], {}::text[], {}::text[])
+    ON CONFLICT (address) DO UPDATE
+    SET owner = EXCLUDED.owner, note = EXCLUDED.note, since = EXCLUDED.since, expires_at = EXCLUDED.expires_at,
+        for_vm = EXCLUDED.for_vm, node = EXCLUDED.node"""
+_UNRESERVED = "DELETE FROM reservation WHERE address = ANY ({}::inet[])"
 _HISTORY = """
-    INSERT INTO history (address, at, what, cluster, vm, node, generation)
+    INSERT INTO history (address, at, what, cluster, vm, node, generation, owner, note)
     SELECT * FROM unnest({}::inet[], {}::timestamptz[], {}::text[], {}::text[], {}::text[], {}::text[],
-                         {}::bigint[])"""
+                         {}::bigint[], {}::text[], {}::text[])"""
 _OUTBOX = """
     INSERT INTO outbox (subject, headers, body) SELECT * FROM unnest({}::text[], {}::jsonb[], {}::bytea[])
     RETURNING id"""
@@ -49,6 +58,8 @@ def commit_statement(changes: Changes, messages: Sequence[Outgoing]) -> tuple[st
         (_NEW_HOLDINGS, _columns([_holding_row(holding) for holding in changes.new_holdings])),
         (_HOLDINGS_CHANGED, _columns([_holding_row(holding) for holding in changes.holdings])),
         (_FREED, [changes.freed] if changes.freed else []),
+        (_RESERVED, _columns([_reservation_row(reservation) for reservation in changes.reserved])),
+        (_UNRESERVED, [changes.unreserved] if changes.unreserved else []),
         (_HISTORY, _columns([_history_row(entry) for entry in changes.history])),
         (_OUTBOX, _columns([(message.subject, message.headers, message.body) for message in messages])),
     ]
@@ -74,8 +85,18 @@ def _holding_row(holding: Holding) -> tuple[Any, ...]:
     )
 
 
+def _reservation_row(reservation: Reservation) -> tuple[Any, ...]:
+    return (
+        *(reservation.address, reservation.pool, reservation.cluster, reservation.owner, reservation.note),
+        *(reservation.since, reservation.expires_at, reservation.for_vm, reservation.node),
+    )
+
+
 def _history_row(entry: Entry) -> tuple[Any, ...]:
-    return (entry.address, entry.at, entry.what, *entry.key, entry.node, entry.generation)
+    return (
+        *(entry.address, entry.at, entry.what, entry.cluster, entry.vm),
+        *(entry.node, entry.generation, entry.owner, entry.note),
+    )
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> Columns:

@@ -6,14 +6,15 @@ from datetime import datetime
 import asyncpg
 
 from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.contract.pool import AddressRange, NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.database.outbox import Relay, Stored, add
 from vmfabric.database.pool import Connection
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
-from vmfabric.ipam.domain.leasing import Changes, Holding
 from vmfabric.ipam.ports import Content
 from vmfabric.ipam.statements import commit_statement
 
@@ -51,12 +52,14 @@ class PostgresStore:
             )
             ranges = await connection.fetch("SELECT pool, node, first, last FROM node_range ORDER BY node, position")
             in_use = await connection.fetch(_IN_USE)
+            reservations = await connection.fetch("SELECT * FROM reservation")
             leases = await connection.fetch("SELECT cluster, array_agg(vm) AS vms FROM lease GROUP BY cluster")
         self._known = {row["cluster"]: set(row["vms"]) for row in leases}
         return Content(
             networks=[NetworkSpec(**{**row, "kind": NetworkKind(row["kind"])}) for row in networks],
             pools=[_pool(row, [each for each in ranges if each["pool"] == row["name"]]) for row in pools],
             in_use=[InUse(*row) for row in in_use],
+            reservations=[Reservation(**row) for row in reservations],
         )
 
     async def leases(self, keys: Collection[VmKey]) -> Mapping[VmKey, Lease]:

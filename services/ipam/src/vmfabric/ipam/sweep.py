@@ -1,4 +1,4 @@
-"""What is due by the clock: quarantines that end, and memories that are old enough."""
+"""What is due by the clock: quarantines and holds that end, and memories that are old enough."""
 
 import asyncio
 from datetime import timedelta
@@ -43,6 +43,7 @@ class Sweep:
     async def once(self) -> None:
         """Do what is due."""
         await self._writer.end_rests()
+        await self._writer.end_holds()
         if self._clock.monotonic() >= self._forget_at:
             await self._writer.alone(self._forget)
             self._forget_at = self._clock.monotonic() + _FORGET_SECONDS

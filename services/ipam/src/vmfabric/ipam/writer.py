@@ -11,8 +11,11 @@ import structlog
 from vmfabric.contract.envelope import outgoing
 from vmfabric.contract.errors import Refused
 from vmfabric.ipam import metrics
+from vmfabric.ipam.domain.changes import Changes
+from vmfabric.ipam.domain.history import What
 from vmfabric.ipam.domain.lease import Given
-from vmfabric.ipam.domain.leasing import Changes, Clerk, Notice
+from vmfabric.ipam.domain.leasing import Clerk, Notice
+from vmfabric.ipam.domain.reserving import unreserved
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
 from vmfabric.runtime.clock import Clock
@@ -102,6 +105,12 @@ class Writer:
         if stock is None or stock.quarantine.is_due(self._clock.now()):
             await self.alone(self._end_rests)
 
+    async def end_holds(self) -> None:
+        """End the reservations that end by themselves."""
+        stock = self._stock
+        if stock is None or stock.reservations.holds.is_due(self._clock.now()):
+            await self.alone(self._end_holds)
+
     async def _submit(self, job: _Heard | _Alone) -> None:
         async with self._room:
             self._waiting.append(job)
@@ -163,6 +172,14 @@ class Writer:
             for holding in holdings:
                 stock.free(Given(holding.address, holding.pool))
 
+    async def _end_holds(self, stock: Stock) -> None:
+        now = self._clock.now()
+        while due := stock.reservations.holds.due(now, _ENDED_AT_ONCE):
+            ended = [each for each in map(stock.reservations.get, due) if each is not None]
+            await self._commit(unreserved(ended, What.EXPIRED, now))
+            for reservation in ended:
+                stock.end_reservation(reservation)
+
     async def _commit(self, changes: Changes) -> None:
         if changes.is_empty():
             return
@@ -175,7 +192,7 @@ class Writer:
     async def _current_stock(self) -> Stock:
         if self._stock is None:
             content = await self._store.load()
-            self._stock = Stock(content.networks, content.pools, content.in_use)
+            self._stock = Stock(content.networks, content.pools, content.in_use, content.reservations)
             log.info("writer.loaded", pools=len(content.pools), in_use=len(content.in_use))
         return self._stock
 

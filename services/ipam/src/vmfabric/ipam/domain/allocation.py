@@ -2,7 +2,8 @@
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 _STALE_ENTRIES = 64
@@ -50,6 +51,23 @@ class Allocator:
     def free(self) -> int:
         """How many of them may be given now."""
         return self._total - self._used
+
+    def free_ranges(self) -> Iterator[Range]:
+        """Everything that may be given now, ascending; addresses side by side may come in several ranges.
+
+        It costs a sort of the holes and of what is taken ahead of the mark.
+        """
+        yield from (Range(number, number) for number in sorted(self._holes))
+        ahead = deque(sorted(self._ahead))
+        for first, last in self._ranges[self._index :]:
+            start = max(first, self._mark)
+            while ahead and ahead[0] <= last:
+                number = ahead.popleft()
+                if start < number:
+                    yield Range(start, number - 1)
+                start = number + 1
+            if start <= last:
+                yield Range(start, last)
 
     def contains(self, number: int) -> bool:
         """Whether the address may be given at all."""

@@ -5,9 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord
-from vmfabric.contract.names import NodeName
-from vmfabric.ipam.domain.lease import VmKey
+from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, VmName
 from vmfabric.ipam.domain.pools import Place
 
 
@@ -17,6 +17,11 @@ class What(StrEnum):
     ALLOCATED = "allocated"
     RELEASED = "released"
     FREED = "freed"
+    """Its quarantine is over."""
+    RESERVED = "reserved"
+    UNRESERVED = "unreserved"
+    EXPIRED = "expired"
+    """A reservation has ended by itself."""
 
 
 class Standing(StrEnum):
@@ -25,6 +30,7 @@ class Standing(StrEnum):
     ALLOCATED = "allocated"
     RELEASING = "releasing"
     QUARANTINED = "quarantined"
+    RESERVED = "reserved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,14 @@ class Entry:
     address: HostAddress
     at: datetime
     what: What
-    key: VmKey
-    node: NodeName
-    generation: int
+    cluster: ClusterName
+    vm: VmName | None = None
+    """Whose it became or ceased to be; of a reservation, the VM that may have it."""
+    node: NodeName | None = None
+    generation: int | None = None
+    owner: OwnerName | None = None
+    """For whom it was reserved."""
+    note: Note = ""
 
 
 def verdict(address: HostAddress, place: Place, record: AddressRecord | None) -> str:
@@ -56,15 +67,31 @@ def verdict(address: HostAddress, place: Place, record: AddressRecord | None) ->
 
 
 def _verdict_of_record(record: AddressRecord) -> str:
+    kept = f" {_words_of(record.reservation)}" if record.reservation is not None else ""
     owner = f"VM {record.vm} of cluster {record.cluster}"
     match Standing(record.state):
         case Standing.ALLOCATED:
-            return f"{record.address} is held by {owner} on node {record.node}, generation {record.generation}."
+            return f"{record.address} is held by {owner} on node {record.node}, generation {record.generation}.{kept}"
         case Standing.RELEASING:
             return (
                 f"{record.address} is held by {owner}, which is being deleted; it is released when the scheduler "
-                f"and node {record.node} have both let go of generation {record.generation}."
+                f"and node {record.node} have both let go of generation {record.generation}.{kept}"
             )
         case Standing.QUARANTINED:
             until = record.free_at.isoformat(timespec="seconds") if record.free_at else "its quarantine ends"
-            return f"{record.address} was released by {owner} and rests until {until}."
+            return f"{record.address} was released by {owner} and rests until {until}.{kept}"
+        case Standing.RESERVED:
+            return f"No VM has {record.address}.{kept}"
+
+
+def _words_of(reservation: Reservation) -> str:
+    until = (
+        f" until {reservation.expires_at.isoformat(timespec='seconds')}" if reservation.expires_at is not None else ""
+    )
+    note = f" ({reservation.note})" if reservation.note else ""
+    who = (
+        f"VM {reservation.for_vm} may have it by asking for exactly this address"
+        if reservation.for_vm is not None
+        else "no VM may have it"
+    )
+    return f"It is reserved for {reservation.owner}{note}{until}: {who}."

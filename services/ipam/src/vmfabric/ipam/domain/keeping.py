@@ -1,19 +1,18 @@
 """What a change of networks and pools must not strand."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName, ResourceName, VmName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
+from vmfabric.ipam.domain.naming import named
 from vmfabric.ipam.domain.networks import lies_inside
 from vmfabric.ipam.domain.pools import Pools
 from vmfabric.ipam.domain.shares import Shares
-
-_NAMED = 20
-"""So many things that are in the way are named in a refusal."""
 
 
 class InUse(NamedTuple):
@@ -26,8 +25,17 @@ class InUse(NamedTuple):
     rests_until: datetime | None
     """None when the VM holds it."""
 
+
+class _Claim(NamedTuple):
+    """Something that is in the way."""
+
+    address: HostAddress
+    of: str
+    node: NodeName | None
+    """Whose range it must stay in; None when any will do."""
+
     def __str__(self) -> str:
-        return f"{self.address} ({self.vm}{', resting' if self.rests_until else ''})"
+        return f"{self.address} ({self.of})"
 
 
 def check_blocks_kept(old: NetworkSpec, new: NetworkSpec, pools: Pools) -> None:
@@ -44,20 +52,29 @@ def check_blocks_kept(old: NetworkSpec, new: NetworkSpec, pools: Pools) -> None:
         raise Refused(
             Code.IN_USE,
             f"network {new.name} would be {would}, but blocks are cut from it that would lie outside: "
-            f"{_named(stranded)}; take them out of their pools first",
+            f"{named(stranded)}; take them out of their pools first",
         )
 
 
 def check_kept(
-    what: str, old: PoolSpec, new: PoolSpec, gateways: Collection[HostAddress], in_use: Iterable[InUse]
+    what: str,
+    old: PoolSpec,
+    new: PoolSpec,
+    gateways: Collection[HostAddress],
+    in_use: Iterable[InUse],
+    *,
+    reservations: Iterable[Reservation] = (),
 ) -> None:
-    """Refused when an address that is held or rests would no longer be the pool's to give; `what` is what changes."""
-    found = sorted(in_use, key=lambda each: (each.address.version, int(each.address)))
+    """Refused when an address that is held, rests or is reserved would no longer be the pool's to give.
+
+    `what` is what changes.
+    """
+    found = _claims(in_use, reservations)
     if found and old.cluster != new.cluster:
         raise Refused(
             Code.IN_USE,
             f"{what} cannot go from cluster {old.cluster} to {new.cluster} while addresses are in use: "
-            f"{_named(found)}; delete the VMs and wait for the quarantine first",
+            f"{named(found)}; delete the VMs, wait for the quarantine, and release what is reserved first",
         )
     before = {family: Shares(old, family, ()) for family in Family}
     after = {family: Shares(new, family, gateways) for family in Family}
@@ -68,20 +85,25 @@ def check_kept(
         raise Refused(
             Code.IN_USE,
             f"{what} cannot change so: addresses are in use that would be excluded or a gateway, or lie outside the "
-            f"blocks or the ranges of their node: {_named(stranded)}; ip.explain says more of each",
+            f"blocks or the ranges of their node: {named(stranded)}; ip.explain says more of each",
         )
 
 
-def _is_kept(each: InUse, before: Shares, after: Shares) -> bool:
-    number = int(each.address)
+def _claims(in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> list[_Claim]:
+    claims = {each.address: _Claim(each.address, f"reserved for {each.owner}", None) for each in reservations}
+    for each in in_use:
+        claims[each.address] = (
+            _Claim(each.address, f"{each.vm}, resting", None)
+            if each.rests_until is not None
+            else _Claim(each.address, each.vm, each.node)
+        )
+    return sorted(claims.values(), key=lambda claim: (claim.address.version, int(claim.address)))
+
+
+def _is_kept(claim: _Claim, before: Shares, after: Shares) -> bool:
+    number = int(claim.address)
     if not after.holds(number):
         return False
     share = after.of(number)
     stays = before.holds(number) and share == before.of(number)
-    return share in {None, each.node} or stays or each.rests_until is not None
-
-
-def _named(things: Sequence[object]) -> str:
-    named = ", ".join(str(thing) for thing in things[:_NAMED])
-    more = len(things) - _NAMED
-    return f"{named} and {more} more" if more > 0 else named
+    return claim.node is None or share in {None, claim.node} or stays

@@ -1,19 +1,20 @@
 """What is said of a VM becomes changes and answers."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Refused
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.names import NodeName, ResourceName
+from vmfabric.contract.names import NodeName
 from vmfabric.contract.vm import AddressWish
+from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import Entry, What
 from vmfabric.ipam.domain.lease import Act, Given, Lease, Said, State, VmKey, act_on, unheard_of
-from vmfabric.ipam.domain.stock import ExhaustedError, Stock
+from vmfabric.ipam.domain.refusals import ExhaustedError
+from vmfabric.ipam.domain.stock import Stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,40 +28,6 @@ class Notice:
     trace: Trace
     wishes: tuple[AddressWish, ...] | None = None
     """What a placed VM should have; None means one address of each family."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """An address that a VM holds, or held until it came to rest."""
-
-    address: HostAddress
-    pool: ResourceName
-    key: VmKey
-    node: NodeName
-    generation: int
-    position: int
-    """Its place among the wishes of the VM."""
-    since: datetime
-    rests_until: datetime | None = None
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one transaction writes: all of it or nothing."""
-
-    new_leases: list[Lease] = field(default_factory=list)
-    leases: list[Lease] = field(default_factory=list)
-    """Those that were there before."""
-    new_holdings: list[Holding] = field(default_factory=list)
-    holdings: list[Holding] = field(default_factory=list)
-    """Those that were there before."""
-    freed: list[HostAddress] = field(default_factory=list)
-    history: list[Entry] = field(default_factory=list)
-    events: list[tuple[Event, Trace]] = field(default_factory=list)
-
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (self.new_leases or self.leases or self.freed or self.history or self.events)
 
 
 class Clerk:
@@ -148,7 +115,7 @@ class Clerk:
 
     def _remember(self, what: What, holding: Holding) -> None:
         self.changes.history.append(
-            Entry(holding.address, self._now, what, holding.key, holding.node, holding.generation)
+            Entry(holding.address, self._now, what, *holding.key, holding.node, holding.generation)
         )
 
     def _say_allocated(self, notice: Notice, addresses: tuple[Given, ...]) -> None:

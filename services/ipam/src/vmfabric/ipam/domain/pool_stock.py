@@ -1,5 +1,6 @@
 """What one pool has to give."""
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,35 +19,51 @@ class ShareStock:
     allocator: Allocator
     resting: int = 0
     """How many of those that are taken rest in quarantine."""
+    reserved: int = 0
+    """How many of those that are taken are only kept for somebody."""
 
 
 class PoolStock:
     """One pool: an allocator for each family that it has, or one for each of its nodes."""
 
-    def __init__(self, spec: PoolSpec, in_use: Iterable[InUse], gateways: Collection[HostAddress]) -> None:
+    def __init__(
+        self,
+        spec: PoolSpec,
+        gateways: Collection[HostAddress],
+        in_use: Iterable[InUse] = (),
+        reserved: Iterable[HostAddress] = (),
+    ) -> None:
+        """`in_use` is what is held or rests, `reserved` what is kept for somebody beside it."""
         self.spec = spec
         self.families = families(spec)
+        self._is_shared = not spec.ranges
         self._shares = {family: Shares(spec, family, gateways) for family in self.families}
-        taken: dict[tuple[Family, Share], list[int]] = {}
-        resting: dict[tuple[Family, Share], int] = {}
+        taken: dict[tuple[Family, Share], list[int]] = defaultdict(list)
+        resting: Counter[tuple[Family, Share]] = Counter()
+        kept: Counter[tuple[Family, Share]] = Counter()
         for each in in_use:
-            family, number = Family.of(each.address), int(each.address)
-            share = self._shares[family].of(number)
-            taken.setdefault((family, share), []).append(number)
-            if each.rests_until is not None:
-                resting[family, share] = resting.get((family, share), 0) + 1
+            where = self._where(each.address)
+            taken[where].append(int(each.address))
+            resting[where] += each.rests_until is not None
+        for address in reserved:
+            where = self._where(address)
+            taken[where].append(int(address))
+            kept[where] += 1
         self._stocks = {
             (family, share): ShareStock(
-                Allocator(ranges, taken.get((family, share), ())), resting.get((family, share), 0)
+                Allocator(ranges, taken[family, share]), resting[family, share], kept[family, share]
             )
             for family, shares in self._shares.items()
             for share, ranges in shares.ranges.items()
         }
-        self._is_shared = not spec.ranges
 
     def for_vms_of(self, node: NodeName, family: Family) -> ShareStock | None:
         """What the VMs of this node may have; None when that is nothing, however empty the pool is."""
         return self._stocks.get((family, None if self._is_shared else node))
+
+    def has_block_with(self, address: HostAddress) -> bool:
+        """Whether the address lies in the pool, be it given or not."""
+        return any(address in block for block in self.spec.blocks)
 
     def around(self, address: HostAddress) -> ShareStock | None:
         """Where this address is given; None when it never is."""
@@ -71,3 +88,11 @@ class PoolStock:
     def resting(self, family: Family) -> int:
         """How many addresses of a family rest in quarantine."""
         return sum(stock.resting for _, stock in self.of_family(family))
+
+    def reserved(self, family: Family) -> int:
+        """How many addresses of a family are only kept for somebody."""
+        return sum(stock.reserved for _, stock in self.of_family(family))
+
+    def _where(self, address: HostAddress) -> tuple[Family, Share]:
+        family = Family.of(address)
+        return family, self._shares[family].of(int(address))

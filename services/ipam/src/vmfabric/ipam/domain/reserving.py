@@ -1,0 +1,104 @@
+"""Which addresses operators may reserve and release, and what is written then."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+
+from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addressing import Reservation
+from vmfabric.contract.errors import Code, Refused
+from vmfabric.contract.names import NodeName, VmName
+from vmfabric.ipam.domain.changes import Changes
+from vmfabric.ipam.domain.history import Entry, What
+from vmfabric.ipam.domain.naming import named
+from vmfabric.ipam.domain.pool_stock import PoolStock
+from vmfabric.ipam.domain.pools import address_of, hindrance, node_of
+from vmfabric.ipam.domain.stock import Stock
+
+Holders = Mapping[HostAddress, VmName]
+"""Which VM holds an address now."""
+
+
+def obstacle(wanted: Reservation, stock: Stock, holders: Holders) -> Refused | None:
+    """Why this cannot be reserved; None when it can."""
+    address = wanted.address
+    pool = stock.pool_around(address)
+    if pool is None or pool.spec.name != wanted.pool:
+        where = f"in no block of pool {wanted.pool}" + (f", but in pool {pool.spec.name}" if pool is not None else "")
+        return Refused(Code.UNKNOWN_ADDRESS, f"{address} lies {where}")
+    hindered = hindrance(address, pool.spec, stock.gateways)
+    if hindered is not None:
+        return Refused(Code.ADDRESS_EXCLUDED, f"{address} cannot be given: {hindered}")
+    home = node_of(address, pool.spec)
+    if pool.spec.ranges and wanted.node not in {None, home}:
+        return Refused(
+            Code.ADDRESS_EXCLUDED,
+            f"{address} is in the range of node {home} of pool {wanted.pool}, not {wanted.node}",
+        )
+    earlier = stock.reservations.get(address)
+    if earlier is not None and earlier.owner != wanted.owner:
+        return Refused(Code.ADDRESS_TAKEN, f"{address} is reserved for {earlier.owner}; ip.release ends that")
+    holder = holders.get(address)
+    if holder not in {None, wanted.for_vm}:
+        return Refused(
+            Code.ADDRESS_TAKEN,
+            f"{address} is held by VM {holder}; reserve it for that VM (for_vm), or delete it first",
+        )
+    return None
+
+
+def lowest_free(pool: PoolStock, family: Family, count: int, node: NodeName | None) -> Sequence[HostAddress]:
+    """So many addresses of the pool, of the range of `node` if that is given. Refused when there are fewer."""
+    found = [address_of(family, number) for number in islice(_free(pool, family, node), count)]
+    if len(found) < count:
+        whose = f" for node {node}" if node is not None else ""
+        raise Refused(
+            Code.POOL_EXHAUSTED,
+            f"{count} {family} addresses of pool {pool.spec.name}{whose} are wanted, but {len(found)} are free; "
+            "pool.usage says what the others are",
+        )
+    return found
+
+
+def reserved(wanted: Sequence[Reservation], now: datetime) -> Changes:
+    """What is written when these are reserved."""
+    return Changes(reserved=list(wanted), history=[_entry(each, What.RESERVED, now) for each in wanted])
+
+
+def unreserved(ended: Sequence[Reservation], what: What, now: datetime) -> Changes:
+    """What is written when these end."""
+    return Changes(unreserved=[each.address for each in ended], history=[_entry(each, what, now) for each in ended])
+
+
+def to_release(addresses: Collection[HostAddress], stock: Stock, holders: Holders) -> Sequence[Reservation]:
+    """Their reservations. Refused when one has none, or when a VM holds one of them."""
+    if held := [f"{address} ({holders[address]})" for address in addresses if address in holders]:
+        raise Refused(
+            Code.IN_USE,
+            f"VMs hold {named(held)}; their addresses are released when they are deleted (vm.delete.requested), and "
+            "ip.release ends what is reserved for nobody's use",
+        )
+    found = {address: stock.reservations.get(address) for address in addresses}
+    if unknown := [address for address, reservation in found.items() if reservation is None]:
+        raise Refused(Code.UNKNOWN_ADDRESS, f"{named(unknown)} are not reserved; ip.list says which are")
+    return [reservation for reservation in found.values() if reservation is not None]
+
+
+def _free(pool: PoolStock, family: Family, node: NodeName | None) -> Iterator[int]:
+    for share, stock in pool.of_family(family):
+        if node in {None, share}:
+            for each in stock.allocator.free_ranges():
+                yield from range(each.first, each.last + 1)
+
+
+def _entry(reservation: Reservation, what: What, now: datetime) -> Entry:
+    return Entry(
+        reservation.address,
+        now,
+        what,
+        reservation.cluster,
+        reservation.for_vm,
+        reservation.node,
+        owner=reservation.owner,
+        note=reservation.note,
+    )
