@@ -86,11 +86,11 @@ class Promises:
         await world.pool("10.0.1.0/24", name="b")
         await world.place("vm1", 1, wish(pool="a"), node="n2")
         await world.place("vm2", 1, wish(pool="a"), node="n1")
-        a, b = (await world.admin.list_free(ListFree(cluster="msk"))).pools
+        a, b = (await world.reporting.list_free(ListFree(cluster="msk"))).pools
         assert a.free == {Family.IPV4: 2, Family.IPV6: 2}
         assert a.nodes == {"n1": {Family.IPV4: 2, Family.IPV6: 2}, "n2": {Family.IPV4: 0}}
         assert (b.free, b.nodes) == ({Family.IPV4: 256}, None)
-        assert not (await world.admin.list_free(ListFree(cluster="spb"))).pools
+        assert not (await world.reporting.list_free(ListFree(cluster="spb"))).pools
 
     async def test_applying_the_same_again_changes_and_says_nothing(self, world: World) -> None:
         assert await world.pool("10.0.0.0/24") is Change.CREATED

@@ -16,7 +16,7 @@ async def explain(world: World, address: str) -> Explanation:
 
 
 async def usage(world: World) -> Usage:
-    (pool,) = (await world.admin.list_pools(ListOfCluster())).pools
+    (pool,) = (await world.reporting.list_pools(ListOfCluster())).pools
     (found,) = pool.usage.values()
     return found
 

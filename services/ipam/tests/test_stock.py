@@ -19,7 +19,8 @@ from vmfabric.ipam.domain.lease import Given, VmKey
 from vmfabric.ipam.domain.stock import Stock
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
-VMS = st.sampled_from(["vm1", "vm2", "vm3"])
+VMS = st.sampled_from(["vm1", "vm2"])
+NODES = st.sampled_from(["n1", "n2"])
 HOSTS = st.integers(0, 7)
 POOLS = {
     "one for all": a_pool("10.0.0.0/29", exclude=("10.0.0.2/32",)),
@@ -66,7 +67,12 @@ class StockAgainstModel(RuleBasedStateMachine):
     def every(self) -> set[int]:
         return set().union(*self.usable.values())
 
-    @rule(vm=VMS, node=st.sampled_from(["n1", "n2"]), chosen=st.lists(HOSTS, max_size=2), others=st.integers(0, 2))
+    @rule(vm=VMS, node=NODES, data=st.data())
+    def a_vm_asks_for_what_is_reserved(self, vm: str, node: str, data: st.DataObject) -> None:
+        if self.model.reserved:
+            self.a_vm_is_placed(vm, node, [data.draw(st.sampled_from(sorted(self.model.reserved)))], 0)
+
+    @rule(vm=VMS, node=NODES, chosen=st.lists(HOSTS, max_size=2), others=st.integers(0, 2))
     def a_vm_is_placed(self, vm: str, node: str, chosen: list[int], others: int) -> None:
         wishes = [AddressWish(family=Family.IPV4)] * others
         wishes += [AddressWish(family=Family.IPV4, address=address(host)) for host in chosen]

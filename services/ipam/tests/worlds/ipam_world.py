@@ -25,6 +25,7 @@ from vmfabric.ipam.domain.leasing import Notice
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.ipam.ports import Records, Store
 from vmfabric.ipam.records import PostgresRecords
+from vmfabric.ipam.reporting import Reporting
 from vmfabric.ipam.reserving import Reserving
 from vmfabric.ipam.store import PostgresStore
 from vmfabric.ipam.writer import Writer
@@ -65,7 +66,8 @@ class World:
         self.writer = Writer(self.store, self.clock)
         self.applying = Applying(self.writer, self.store)
         self.reserving = Reserving(self.writer, self.store, self.clock)
-        self.admin = Administration(self.writer, self.applying, self.reserving, self.records)
+        self.reporting = Reporting(self.writer, self.records, self.clock)
+        self.admin = Administration(self.writer, self.applying, self.reserving, self.reporting, self.records)
 
     async def said(self) -> list[Event]:
         """What was said since somebody last asked, without desired state."""

@@ -3,6 +3,8 @@
 | subject | request | answer | service |
 | --- | --- | --- | --- |
 | `pool.free` | ListFree | FreeAddresses | ipam |
+| `pool.usage` | AskUsage | UsageReport | ipam |
+| `ip.history` | AskHistory | AddressHistory | ipam |
 | `ip.reserve` | ReserveAddresses | Reserved | ipam |
 | `ip.release` | ReleaseAddresses | Released | ipam |
 """
@@ -10,9 +12,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
-from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, ResourceName, VmName
 
@@ -40,6 +42,93 @@ class FreeAddresses(Part):
 
     cluster: ClusterName
     pools: tuple[FreeInPool, ...]
+
+
+class AskUsage(Request):
+    """How full are these pools, and for how long will they do?"""
+
+    cluster: ClusterName | None = None
+    pool: ResourceName | None = None
+
+
+class Trend(Part):
+    """What a pool lost over some time, and what follows if that goes on."""
+
+    net_allocated: int
+    """Addresses given to VMs, less those that VMs gave back."""
+    runs_out_at: datetime | None = None
+    """When the free ones would be gone; None when they would not, or not before the year 10000."""
+
+
+class FamilyUsage(Part):
+    """How full a pool is of one family. All numbers are exact, also those of IPv6, which are often above 2**53."""
+
+    free: int
+    used: int
+    """Held by VMs."""
+    quarantined: int
+    reserved: int
+    """Kept for somebody, and neither held by a VM nor resting."""
+    excluded: int
+    """Never given: excluded, a gateway, or in no node's range."""
+    largest_free_block: Prefix | None = None
+    """Of which every address is free; the lowest of several. None when nothing is free."""
+    last_day: Trend
+    last_week: Trend
+
+
+class UsageOfPool(Part):
+    """How full a pool is, for each family that it has."""
+
+    pool: ResourceName
+    cluster: ClusterName
+    families: dict[Family, FamilyUsage]
+
+
+class UsageReport(Part):
+    """Pools, in the order of their names."""
+
+    pools: tuple[UsageOfPool, ...]
+
+
+class AskHistory(Request):
+    """Who had this address, and who had it at that moment?"""
+
+    address: HostAddress
+    at: AwareDatetime | None = None
+    """As 2030-01-03T12:00:00Z; without it, now."""
+
+
+class Tenure(Part):
+    """For how long an address was a VM's, or was reserved for somebody."""
+
+    cluster: ClusterName
+    vm: VmName | None = None
+    """Whose it was; of a reservation, the VM that might have it, if one might."""
+    node: NodeName | None = None
+    """Where the VM was first."""
+    owner: OwnerName | None = None
+    """For whom it was reserved; None when it was a VM's."""
+    note: Note = ""
+    since: datetime | None = None
+    """None when that is longer ago than what is remembered or was read."""
+    until: datetime | None = None
+    """None when it has not ended."""
+
+
+class AddressHistory(Part):
+    """Who had an address when. It is remembered when the VM has gone, for as long as ipam is set to."""
+
+    address: HostAddress
+    at: datetime
+    sentence: str
+    """Who had it then."""
+    holder: Tenure | None = None
+    """The VM that had it then."""
+    reserved: Tenure | None = None
+    """For whom it was reserved then."""
+    tenures: tuple[Tenure, ...]
+    """Around that moment, newest first."""
 
 
 class ReserveAddresses(Request):

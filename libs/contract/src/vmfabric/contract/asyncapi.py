@@ -37,6 +37,8 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "pool.free": (addressing.ListFree, addressing.FreeAddresses),
     "ip.list": (admin.ListOfCluster, admin.Addresses),
     "ip.explain": (admin.ExplainAddress, admin.Explanation),
+    "pool.usage": (addressing.AskUsage, addressing.UsageReport),
+    "ip.history": (addressing.AskHistory, addressing.AddressHistory),
     "ip.reserve": (addressing.ReserveAddresses, addressing.Reserved),
     "ip.release": (addressing.ReleaseAddresses, addressing.Released),
     "ip.audit": (explanation.AuditAddresses, explanation.AddressAudit),

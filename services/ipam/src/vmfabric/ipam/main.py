@@ -20,6 +20,7 @@ from vmfabric.ipam.auditing import Auditing
 from vmfabric.ipam.handlers import Handlers
 from vmfabric.ipam.metrics import StockCollector
 from vmfabric.ipam.records import PostgresRecords
+from vmfabric.ipam.reporting import Reporting
 from vmfabric.ipam.republish import EVERY_SECONDS, Republish
 from vmfabric.ipam.reserving import Reserving
 from vmfabric.ipam.settings import IpamSettings
@@ -63,10 +64,15 @@ async def compose(service: Service, settings: IpamSettings) -> None:
         list_vms=lambda asked: micro.ask(service.bus, "vm.list", asked, Vms),
         read_bucket=lambda cluster: read_bucket(service.bus, [VM_KEY.pattern({"cluster": cluster})]),
     )
+    administration = Administration(
+        writer,
+        Applying(writer, store),
+        Reserving(writer, store, service.clock),
+        Reporting(writer, records, service.clock),
+        records,
+    )
     endpoints = (
-        *Administration(
-            writer, Applying(writer, store), Reserving(writer, store, service.clock), records
-        ).endpoints(),
+        *administration.endpoints(),
         Endpoint(
             "ip.audit", AuditAddresses, auditing.audit, "on which addresses ipam and the scheduler do not agree"
         ),

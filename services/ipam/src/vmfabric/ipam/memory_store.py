@@ -1,19 +1,21 @@
 """A store without a database, for simulations and tests: the same promises, kept in memory."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.changes import Changes, Holding
-from vmfabric.ipam.domain.history import Entry, Standing
+from vmfabric.ipam.domain.history import Entry, Standing, What
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
+from vmfabric.ipam.domain.usage import NetAllocated
 from vmfabric.ipam.ports import Content
 
 
@@ -116,23 +118,27 @@ class InMemoryStore:
         is_known = address in self.written_holdings or address in self.written_reservations
         return self._record(address) if is_known else None
 
-    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first."""
-        newest_first: Iterator[Entry] = reversed(self.written_history)
-        return [
-            HistoryEntry(
-                at=entry.at,
-                what=entry.what,
-                cluster=entry.cluster,
-                vm=entry.vm,
-                node=entry.node,
-                generation=entry.generation,
-                owner=entry.owner,
-                note=entry.note,
-            )
-            for entry in newest_first
-            if entry.address == address
-        ][:limit]
+    async def history(
+        self, address: HostAddress, limit: int, *, until: datetime | None = None
+    ) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first; with `until`, no later than that."""
+        entries = [entry for entry in self.written_history if entry.address == address]
+        return [_told(entry) for entry in reversed(entries) if until is None or entry.at <= until][:limit]
+
+    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address later than that, oldest first."""
+        entries = [entry for entry in self.written_history if entry.address == address]
+        return [_told(entry) for entry in entries if entry.at > after][:limit]
+
+    async def net_allocated(self, since: datetime) -> NetAllocated:
+        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
+        counted: Counter[tuple[ResourceName, Family]] = Counter()
+        for entry in self.written_history:
+            for pool in self.pools.values():
+                if entry.at > since and any(entry.address in block for block in pool.blocks):
+                    counts = (entry.what is What.ALLOCATED) - (entry.what is What.RELEASED)
+                    counted[pool.name, Family.of(entry.address)] += counts
+        return counted
 
     def _addresses(self, lease: Lease) -> tuple[Given, ...]:
         own = [
@@ -174,6 +180,19 @@ class InMemoryStore:
             free_at=holding.rests_until,
             reservation=reservation,
         )
+
+
+def _told(entry: Entry) -> HistoryEntry:
+    return HistoryEntry(
+        at=entry.at,
+        what=entry.what,
+        cluster=entry.cluster,
+        vm=entry.vm,
+        node=entry.node,
+        generation=entry.generation,
+        owner=entry.owner,
+        note=entry.note,
+    )
 
 
 def _in_use(holding: Holding) -> InUse:

@@ -14,6 +14,7 @@ from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Lease, VmKey
+from vmfabric.ipam.domain.usage import NetAllocated
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,16 @@ class Records(Protocol):
         """Who holds this address, or held it while it rests, and for whom it is reserved."""
         ...
 
-    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first."""
+    async def history(
+        self, address: HostAddress, limit: int, *, until: datetime | None = None
+    ) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first; with `until`, no later than that."""
+        ...
+
+    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address later than that, oldest first."""
+        ...
+
+    async def net_allocated(self, since: datetime) -> NetAllocated:
+        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
         ...

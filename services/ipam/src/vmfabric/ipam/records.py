@@ -1,13 +1,15 @@
 """What operators ask of Postgres: who holds an address, and who did."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
+from vmfabric.ipam.domain.usage import NetAllocated
 
 _RESERVATION = """
     reservation.pool AS reserved_pool, reservation.cluster AS reserved_cluster, reservation.owner, reservation.note,
@@ -32,6 +34,15 @@ WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.address = reservation.
 _PAGE = """
     ({table}.cluster = $1 OR $1::text IS NULL) AND ({table}.address > $2 OR $2::inet IS NULL)
     ORDER BY {table}.address LIMIT $3
+"""
+
+_HISTORY = "SELECT at, what, cluster, vm, node, generation, owner, note FROM history WHERE address = $1"
+_NET_ALLOCATED = """
+SELECT block.pool, family(block.prefix) AS version,
+       count(*) FILTER (WHERE history.what = 'allocated') - count(*) FILTER (WHERE history.what = 'released') AS net
+FROM history JOIN block ON history.address <<= block.prefix
+WHERE history.at > $1
+GROUP BY block.pool, version
 """
 
 
@@ -59,14 +70,25 @@ class PostgresRecords:
         )
         return None if row is None else _record(row)
 
-    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first."""
+    async def history(
+        self, address: HostAddress, limit: int, *, until: datetime | None = None
+    ) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first; with `until`, no later than that."""
         rows = await self._pool.fetch(
-            "SELECT at, what, cluster, vm, node, generation, owner, note FROM history"
-            " WHERE address = $1 ORDER BY id DESC LIMIT $2",
-            *(address, limit),
+            f"{_HISTORY} AND ($3::timestamptz IS NULL OR at <= $3) ORDER BY id DESC LIMIT $2",
+            *(address, limit, until),
         )
         return [HistoryEntry(**row) for row in rows]
+
+    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address later than that, oldest first."""
+        rows = await self._pool.fetch(f"{_HISTORY} AND at > $3 ORDER BY id LIMIT $2", *(address, limit, after))
+        return [HistoryEntry(**row) for row in rows]
+
+    async def net_allocated(self, since: datetime) -> NetAllocated:
+        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
+        rows = await self._pool.fetch(_NET_ALLOCATED, since)
+        return {(row["pool"], Family.IPV4 if row["version"] == 4 else Family.IPV6): row["net"] for row in rows}
 
 
 def _record(row: asyncpg.Record) -> AddressRecord:

@@ -99,6 +99,10 @@ class Writer:
         await self._submit(_Alone(work, done))
         return done.result()
 
+    async def current(self) -> Stock:
+        """What there is to give, between two changes. Look at it before anything else is awaited."""
+        return await self.alone(_itself)
+
     async def end_rests(self) -> None:
         """Free the addresses whose quarantine is over."""
         stock = self._stock
@@ -195,6 +199,10 @@ class Writer:
             self._stock = Stock(content.networks, content.pools, content.in_use, content.reservations)
             log.info("writer.loaded", pools=len(content.pools), in_use=len(content.in_use))
         return self._stock
+
+
+async def _itself(stock: Stock) -> Stock:
+    return stock
 
 
 def _open(waiting: Sequence[asyncio.Future[Any]]) -> list[asyncio.Future[Any]]:

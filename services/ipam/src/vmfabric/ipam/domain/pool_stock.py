@@ -85,6 +85,10 @@ class PoolStock:
         """How many of them nobody has."""
         return sum(stock.allocator.free for _, stock in self.of_family(family))
 
+    def held(self, family: Family) -> int:
+        """How many of them VMs hold."""
+        return self.total(family) - self.free(family) - self.resting(family) - self.reserved(family)
+
     def resting(self, family: Family) -> int:
         """How many addresses of a family rest in quarantine."""
         return sum(stock.resting for _, stock in self.of_family(family))

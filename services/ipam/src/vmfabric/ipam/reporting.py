@@ -1,0 +1,103 @@
+"""How full pools are, and who had an address when."""
+
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.addressing import (
+    AddressHistory,
+    AskHistory,
+    AskUsage,
+    FreeAddresses,
+    FreeInPool,
+    ListFree,
+    UsageOfPool,
+    UsageReport,
+)
+from vmfabric.contract.admin import ListOfCluster, Pools, PoolUsage, Usage
+from vmfabric.contract.names import NodeName
+from vmfabric.ipam.domain import tenures, usage
+from vmfabric.ipam.domain.pool_stock import PoolStock
+from vmfabric.ipam.ports import Records
+from vmfabric.ipam.writer import Writer
+from vmfabric.runtime.clock import Clock
+
+_AROUND = 100
+"""So many entries of an address's history before a moment are read, and as many after it."""
+
+
+class Reporting:
+    """Reads only."""
+
+    def __init__(self, writer: Writer, records: Records, clock: Clock) -> None:
+        self._writer = writer
+        self._records = records
+        self._clock = clock
+
+    async def list_pools(self, request: ListOfCluster) -> Pools:
+        """Pools and how full they are, in the order of their names."""
+        wanted = [
+            pool
+            for pool in await self._writer.current()
+            if request.cluster in {None, pool.spec.cluster} and pool.spec.name > request.after
+        ]
+        return Pools(pools=tuple(_usage(pool) for pool in wanted[: request.limit]))
+
+    async def list_free(self, request: ListFree) -> FreeAddresses:
+        """What the pools of a cluster, and of its nodes, can give now; none when the cluster has no pool."""
+        pools = [pool for pool in await self._writer.current() if pool.spec.cluster == request.cluster]
+        return FreeAddresses(cluster=request.cluster, pools=tuple(_free(pool) for pool in pools))
+
+    async def report_usage(self, request: AskUsage) -> UsageReport:
+        """How full pools are, and when they run out if it goes on as in the last day or week."""
+        now = self._clock.now()
+        last_day = await self._records.net_allocated(now - usage.DAY)
+        last_week = await self._records.net_allocated(now - usage.WEEK)
+        pools = [
+            pool
+            for pool in await self._writer.current()
+            if request.cluster in {None, pool.spec.cluster} and request.pool in {None, pool.spec.name}
+        ]
+        return UsageReport(
+            pools=tuple(
+                UsageOfPool(
+                    pool=pool.spec.name,
+                    cluster=pool.spec.cluster,
+                    families={
+                        family: usage.usage(pool, family, last_day, last_week, now) for family in pool.families
+                    },
+                )
+                for pool in pools
+            )
+        )
+
+    async def tell_history(self, request: AskHistory) -> AddressHistory:
+        """Who had an address at a moment, and around it."""
+        at = request.at or self._clock.now()
+        before = await self._records.history(request.address, _AROUND, until=at)
+        after = await self._records.history_after(request.address, at, _AROUND)
+        return tenures.told(request.address, [*reversed(before), *after], at)
+
+
+def _usage(pool: PoolStock) -> PoolUsage:
+    return PoolUsage(spec=pool.spec, usage={family: _usage_of(pool, family) for family in pool.families})
+
+
+def _usage_of(pool: PoolStock, family: Family) -> Usage:
+    return Usage(
+        total=pool.total(family),
+        allocated=pool.held(family),
+        quarantined=pool.resting(family),
+        reserved=pool.reserved(family),
+        free=pool.free(family),
+    )
+
+
+def _free(pool: PoolStock) -> FreeInPool:
+    nodes: dict[NodeName, dict[Family, int]] = {node: {} for node in pool.spec.ranges}
+    for family in pool.families:
+        for node, share in pool.of_family(family):
+            if node is not None:
+                nodes[node][family] = share.allocator.free
+    return FreeInPool(
+        pool=pool.spec.name,
+        free={family: pool.free(family) for family in pool.families},
+        nodes=nodes if pool.spec.ranges else None,
+    )

@@ -1,0 +1,142 @@
+"""What operators are told of pools and of the past, over both stores."""
+
+from datetime import datetime, timedelta
+from ipaddress import ip_network
+
+import pytest
+from ipam_world import QUARANTINE, World, wish
+
+from vmfabric.contract.addresses import Family, parse_host
+from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
+
+
+async def usage(world: World, family: Family = Family.IPV4) -> FamilyUsage:
+    (pool,) = (await world.reporting.report_usage(AskUsage(pool="web"))).pools
+    return pool.families[family]
+
+
+async def history(world: World, address: str, at: datetime | None = None) -> AddressHistory:
+    return await world.reporting.tell_history(AskHistory(address=parse_host(address), at=at))
+
+
+class Promises:
+    """Each is run over both stores."""
+
+    async def test_every_address_of_a_pool_is_counted_once_and_the_largest_free_block_is_named(
+        self, world: World
+    ) -> None:
+        await world.network("10.0.0.0/8", gateway="10.0.0.1")
+        await world.pool("10.0.0.0/28", "2001:db8::/64", exclude=("10.0.0.0/32", "2001:db8::/127"))
+        for number in range(3):
+            await world.place(f"vm{number}")
+        await world.release("vm1")
+        await world.reserve("10.0.0.7")
+        four, six = await usage(world), await usage(world, Family.IPV6)
+        assert (four.free, four.used, four.quarantined, four.reserved, four.excluded) == (10, 2, 1, 1, 2)
+        assert four.largest_free_block == ip_network("10.0.0.8/29")
+        assert (six.free, six.used, six.quarantined, six.reserved, six.excluded) == (2**64 - 5, 2, 1, 0, 2)
+        assert six.largest_free_block == ip_network("2001:db8:0:0:8000::/65")
+
+    async def test_what_lies_in_no_range_is_never_given_and_counts_as_excluded(self, world: World) -> None:
+        await world.pool("10.0.0.0/28", ranges={"n1": "10.0.0.0-10.0.0.1", "n2": "10.0.0.4-10.0.0.7"})
+        found = await usage(world)
+        assert (found.free, found.excluded, found.largest_free_block) == (6, 10, ip_network("10.0.0.4/30"))
+
+    async def test_the_forecast_follows_from_what_was_given_and_given_back_in_the_last_day_and_week(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/24")
+        for number in range(9):
+            await world.place(f"old{number}")
+        world.clock.pass_by(3 * 86400)
+        for number in range(6):
+            await world.place(f"new{number}")
+        await world.release("new1")
+        await world.release("old1")
+        found, now = await usage(world), world.clock.now()
+        assert found.free == 241
+        assert found.last_day == Trend(net_allocated=4, runs_out_at=now + timedelta(days=1) * 241 / 4)
+        assert found.last_week == Trend(net_allocated=13, runs_out_at=now + timedelta(days=7) * 241 / 13)
+        world.clock.pass_by(8 * 86400)
+        assert (await usage(world)).last_week == Trend(net_allocated=0)
+
+    async def test_pools_are_reported_by_cluster_and_name(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.pool("10.0.1.0/24", name="far", cluster="spb")
+        every = await world.reporting.report_usage(AskUsage())
+        assert [pool.pool for pool in every.pools] == ["far", "web"]
+        assert [it.pool for it in (await world.reporting.report_usage(AskUsage(cluster="spb"))).pools] == ["far"]
+
+    async def test_who_had_an_address_on_a_day_is_told_long_after_the_vm_has_gone(self, world: World) -> None:
+        await world.pool("10.0.0.0/32")
+        first = world.clock.now()
+        await world.place("vm1")
+        world.clock.pass_by(3600)
+        await world.release("vm1")
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        await world.place("vm2")
+        world.clock.pass_by(86400)
+        told = await history(world, "10.0.0.0", first + timedelta(minutes=10))
+        assert told.sentence == (
+            "At 2030-01-01T00:10:00+00:00 VM vm1 of cluster msk had 10.0.0.0, "
+            "from 2030-01-01T00:00:00+00:00 to 2030-01-01T01:00:00+00:00."
+        )
+        assert told.holder is not None
+        assert (told.holder.vm, told.holder.node, told.holder.since) == ("vm1", "n1", first)
+        assert [(it.vm, it.until is None) for it in told.tenures] == [("vm2", True), ("vm1", False)]
+        resting = await history(world, "10.0.0.0", first + timedelta(seconds=3600))
+        assert resting.holder is None
+        assert "no VM had 10.0.0.0; VM vm1 of cluster msk had it last" in resting.sentence
+        assert (await history(world, "10.0.0.0")).sentence.endswith("VM vm2 of cluster msk had 10.0.0.0, since "
+                                                                    "2030-01-01T01:05:00+00:00.")  # fmt: skip
+        early = await history(world, "10.0.0.0", first - timedelta(seconds=1))
+        assert early.sentence.endswith("no VM had 10.0.0.0.")
+
+    async def test_for_whom_it_was_reserved_is_told_beside_who_had_it(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.reserve("10.0.0.5", for_vm="vm1", note="ticket 12")
+        world.clock.pass_by(60)
+        await world.place("vm1", 1, wish(address="10.0.0.5"))
+        world.clock.pass_by(60)
+        await world.release("vm1")
+        await world.end_reservation("10.0.0.5")
+        await world.reserve("10.0.0.5", owner="alice")
+        begin = world.clock.now() - timedelta(seconds=120)
+        kept = await history(world, "10.0.0.5", begin)
+        assert kept.holder is None
+        assert kept.sentence.endswith("no VM had 10.0.0.5. It was reserved for bob.")
+        had = await history(world, "10.0.0.5", begin + timedelta(seconds=90))
+        assert had.holder is not None
+        assert had.reserved is not None
+        assert (had.holder.vm, had.reserved.owner, had.reserved.note) == ("vm1", "bob", "ticket 12")
+        assert "reserved for alice" in (await history(world, "10.0.0.5")).sentence
+
+    async def test_of_an_address_with_very_many_owners_the_ones_around_the_moment_are_told(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/32")
+        began = world.clock.now()
+        for number in range(120):
+            await world.place(f"vm{number}")
+            world.clock.pass_by(60)
+            await world.release(f"vm{number}")
+            world.clock.pass_by(QUARANTINE)
+            await world.writer.end_rests()
+        told = await history(world, "10.0.0.0", began + timedelta(seconds=60 * (60 + QUARANTINE)))
+        assert told.holder is not None
+        assert told.holder.vm == "vm60"
+        assert told.holder.until is not None
+        assert 60 < len(told.tenures) < 100
+
+
+class TestInMemory(Promises):
+    @pytest.fixture
+    def world(self, in_memory: World) -> World:
+        return in_memory
+
+
+class TestPostgres(Promises):
+    @pytest.fixture
+    def world(self, in_postgres: World) -> World:
+        return in_postgres
