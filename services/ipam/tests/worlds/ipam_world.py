@@ -22,6 +22,7 @@ from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.lease import Said, VmKey
 from vmfabric.ipam.domain.leasing import Notice
+from vmfabric.ipam.importing import Importing
 from vmfabric.ipam.memory_store import InMemoryStore
 from vmfabric.ipam.ports import Records, Store
 from vmfabric.ipam.records import PostgresRecords
@@ -67,7 +68,15 @@ class World:
         self.applying = Applying(self.writer, self.store)
         self.reserving = Reserving(self.writer, self.store, self.clock)
         self.reporting = Reporting(self.writer, self.records, self.clock)
-        self.admin = Administration(self.writer, self.applying, self.reserving, self.reporting, self.records)
+        self.importing = Importing(self.writer, self.store, self.clock)
+        self.admin = Administration(
+            self.writer,
+            self.records,
+            applying=self.applying,
+            reserving=self.reserving,
+            importing=self.importing,
+            reporting=self.reporting,
+        )
 
     async def said(self) -> list[Event]:
         """What was said since somebody last asked, without desired state."""

@@ -31,6 +31,7 @@ _COMMANDS = group(
         "demo": "vmfabric.cli.demo:demo",
         "lab": _LAB,
         "apply": "vmfabric.cli.apply:apply",
+        "import": "vmfabric.cli.importing:import_file",
         "publish": "vmfabric.cli.publish:publish",
         "ask": "vmfabric.cli.explain:ask",
         "explain": "vmfabric.cli.explain:explain",

@@ -7,6 +7,7 @@
 | `ip.history` | AskHistory | AddressHistory | ipam |
 | `ip.reserve` | ReserveAddresses | Reserved | ipam |
 | `ip.release` | ReleaseAddresses | Released | ipam |
+| `ip.import` | ImportAddresses | Imported | ipam |
 """
 
 from datetime import datetime
@@ -199,4 +200,50 @@ class Released(Part):
     """The reservations that are no more, or would be no more."""
 
     reservations: tuple[Reservation, ...]
+    dry_run: bool
+
+
+class ImportRow(Request):
+    """An address that is in use already, by whatever was there before vmfabric."""
+
+    address: HostAddress
+    vm: VmName | None = None
+    """The VM that has it: one of this name may then ask for exactly this address."""
+    owner: OwnerName | None = None
+    """Whose it is; without it, the VM's."""
+    node: NodeName | None = None
+    """Where it is; where the pool has ranges, the address must be in the range of this node."""
+    note: Note = ""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "ImportRow":
+        if self.vm is None and self.owner is None:
+            raise ValueError("give the `vm` that has it, or an `owner`")
+        return self
+
+
+class ImportAddresses(Request):
+    """Reserve addresses that are in use already. All of them, or none; the same rows again change nothing."""
+
+    pool: ResourceName
+    rows: Annotated[tuple[ImportRow, ...], Field(min_length=1, max_length=_AT_ONCE)]
+    dry_run: bool = False
+
+
+class RowProblem(Part):
+    """Why a row cannot be imported."""
+
+    row: int
+    """Its place among the rows, from 1."""
+    address: HostAddress
+    sentence: str
+
+
+class Imported(Part):
+    """What was imported, or would be; nothing when any row has a problem."""
+
+    imported: int
+    unchanged: int
+    """Rows that are reserved just so already."""
+    problems: tuple[RowProblem, ...]
     dry_run: bool

@@ -41,6 +41,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "ip.history": (addressing.AskHistory, addressing.AddressHistory),
     "ip.reserve": (addressing.ReserveAddresses, addressing.Reserved),
     "ip.release": (addressing.ReleaseAddresses, addressing.Released),
+    "ip.import": (addressing.ImportAddresses, addressing.Imported),
     "ip.audit": (explanation.AuditAddresses, explanation.AddressAudit),
 }
 """Request and answer of each administration subject."""

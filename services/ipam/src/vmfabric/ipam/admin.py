@@ -3,7 +3,14 @@
 from typing import Any
 
 from vmfabric.contract.addresses import HostAddress, parse_host
-from vmfabric.contract.addressing import AskHistory, AskUsage, ListFree, ReleaseAddresses, ReserveAddresses
+from vmfabric.contract.addressing import (
+    AskHistory,
+    AskUsage,
+    ImportAddresses,
+    ListFree,
+    ReleaseAddresses,
+    ReserveAddresses,
+)
 from vmfabric.contract.admin import (
     Addresses,
     ApplyNetwork,
@@ -18,6 +25,7 @@ from vmfabric.contract.errors import Code, Refused
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.history import verdict
 from vmfabric.ipam.domain.pools import place
+from vmfabric.ipam.importing import Importing
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.reporting import Reporting
 from vmfabric.ipam.reserving import Reserving
@@ -31,11 +39,19 @@ class Administration:
     """Answers operators."""
 
     def __init__(
-        self, writer: Writer, applying: Applying, reserving: Reserving, reporting: Reporting, records: Records
+        self,
+        writer: Writer,
+        records: Records,
+        *,
+        applying: Applying,
+        reserving: Reserving,
+        importing: Importing,
+        reporting: Reporting,
     ) -> None:
         self._writer = writer
         self._applying = applying
         self._reserving = reserving
+        self._importing = importing
         self._reporting = reporting
         self._records = records
 
@@ -52,6 +68,7 @@ class Administration:
             Endpoint("ip.history", AskHistory, self._reporting.tell_history, "who had an address when"),
             Endpoint("ip.reserve", ReserveAddresses, self._reserving.reserve, "keep addresses for somebody"),
             Endpoint("ip.release", ReleaseAddresses, self._reserving.release, "keep addresses for nobody any more"),
+            Endpoint("ip.import", ImportAddresses, self._importing.import_rows, "reserve what is in use already"),
             Endpoint("ip.explain", ExplainAddress, self.explain, "what is known of an address"),
         )
 

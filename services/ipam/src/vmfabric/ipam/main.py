@@ -18,6 +18,7 @@ from vmfabric.ipam.admin import Administration
 from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.auditing import Auditing
 from vmfabric.ipam.handlers import Handlers
+from vmfabric.ipam.importing import Importing
 from vmfabric.ipam.metrics import StockCollector
 from vmfabric.ipam.records import PostgresRecords
 from vmfabric.ipam.reporting import Reporting
@@ -66,10 +67,11 @@ async def compose(service: Service, settings: IpamSettings) -> None:
     )
     administration = Administration(
         writer,
-        Applying(writer, store),
-        Reserving(writer, store, service.clock),
-        Reporting(writer, records, service.clock),
         records,
+        applying=Applying(writer, store),
+        reserving=Reserving(writer, store, service.clock),
+        importing=Importing(writer, store, service.clock),
+        reporting=Reporting(writer, records, service.clock),
     )
     endpoints = (
         *administration.endpoints(),
