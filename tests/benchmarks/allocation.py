@@ -2,7 +2,8 @@
 
     python tests/benchmarks/allocation.py NATS_URL DATABASE_URL
 
-The bus and the database are the caller's, and empty. ipam runs as a process of its own; so does this load.
+The bus and the database are the caller's, and empty. ipam runs as a process of its own; so does this load. Pools that
+are to be full already are filled in the database before ipam starts, every hundredth or tenth address left free.
 """
 
 import asyncio
@@ -14,25 +15,52 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import count, islice
 
+import asyncpg
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from vmfabric.contract import admin
+from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.ip import IpAllocated
-from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import VmPlaced
+from vmfabric.database.migrations import migrate
+from vmfabric.ipam.main import MIGRATIONS
+from vmfabric.ipam.writer import SOURCE
 from vmfabric.runtime.clock import SystemClock
 from vmfabric.runtime.micro import request
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _RUN_SECONDS = 120.0
 _MEASURED = 2500
 _WARM_UP = 200
-_FILL_IN_FLIGHT = 400
-_NINETY_PERCENT_OF_16 = 58_982
+_ALL_BUT_ONE_PERCENT_OF_22 = 1014
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A pool, as it is when it is measured."""
+
+    cluster: str
+    block: str
+    """Half of it for each number of requests in flight."""
+    words: str
+    free_of: int | None = None
+    """Every so manieth address is free; None when all are."""
+    warm_up: int = _WARM_UP
+    measured: int = _MEASURED
+
+
+_CASES = (
+    Case("thousand", "10.64.0.0/21", "/22, 0 to 99 % full", warm_up=0, measured=_ALL_BUT_ONE_PERCENT_OF_22),
+    Case("empty", "10.66.0.0/15", "/16, empty"),
+    Case("ninety", "10.68.0.0/15", "/16, 90 % full", free_of=10),
+    Case("million", "10.0.0.0/11", "/12, empty"),
+    Case("full", "10.96.0.0/11", "/12, 99 % full", free_of=100),
+    Case("six", "2001:db8::/63", "/64, empty"),
+)
+_IN_FLIGHT = (8, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +76,73 @@ class Row:
 
 
 async def run(nats_url: str, database_url: str) -> list[Row]:
-    """Measure a /16 while it is empty and when it is 90 % full, then a /64. Starts ipam and ends it."""
+    """Measure every pool with few and with many requests in flight. Starts ipam and ends it."""
+    await _fill(database_url)
     settings = {"VMFABRIC_NATS_URL": nats_url, "VMFABRIC_DATABASE_URL": database_url, "VMFABRIC_LOG_LEVEL": "warning"}
     ipam = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vmfabric.ipam"), env={**os.environ, **settings}
     )
     client = await nats.connect(nats_url)
+    rows: list[Row] = []
     try:
-        sixteen = await _load(client, "sixteen", "10.0.0.0/16")
-        rows = [await sixteen.measure("/16, empty", in_flight) for in_flight in (8, 256)]
-        await sixteen.allocate(_NINETY_PERCENT_OF_16 - sixteen.allocated, _FILL_IN_FLIGHT)
-        rows += [await sixteen.measure("/16, 90 % full", in_flight) for in_flight in (8, 256)]
-        sixty_four = await _load(client, "sixty-four", "2001:db8::/64")
-        rows += [await sixty_four.measure("/64", in_flight) for in_flight in (8, 256)]
+        await _until_it_answers(client)
+        for in_flight in _IN_FLIGHT:
+            for case in _CASES:
+                load = _Load(client, _name(case, in_flight))
+                await load.listen()
+                rows.append(await load.measure(case, in_flight))
     finally:
         await client.close()
         ipam.terminate()
         await ipam.wait()
     return rows
+
+
+async def _fill(database_url: str) -> None:
+    """The pools, and the VMs that hold most of some, as ipam itself would have written them."""
+    await migrate(database_url, schema=SOURCE, directory=MIGRATIONS)
+    connection = await asyncpg.connect(database_url, server_settings={"search_path": SOURCE})
+    for case in _CASES:
+        halves: list[Prefix] = list(ip_network(case.block).subnets())
+        for block, in_flight in zip(halves, _IN_FLIGHT, strict=True):
+            await _fill_pool(connection, _name(case, in_flight), block, case.free_of)
+    await connection.execute("ANALYZE")
+    await connection.close()
+
+
+async def _fill_pool(connection: asyncpg.Connection, name: str, block: Prefix, free_of: int | None) -> None:
+    await connection.execute("INSERT INTO network (name, prefix, note) VALUES ($1, $2, '')", name, block)
+    await connection.execute("INSERT INTO pool VALUES ($1, $1, 300)", name)
+    await connection.execute("INSERT INTO block VALUES ($1, 0, $2)", name, block)
+    if free_of is None:
+        return
+    await connection.execute(
+        "INSERT INTO allocation (address, pool, cluster, vm, node, generation, position, since)"
+        " SELECT host(network($2::cidr) + number)::inet, $1, $1, 'old' || number, 'n1', 1, 0, now()"
+        " FROM generate_series(0, $3::bigint - 1) AS number WHERE number % $4 <> 0",
+        *(name, block, block.num_addresses, free_of),
+    )
+    await connection.execute(
+        "INSERT INTO lease (cluster, vm, node, generation, state, since)"
+        " SELECT cluster, vm, node, generation, 'held', since FROM allocation WHERE pool = $1",
+        name,
+    )
+
+
+def _name(case: Case, in_flight: int) -> str:
+    return f"{case.cluster}-{in_flight}"
+
+
+async def _until_it_answers(client: Client) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        while True:
+            try:
+                await request(client, "network.list", b"{}")
+            except TryAgain:
+                # ipam is still starting.
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 class _Load:
@@ -78,20 +155,19 @@ class _Load:
         self._asked_at: dict[str, float] = {}
         self._waited: list[float] = []
         self._answered = asyncio.Semaphore(0)
-        self.allocated = 0
 
     async def listen(self) -> None:
         """Hear the answers of this cluster."""
         await self._client.subscribe(f"{IpAllocated.subject_template.stem}.{self._cluster}.>", cb=self._heard)
 
-    async def measure(self, pool: str, in_flight: int) -> Row:
+    async def measure(self, case: Case, in_flight: int) -> Row:
         """Warm up, then measure."""
-        await self.allocate(_WARM_UP, in_flight)
+        await self.allocate(case.warm_up, in_flight)
         started = time.perf_counter()
-        waited = await self.allocate(_MEASURED, in_flight)
+        waited = await self.allocate(case.measured, in_flight)
         elapsed = time.perf_counter() - started
         percentiles = statistics.quantiles(waited, n=100)
-        return Row(pool, in_flight, _MEASURED / elapsed, percentiles[49] * 1000, percentiles[98] * 1000)
+        return Row(case.words, in_flight, case.measured / elapsed, percentiles[49] * 1000, percentiles[98] * 1000)
 
     async def allocate(self, wanted: int, in_flight: int) -> list[float]:
         """Ask for so many VMs; the seconds that each waited."""
@@ -105,7 +181,6 @@ class _Load:
                 await self._client.publish(message.subject, message.body, headers=message.headers)
             for _ in range(min(in_flight, wanted)):
                 await self._answered.acquire()
-        self.allocated += wanted
         return self._waited
 
     async def _heard(self, message: Msg) -> None:
@@ -120,33 +195,11 @@ class _Load:
         return outgoing(event, source="benchmark", trace=Trace.new(), at=SystemClock().now())
 
 
-async def _load(client: Client, cluster: str, block: str) -> _Load:
-    network = NetworkSpec(name=cluster, prefix=ip_network(block))
-    pool = PoolSpec(name=cluster, cluster=cluster, blocks=(ip_network(block),))
-    await _ask(client, "network.apply", admin.ApplyNetwork(spec=network).model_dump_json().encode())
-    await _ask(client, "pool.apply", admin.ApplyPool(spec=pool).model_dump_json().encode())
-    load = _Load(client, cluster)
-    await load.listen()
-    return load
-
-
-async def _ask(client: Client, subject: str, body: bytes) -> None:
-    async with asyncio.timeout(_START_SECONDS):
-        while True:
-            try:
-                await request(client, subject, body)
-            except TryAgain:
-                # ipam is still starting.
-                await asyncio.sleep(0.1)
-            else:
-                return
-
-
 def table(rows: list[Row]) -> str:
     """The rows for a person."""
-    lines = [f"{'pool':<16}{'in flight':>10}{'allocations/s':>15}{'p50 ms':>9}{'p99 ms':>9}"]
+    lines = [f"{'pool':<22}{'in flight':>10}{'allocations/s':>15}{'p50 ms':>9}{'p99 ms':>9}"]
     lines += [
-        f"{row.pool:<16}{row.in_flight:>10}{row.per_second:>15,.0f}{row.p50_ms:>9.2f}{row.p99_ms:>9.2f}"
+        f"{row.pool:<22}{row.in_flight:>10}{row.per_second:>15,.0f}{row.p50_ms:>9.2f}{row.p99_ms:>9.2f}"
         for row in rows
     ]
     return "\n".join(lines)

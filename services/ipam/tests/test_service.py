@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
-from vmfabric.contract import admin
+from vmfabric.contract import addressing, admin
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.desired import BUCKET, DesiredPools
 from vmfabric.contract.envelope import Trace, outgoing
@@ -319,6 +319,23 @@ async def test_an_operator_sees_why_an_address_is_not_free(ipam: Process, fabric
     explained = await fabric.ask("ip.explain", asked, admin.Explanation)
     assert explained.verdict == "10.0.0.0 is held by VM vm1 of cluster msk on node n1, generation 1."
     assert [entry.what for entry in explained.history] == ["allocated"]
+
+
+async def test_a_hold_ends_by_itself_and_the_address_is_given_then(ipam: Process, fabric: Fabric) -> None:
+    await fabric.apply("10.0.0.0/32")
+    hold = {"owner": "bob", "pool": "web", "expires_in_seconds": 1}
+    reserved = await fabric.ask("ip.reserve", _model(addressing.ReserveAddresses, hold), addressing.Reserved)
+    assert [str(each.address) for each in reserved.reservations] == ["10.0.0.0"]
+    await fabric.say([placed("vm1")])
+    await fabric.facts.until(IpRefused, bool)
+    async with asyncio.timeout(SECONDS):
+        while not (await fabric.usage()).free:
+            await asyncio.sleep(0.05)
+    await fabric.say([placed("vm1", 2)])
+    await fabric.facts.until(IpAllocated, lambda seen: addresses(seen) == ["10.0.0.0"])
+    asked = addressing.AskHistory(address=ip_address("10.0.0.0"))
+    history = await fabric.ask("ip.history", asked, addressing.AddressHistory)
+    assert [(each.vm, each.owner) for each in history.tenures] == [("vm1", None), (None, "bob")]
 
 
 async def test_two_overlapping_pools_are_refused_with_a_sentence(ipam: Process, fabric: Fabric) -> None:
