@@ -100,11 +100,11 @@ async def _work(name: str, settings: ServiceSettings, compose: Compose) -> None:
         asyncio.TaskGroup() as tasks,
     ):
         await compose(Service(name, bus, clock, tasks, stack))
-        _collect_garbage_seldom()
+        collect_garbage_seldom()
         log.info("service.started")
 
 
-def _collect_garbage_seldom() -> None:
+def collect_garbage_seldom() -> None:
     """What lives as long as the process is not looked at again, and the young are looked at in larger numbers: with
     the defaults a busy service spends a third of its time on looking for cycles, which hardly anything here makes.
     """

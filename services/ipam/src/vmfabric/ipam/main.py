@@ -1,6 +1,7 @@
 """ipam, put together."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from vmfabric.runtime import micro
 from vmfabric.runtime.bucket import read_bucket, watch_bucket
 from vmfabric.runtime.consumer import Consumer
 from vmfabric.runtime.micro import Endpoint
-from vmfabric.runtime.service import Service, run
+from vmfabric.runtime.service import Service, collect_garbage_seldom, run
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 DESCRIPTION = "networks, pools, and who holds which address"
@@ -97,8 +98,15 @@ async def compose(service: Service, settings: IpamSettings) -> None:
 
 
 async def _consume(events: Consumer, writer: Writer) -> None:
-    """When the service stops, the writer goes on until the work in hand is committed."""
+    """What there is to give is read before it is asked for.
+
+    When the service stops, the writer goes on until the work in hand is committed.
+    """
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(writer.run())
+        with suppress(*TRANSIENT):  # the first event tries again
+            await writer.current()
+        # A pass over sets of a million addresses takes a third of a second, and finds nothing.
+        collect_garbage_seldom()
         await events.run()
         writing.cancel()
