@@ -60,6 +60,23 @@ async def test_another_request_for_a_live_vm_is_a_conflict_and_leaves_it_alone(w
     assert (await world.ask("vm.get", {"cluster": "msk", "vm": "vm1"}))["phase"] == "ready"
 
 
+@pytest.mark.parametrize(("asked", "wanted"), [({}, "facts"), ({"guest_config": "cloud-init-v1"}, "cloud-init-v1")])
+async def test_the_node_hears_in_which_form_the_guest_is_told_of_its_network(
+    world: World, asked: Json, wanted: str
+) -> None:
+    await world.publish("vm.requested", a_request(**asked))
+    ready = await world.fact("vm.ready.msk.vm1")
+    assert (await world.desired())[f"vm.msk.{ready['node']}.vm1"]["guest_config"] == wanted
+
+
+async def test_a_device_of_lxd_is_refused_where_guests_are_not_lxds(world: World) -> None:
+    await world.publish("vm.requested", a_request(guest_config="lxd"))
+    failed = await world.fact("vm.failed.msk.vm1")
+    assert (failed["step"], failed["code"]) == ("request", "invalid_request")
+    assert "guests of cluster msk are kvm's, not lxd's" in failed["message"]
+    assert not world.count("vm.placed.msk.vm1")
+
+
 async def test_a_delete_that_arrives_before_the_create_is_finished(world: World) -> None:
     world.answering = False
     await world.publish("vm.requested", a_request())

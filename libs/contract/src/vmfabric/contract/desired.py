@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints
 from vmfabric.contract.addresses import Community, Family, HostAddress, Mac, Prefix, host_prefix
 from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualization
 from vmfabric.contract.envelope import Trace
+from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.model import Desired
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.subjects import Template
@@ -71,6 +72,8 @@ class DesiredVm(Desired):
     virtualization: Virtualization
     gateway: Gateway
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    guest_config: GuestConfigForm = GuestConfigForm.FACTS
+    """In which form the node-agent says what the guest has to configure."""
     trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     """The trace of the request that it follows from; the facts about it belong to the same."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from vmfabric.contract.addresses import HostAddress, Mac, Prefix
+from vmfabric.contract.guest_config import GuestConfig
 from vmfabric.contract.model import Fact, Part
 from vmfabric.contract.names import ClusterName, InterfaceName, NodeName, VmName
 from vmfabric.contract.subjects import NODE, VM_ON_NODE, Template
@@ -41,6 +42,8 @@ class IfaceReady(Fact):
     guest_interface: InterfaceName | None = None
     """The other end of a veth, for the hypervisor to move into the container; None for a TAP."""
     guest: GuestNetwork
+    guest_config: GuestConfig | None = None
+    """The same in the form that the request asks for; None where that is `facts`."""
 
 
 class IfaceRemoved(Fact):

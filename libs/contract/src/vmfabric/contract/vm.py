@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vmfabric.contract.addresses import Family, HostAddress, Mac
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Fact, Part, Request, RequestEvent
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
@@ -53,6 +54,8 @@ class VmRequested(VmSize, RequestEvent):
     """The addresses wanted; without it, one of each family that the cluster's pools have."""
     node: NodeName | None = None
     """Only this node will do; without it, placement chooses."""
+    guest_config: GuestConfigForm = GuestConfigForm.FACTS
+    """In which form `iface.ready` carries the guest's network configuration, beside the plain facts."""
 
     @model_validator(mode="after")
     def _each_address_once(self) -> "VmRequested":

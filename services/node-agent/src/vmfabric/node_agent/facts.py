@@ -6,6 +6,7 @@ from vmfabric.contract.addresses import Family, host_prefix
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.guest_config.form import guest_config
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import port_of
 from vmfabric.runtime.snapshot import Confirmed
@@ -31,6 +32,7 @@ def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
                 for address in desired.addresses
             ),
         ),
+        guest_config=guest_config(desired, port.guest_interface),
     )
 
 

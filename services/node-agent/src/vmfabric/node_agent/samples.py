@@ -4,6 +4,7 @@ from ipaddress import ip_address
 
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.guest_config import GuestConfigForm
 
 
 def a_vm(
@@ -17,6 +18,7 @@ def a_vm(
     mtu: int = 1500,
     generation: int | None = None,
     toward: str | None = None,
+    guest_config: GuestConfigForm = GuestConfigForm.FACTS,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -32,5 +34,6 @@ def a_vm(
         virtualization=virtualization,
         gateway=gateway or Gateway(),
         mtu=mtu,
+        guest_config=guest_config,
         trace_id=f"{number:032x}",
     )

@@ -120,6 +120,10 @@ class Handlers:
             tx.keep_last_request(key, asked)
             self._say(tx, requests.no_cluster(*key), trace)
             return
+        if (unfitting := requests.unfitting(request, cluster)) is not None:
+            tx.keep_last_request(key, asked)
+            self._say(tx, unfitting, trace)
+            return
         decision = requests.decide(request, cluster, await tx.candidates(request.cluster))
         if decision.node is None:
             tx.keep_last_request(key, asked)

@@ -160,6 +160,7 @@ def _allocated(record: VmRecord, fact: IpAllocated, cluster: ClusterSpec, now: d
         virtualization=cluster.virtualization,
         gateway=cluster.gateway,
         mtu=cluster.mtu,
+        guest_config=record.request.guest_config,
         trace_id=record.trace_id,
     )
     steps = record.steps.model_copy(update={"allocated": now})

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.cluster import ClusterSpec, Virtualization
 from vmfabric.contract.errors import Code
+from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmMigrating, VmRequested
 from vmfabric.scheduler.domain import lifecycle, migration
@@ -153,6 +154,17 @@ def no_cluster(cluster: ClusterName, vm: VmName) -> VmFailed:
     """Nobody applied it."""
     sentence = f"there is no cluster {cluster}; cluster.list shows those that are, cluster.apply makes one"
     return refusal(cluster, vm, Code.UNKNOWN_CLUSTER, sentence)
+
+
+def unfitting(request: VmRequested, cluster: ClusterSpec) -> VmFailed | None:
+    """Why the guests of this cluster cannot be told of their network like that; None when they can."""
+    if request.guest_config is not GuestConfigForm.LXD or cluster.virtualization is Virtualization.LXD:
+        return None
+    sentence = (
+        f"{request.vm} wants guest_config {request.guest_config}, and the guests of cluster {cluster.name} are "
+        f"{cluster.virtualization}'s, not {Virtualization.LXD}'s; ask for another form"
+    )
+    return refusal(request.cluster, request.vm, Code.INVALID_REQUEST, sentence)
 
 
 def no_node(request: VmRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
