@@ -1,25 +1,21 @@
 """What a real guest boots from: Debian's kernel, and an initramfs with nothing in it but busybox and our `init`.
 
-Both are unpacked from Debian's packages into a cache, not installed: the machine's own kernel and initramfs stay.
+The machine's own kernel and initramfs stay.
 """
 
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from vmfabric.lab import debian
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.programs import run
-
-CACHE = Path("/var/cache/vmfabric-lab")
-"""What was downloaded, in a directory for each package; it may be removed at any time."""
 
 _KERNEL = "linux-image-cloud-amd64"
 """Debian's smallest kernel: a package that depends on the newest one."""
 _BUSYBOX = "busybox-static"
-_DOWNLOAD_SECONDS = 300.0
 
 _MODULES = (
     # In this order, since each needs those before it.
@@ -48,11 +44,7 @@ class Image:
 
 def make(directory: Path) -> Image:
     """The image; its initramfs is written into this directory. LabError when something of it cannot be had."""
-    try:
-        kernel, busybox = _kernel(), _busybox()
-    except LabError:  # what apt knows of is older than what Debian has, or nothing yet
-        run("apt-get", "-q", "update", seconds=_DOWNLOAD_SECONDS)
-        kernel, busybox = _kernel(), _busybox()
+    kernel, busybox = debian.once_updated(lambda: (_kernel(), _busybox()))
     initramfs = directory / "initramfs"
     initramfs.write_bytes(b"".join(_archive(_tree(kernel, busybox))))
     return Image(kernel / "vmlinuz", initramfs)
@@ -60,13 +52,12 @@ def make(directory: Path) -> Image:
 
 def _kernel() -> Path:
     """The directory of a kernel and its modules; one that was fetched earlier does as well as a newer one."""
-    there = sorted(CACHE.glob("linux-image-*"))
-    return there[-1] if there else _fetched(_kernel_package(), _KERNEL_FILES)
+    there = sorted(debian.CACHE.glob("linux-image-*"))
+    return there[-1] if there else debian.files(_kernel_package(), _KERNEL_FILES)
 
 
 def _busybox() -> Path:
-    there = CACHE / _BUSYBOX
-    return (there if there.exists() else _fetched(_BUSYBOX, _BUSYBOX_FILES)) / "busybox"
+    return debian.files(_BUSYBOX, _BUSYBOX_FILES) / "busybox"
 
 
 def _kernel_package() -> str:
@@ -75,28 +66,6 @@ def _kernel_package() -> str:
     if found is None:
         raise LabError(f"{_KERNEL} depends on no kernel: {described}")
     return found[1]
-
-
-def _fetched(package: str, files: Mapping[str, str]) -> Path:
-    """The directory with these files of a package, by their patterns in it."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="unpacking-", dir=CACHE) as name:
-        draft = Path(name)
-        # apt-get writes into the directory that it runs in.
-        run("env", "-C", name, "apt-get", "-q", "download", package, seconds=_DOWNLOAD_SECONDS)
-        run("dpkg-deb", "--extract", *map(str, draft.glob("*.deb")), str(draft / "all"))
-        chosen = draft / "chosen"
-        chosen.mkdir()
-        for file, pattern in files.items():
-            _only(draft / "all", pattern).rename(chosen / file)
-        return chosen.rename(CACHE / package)
-
-
-def _only(directory: Path, pattern: str) -> Path:
-    found = list(directory.rglob(pattern))
-    if len(found) != 1:
-        raise LabError(f"{len(found)} files of the package are {pattern}, and one should be")
-    return found[0]
 
 
 def _tree(kernel: Path, busybox: Path) -> Iterator[tuple[str, int, bytes]]:
