@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from outside.cluster import CLUSTER, Cluster, address_of
+from outside.real_guests import BOOT_SECONDS, left_to_qemu
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmReady
-from vmfabric.lab import faults, guest_image, namespaces, qemu
+from vmfabric.lab import guest_image, namespaces, qemu
 from vmfabric.lab.guest_image import Image
 from vmfabric.lab.hosts import bgp_routes
 from vmfabric.lab.lab import Lab
@@ -27,8 +28,6 @@ pytestmark = pytest.mark.lab
 
 VM = "real1"
 """No other test's: when the lab's hypervisors are back they read of it, and would take it for another VM's past."""
-BOOT_SECONDS = 60.0
-"""4 on an idle machine."""
 HANDOVER_SECONDS = 0.15
 """From the guest's first moment on the target until packets find it there: 10 to 30 ms, and up to 100 were seen on
 two cores that had twice as much to do as they can."""
@@ -44,22 +43,6 @@ class Journey:
     machines: AsyncExitStack
     lives: list[str]
     """What the guest says over one connection from the core, the same one all the time."""
-
-
-@asynccontextmanager
-async def left_to_qemu(cluster: Cluster) -> AsyncIterator[None]:
-    """The lab's hypervisors, which give every VM a namespace, are away; when they are back the VM is gone."""
-    nodes = [node.name for node in cluster.lab.topology.nodes]
-    for node in nodes:
-        faults.kill_service(cluster.lab, "hypervisor", node)
-    try:
-        yield
-    finally:
-        try:
-            await cluster.delete(VM)
-        finally:
-            for node in nodes:
-                await asyncio.to_thread(faults.start_service, cluster.lab, "hypervisor", node)
 
 
 @asynccontextmanager
@@ -153,7 +136,7 @@ async def test_a_real_guest_moves_there_and_back_and_hardly_a_packet_is_lost(
 ) -> None:
     await cluster.apply(virtualization=Virtualization.KVM)
     image = await asyncio.to_thread(guest_image.make, tmp_path)
-    async with left_to_qemu(cluster), AsyncExitStack() as machines:
+    async with left_to_qemu(cluster, VM), AsyncExitStack() as machines:
         await cluster.request(VM, node="n1", memory_mb=qemu.MEMORY_MB)
         ready = await cluster.ready(VM)
         given = await cluster.outside.wait_for(IfaceReady, vm=VM, node="n1")

@@ -4,9 +4,10 @@ The machine's own kernel and initramfs stay.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from vmfabric.lab import debian
@@ -31,7 +32,11 @@ _MODULES = (
 _KERNEL_FILES = {"vmlinuz": "vmlinuz-*", **{f"{module}.ko": f"{module}.ko" for module in _MODULES}}
 _BUSYBOX_FILES = {"busybox": "bin/busybox"}
 
-_DIRECTORY_MODE, _PROGRAM_MODE = 0o040755, 0o100755
+DIRECTORY, PROGRAM, LINK = 0o040755, 0o100755, 0o120777
+"""Modes of what is in an initramfs."""
+
+Entry = tuple[str, int, bytes]
+"""Path without the first slash, mode and content of a file; directories come before what is in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,13 @@ class Image:
     initramfs: Path
 
 
-def make(directory: Path) -> Image:
-    """The image; its initramfs is written into this directory. LabError when something of it cannot be had."""
+def make(directory: Path, more: Iterable[Entry] = ()) -> Image:
+    """The image; its initramfs is written into this directory. `more` is in it too; a program `network` of these
+    configures the guest's network. LabError when something of it cannot be had.
+    """
     kernel, busybox = debian.once_updated(lambda: (_kernel(), _busybox()))
     initramfs = directory / "initramfs"
-    initramfs.write_bytes(b"".join(_archive(_tree(kernel, busybox))))
+    initramfs.write_bytes(b"".join(_archive(chain(_tree(kernel, busybox), more))))
     return Image(kernel / "vmlinuz", initramfs)
 
 
@@ -68,17 +75,17 @@ def _kernel_package() -> str:
     return found[1]
 
 
-def _tree(kernel: Path, busybox: Path) -> Iterator[tuple[str, int, bytes]]:
+def _tree(kernel: Path, busybox: Path) -> Iterator[Entry]:
     for directory in ("bin", "dev", "modules", "proc", "sys"):
-        yield directory, _DIRECTORY_MODE, b""
-    yield "bin/busybox", _PROGRAM_MODE, busybox.read_bytes()
+        yield directory, DIRECTORY, b""
+    yield "bin/busybox", PROGRAM, busybox.read_bytes()
     for program in ("init", "life"):
-        yield program, _PROGRAM_MODE, resources.files("vmfabric.lab").joinpath("guest", program).read_bytes()
+        yield program, PROGRAM, resources.files("vmfabric.lab").joinpath("guest", program).read_bytes()
     for place, module in enumerate(_MODULES):
-        yield f"modules/{place}-{module}.ko", _PROGRAM_MODE, (kernel / f"{module}.ko").read_bytes()
+        yield f"modules/{place}-{module}.ko", PROGRAM, (kernel / f"{module}.ko").read_bytes()
 
 
-def _archive(tree: Iterator[tuple[str, int, bytes]]) -> Iterator[bytes]:
+def _archive(tree: Iterable[Entry]) -> Iterator[bytes]:
     """As the kernel reads it: Documentation/driver-api/early-userspace/buffer-format.rst, format `newc`."""
     for inode, (name, mode, content) in enumerate([*tree, ("TRAILER!!!", 0, b"")], start=1):
         fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
