@@ -22,7 +22,7 @@ def render(interface: GuestInterface) -> str:
         "accept-ra": False,
         "subnets": [_subnet(interface, address) for address in interface.addresses],
     }
-    return yaml.safe_dump({"version": 1, "config": [physical]}, sort_keys=False)
+    return yaml.dump({"version": 1, "config": [physical]}, Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def _subnet(interface: GuestInterface, address: InterfaceAddress) -> dict[str, object]:

@@ -15,7 +15,9 @@ _EVERYTHING: Mapping[Family, str] = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/
 
 def render(interface: GuestInterface) -> str:
     """The text of a file `network-config`."""
-    return yaml.safe_dump({"version": 2, "ethernets": {NAME: _ethernet(interface)}}, sort_keys=False)
+    return yaml.dump(
+        {"version": 2, "ethernets": {NAME: _ethernet(interface)}}, Dumper=yaml.CSafeDumper, sort_keys=False
+    )
 
 
 def _ethernet(interface: GuestInterface) -> dict[str, object]:

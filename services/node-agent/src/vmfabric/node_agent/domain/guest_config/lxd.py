@@ -26,11 +26,11 @@ def render(interface: GuestInterface, parent: InterfaceName) -> str:
     return yaml.dump({"config": config, "devices": {NAME: nic}}, Dumper=_Dumper, sort_keys=False)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """A text of several lines stands there as it is, for people to read."""
 
 
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
