@@ -11,6 +11,7 @@ from vmfabric.runtime.inbound import UnreadableError, parse
 
 VM = '"cluster":"msk","vm":"vm1","cpu":2,"memory_mb":2048,"disk_gb":20'
 
+NODE = '"name":"n1","cluster":"msk","address":"10.0.0.1"'
 CLUSTER = (
     '"name":"msk","type":"ip-fabric","bgp":{"asn":65000,"reflectors":[{"address":"10.0.0.11","asn":65000}],'
     '"community":{"ipv4":"one","ipv6":"65000:1"}}'
@@ -44,6 +45,11 @@ CLUSTER = (
             "addresses.0.address: not an IPv4 or IPv6 address",
         ),
         (f'{{{VM},"addresses":[{{"family":"ipx"}}]}}', "addresses.0.family: must be 'ipv4' or 'ipv6'"),
+        (f'{{{VM},"labels":{{"Zone":"a"}}}}', "labels.Zone: must be 1 to 63 characters of a-z, 0-9, -, . and /"),
+        (
+            f'{{{VM},"groups":[{{"group":"db","kind":"affinity"}},{{"group":"db","kind":"anti-affinity"}}]}}',
+            "group db is named twice; a VM has one rule for a group",
+        ),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong_in_plain_words(body: str, said: str) -> None:
@@ -70,6 +76,11 @@ def test_a_bad_request_is_told_what_is_wrong_in_plain_words(body: str, said: str
             ApplyNode,
             '"name":"n1","cluster":"msk","address":"10.0.0.","capacity":{"cpu":1,"memory_mb":1,"disk_gb":1}',
             "spec.address: not an IPv4 or IPv6 address",
+        ),
+        (
+            ApplyNode,
+            f'{NODE},"capacity":{{"cpu":8,"memory_mb":9,"disk_gb":9}},"reserve":{{"cpu":8}}',
+            "spec: reserve.cpu is 8 of 8: nothing would be left for VMs",
         ),
         (
             ApplyCluster,

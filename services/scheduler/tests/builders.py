@@ -54,12 +54,13 @@ def a_cluster_spec(**changes: Any) -> ClusterSpec:
     return ClusterSpec(**{"name": "msk", "type": "ip-fabric", "bgp": bgp, "placement": placement, **changes})
 
 
-def a_node_spec(name: str = "n1", number: int = 1, cpu: int = 16) -> NodeSpec:
+def a_node_spec(name: str = "n1", number: int = 1, cpu: int = 16, **changes: Any) -> NodeSpec:
     return NodeSpec(
         name=name,
         cluster="msk",
         address=ip_address(f"10.0.0.{number}"),
         capacity=Capacity(cpu=cpu, memory_mb=65536, disk_gb=1000),
+        **changes,
     )
 
 

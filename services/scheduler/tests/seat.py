@@ -5,14 +5,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from vmfabric.contract.admin import NodeState
+from vmfabric.contract.cluster import Overcommit, Placement
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.model import Event
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.vm import VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.database.migrations import migrate
 from vmfabric.database.pool import connect
@@ -54,9 +56,17 @@ class Scheduler:
     async def prepare(self, cpu: int = 16) -> None:
         async with transaction(self.store) as tx:
             tx.put_cluster(a_cluster_spec())
-            for number, name in enumerate(("n1", "n2"), start=1):
-                tx.put_node(a_node_spec(name, number, cpu))
-                tx.put_heard(NodeKey("msk", name), Heard(NodeState.JOINED, START, ()))
+        for number, name in enumerate(("n1", "n2"), start=1):
+            await self.has_node(name, number, cpu)
+
+    async def has_node(self, name: str, number: int, cpu: int = 16, **changes: object) -> None:
+        async with transaction(self.store) as tx:
+            tx.put_node(a_node_spec(name, number, cpu, **changes))
+            tx.put_heard(NodeKey("msk", name), Heard(NodeState.JOINED, START, ()))
+
+    async def has_cluster(self, **placement: Any) -> None:
+        async with transaction(self.store) as tx:
+            tx.put_cluster(a_cluster_spec(placement=Placement(overcommit=Overcommit(cpu=1.0), **placement)))
 
     def _message(self, event: E, seconds: float | None) -> Message[E]:
         self.sequence += 1
@@ -82,8 +92,8 @@ class Scheduler:
             fact = the_facts(record.generation, vm, record.node)[stem]
             await self.handlers.happened(Message(fact, Trace.new(), START))
 
-    async def is_made(self, vm: str = "vm1") -> None:
-        await self.handlers.requested(self.request(vm))
+    async def is_made(self, vm: str = "vm1", **changes: Any) -> None:
+        await self.handlers.requested(self.request(vm, **changes))
         await self.hears("ip.allocated", "iface.ready", "route.announced", vm=vm)
 
     async def is_gone(self, vm: str = "vm1") -> None:
@@ -101,6 +111,10 @@ class Scheduler:
     async def record(self, vm: str = "vm1") -> VmRecord | None:
         async with self.store.rows() as rows:
             return await rows.vm(VmKey("msk", vm))
+
+    async def decision(self, vm: str = "vm1") -> PlacementDecision | None:
+        async with self.store.rows() as rows:
+            return await rows.decision(VmKey("msk", vm))
 
     async def home(self, vm: str) -> str | None:
         record = await self.record(vm)

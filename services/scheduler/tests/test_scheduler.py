@@ -362,3 +362,38 @@ async def test_a_restart_with_nothing_to_do_publishes_nothing(bare: World, start
     await until_asked(bare, "vm.get", {"cluster": "msk", "vm": "vm1"})
     await bare.ask("cluster.apply", {"spec": CLUSTER})
     assert await sequences() == before
+
+
+async def test_a_dry_run_answers_only_with_the_node_and_the_reasons(world: World) -> None:
+    await world.ask("node.apply", {"spec": {**a_node("n2", 2), "labels": {"disk": "nvme"}}})
+    groups = [{"group": "db", "kind": "anti-affinity", "hard": False}]
+    await world.publish("vm.requested", a_request(labels={"disk": "nvme"}, groups=groups, dry_run=True))
+    said = (await world.fact("vm.decided.msk.vm1"))["decision"]
+    assert (said["node"], said["policy"], said["cause"], said["rest"]) == ("n2", "spread", "request", 0)
+    assert said["weights"] == {"room": 0.875, "groups": 0.0}
+    assert said["others"] == [{"node": "n1", "refused": "it lacks disk=nvme"}]
+    await world.publish("vm.requested", a_request(cpu=17, dry_run=True))
+    none = await world.fact("vm.decided.msk.vm1", lambda body: "node" not in body["decision"])
+    assert {it["refused"] for it in none["decision"]["others"]} == {"cpu: 17 wanted, 16 free"}
+    assert (await world.ask("vm.list", {}))["vms"] == []
+    assert [subject for subject, _ in world.facts if ".vm1" in subject] == ["vm.decided.msk.vm1"] * 2
+
+
+async def test_a_dry_run_of_a_vm_that_is_there_is_as_if_it_were_not(world: World) -> None:
+    await world.publish("vm.requested", a_request(cpu=10, node="n1"))
+    await world.fact("vm.ready.msk.vm1")
+    await world.publish("vm.requested", a_request(cpu=12, node="n1", dry_run=True))
+    said = (await world.fact("vm.decided.msk.vm1"))["decision"]
+    assert (said["node"], said["weights"]["room"]) == ("n1", 0.25)
+
+
+async def test_explain_and_get_say_why_a_vm_is_where_it_is(world: World) -> None:
+    await world.publish("vm.requested", a_request(cpu=4))
+    await world.fact("vm.ready.msk.vm1")
+    decision = (await world.ask("vm.get", {"cluster": "msk", "vm": "vm1"}))["decision"]
+    assert (decision["node"], [other["node"] for other in decision["others"]]) == ("n1", ["n2"])
+    findings = (await world.ask("vm.explain", {"cluster": "msk", "vm": "vm1"}))["findings"]
+    [why] = [it for it in findings if "chose" in it["sentence"]]
+    assert why["is_right"]
+    assert why["sentence"].startswith("spread chose n1 for the request at ")
+    assert why["sentence"].endswith("with the weight 0.75 (room 0.75 + groups 0). The others: n2: weight 0.75")

@@ -37,6 +37,7 @@ from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Part, Request
 from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, ResourceName, VmName
 from vmfabric.contract.node import StayingVm
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.contract.vm import VmSize
 
@@ -249,6 +250,9 @@ class VmState(Part):
     """The fact that comes next; None when the VM is ready."""
     since: datetime
     """When it came into this phase."""
+    decision: PlacementDecision | None = None
+    """Why a node was chosen for it when that was last done; in the answer of `vm.get` only. None when it was done by
+    an older scheduler."""
 
 
 class Vms(Part):

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from vmfabric.contract.addresses import Community, Family, HostAddress, Mac
 from vmfabric.contract.model import Request
-from vmfabric.contract.names import ClusterName, NodeName, ResourceName
+from vmfabric.contract.names import ClusterName, LabelText, NodeName, ResourceName
 from vmfabric.contract.patterns import PASSWORD
 
 
@@ -118,11 +118,27 @@ class Overcommit(Request):
     disk: Annotated[float, Field(gt=0, le=100)] = 1.0
 
 
+class Weights(Request):
+    """How much each part of a node's weight counts; 0 leaves it out."""
+
+    room: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """The share of its scarcest resource that would be left: from 0 to 1 with `spread`, from 0 to -1 with `pack`."""
+    groups: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Each VM there of a group to which the new one has a soft rule: 1 for affinity, -1 for anti-affinity. So as long
+    as this counts as much as room, soft rules come before it."""
+
+
 class Placement(Request):
     """How nodes are chosen."""
 
     policy: Policy = Policy.SPREAD
     overcommit: Overcommit = Overcommit()
+    weights: Weights = Weights()
+    headroom_nodes: Annotated[int, Field(ge=0, le=64)] = 0
+    """So many nodes may be lost, whichever they are, and the others have room for all VMs: of CPU, of memory and of
+    disk, what all VMs of the cluster take is never made more, by a new VM, than what the nodes that are heard and not
+    drained have without the largest so many of them. These are sums: that each VM then finds one node in which it
+    fits, with its labels and groups, is not promised."""
 
 
 class ClusterSpec(Request):
@@ -150,6 +166,17 @@ class Capacity(Request):
     """GiB."""
 
 
+class Reserve(Request):
+    """What of a node no VM gets, for the node itself."""
+
+    cpu: Annotated[int, Field(ge=0)] = 0
+    """Threads."""
+    memory_mb: Annotated[int, Field(ge=0)] = 0
+    """MiB."""
+    disk_gb: Annotated[int, Field(ge=0)] = 0
+    """GiB."""
+
+
 class NodeSpec(Request):
     """A hypervisor."""
 
@@ -158,9 +185,25 @@ class NodeSpec(Request):
     address: HostAddress
     """Its own IPv4 address in the fabric: router id and source of its BGP sessions."""
     capacity: Capacity
+    reserve: Reserve = Reserve()
+    """Taken off the capacity before overcommit."""
+    labels: Annotated[dict[LabelText, LabelText], Field(max_length=64)] = Field(default_factory=dict)
+    """What VMs may require of their node."""
+    max_vms: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """No more VMs than this, those on their way counted."""
+    virtualization: Virtualization | None = None
+    """None: the cluster's. A node of another kind takes no VMs of the cluster."""
 
     @model_validator(mode="after")
     def _ipv4(self) -> "NodeSpec":
         if Family.of(self.address) is not Family.IPV4:
             raise ValueError(f"address {self.address} must be IPv4: it is the BGP router id too")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "NodeSpec":
+        for resource, has in dict(self.capacity).items():
+            reserved = getattr(self.reserve, resource)
+            if reserved >= has:
+                raise ValueError(f"reserve.{resource} is {reserved} of {has}: nothing would be left for VMs")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from vmfabric.contract.patterns import INTERFACE, LABEL, LINE, SHORT_NAME
+from vmfabric.contract.patterns import INTERFACE, LABEL, LINE, NODE_LABEL, SHORT_NAME
 
 ClusterName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
 """1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
@@ -16,7 +16,10 @@ NodeName = Annotated[str, StringConstraints(strict=True, pattern=LABEL)]
 """1 to 63 characters of `[a-z0-9-]`, no dash at either end (an RFC 1123 label)."""
 
 ResourceName = Annotated[str, StringConstraints(strict=True, pattern=SHORT_NAME)]
-"""Name of a network, a pool or a fence: 1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
+"""Name of a network, a pool, a fence or a group: 1 to 32 characters of `[a-z0-9-]`, no dash at either end."""
+
+LabelText = Annotated[str, StringConstraints(strict=True, pattern=NODE_LABEL)]
+"""Key or value of a node's label: 1 to 63 characters of `[a-z0-9./-]`."""
 
 InterfaceName = Annotated[str, StringConstraints(strict=True, pattern=INTERFACE, max_length=15)]
 """A kernel interface name that vmfabric makes: at most 15 bytes (IFNAMSIZ - 1)."""

@@ -21,6 +21,7 @@ from vmfabric.contract.node import (
 )
 from vmfabric.contract.route import BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.contract.vm import (
+    VmDecided,
     VmDeleted,
     VmDeleteRequested,
     VmDeleting,
@@ -37,6 +38,7 @@ REQUESTS: tuple[type[RequestEvent], ...] = (VmRequested, VmDeleteRequested, VmMi
 """Published by anybody; accepted on the bare stem and with the names behind it."""
 
 FACTS: tuple[type[Fact], ...] = (
+    VmDecided,
     VmPlaced,
     VmReady,
     VmFailed,

@@ -1,5 +1,6 @@
 """Events of a VM: what is asked for, and what the scheduler says of it."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
@@ -9,7 +10,8 @@ from vmfabric.contract.errors import Code
 from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.model import Fact, Part, Request, RequestEvent
-from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.names import ClusterName, LabelText, NodeName, ResourceName, VmName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.subjects import VM, Template
 
 Generation = Annotated[int, Field(ge=1)]
@@ -43,6 +45,25 @@ class VmSize(Request):
     """GiB of disk."""
 
 
+class GroupKind(StrEnum):
+    """What a VM wants of the others of a group."""
+
+    AFFINITY = "affinity"
+    """To be on the same node; the first of them on any. VMs on a drained node do not count: they have to leave it."""
+    ANTI_AFFINITY = "anti-affinity"
+    """To be on a node that has none of them."""
+
+
+class GroupRule(Request):
+    """A group that the VM belongs to. A group is nothing but the VMs of a cluster that name it."""
+
+    group: ResourceName
+    kind: GroupKind
+    hard: bool = True
+    """False: a wish, which gives way when no other node fits. A hard anti-affinity keeps later VMs of the group off
+    the node too, whatever they say themselves."""
+
+
 class VmRequested(VmSize, RequestEvent):
     """Create this VM. The same request again gives the same answer; another one for a live VM is a conflict."""
 
@@ -56,6 +77,12 @@ class VmRequested(VmSize, RequestEvent):
     """Only this node will do; without it, placement chooses."""
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form `iface.ready` carries the guest's network configuration, beside the plain facts."""
+    labels: Annotated[dict[LabelText, LabelText], Field(max_length=16)] = Field(default_factory=dict)
+    """Its node must have all of these."""
+    groups: Annotated[tuple[GroupRule, ...], Field(max_length=8)] = ()
+    """Where it is to be in relation to other VMs; looked at whenever a node is chosen for it."""
+    dry_run: bool = False
+    """Only say, by `vm.decided`, which node it would get now and why. Nothing is held."""
 
     @model_validator(mode="after")
     def _each_address_once(self) -> "VmRequested":
@@ -63,6 +90,14 @@ class VmRequested(VmSize, RequestEvent):
         twice = next((address for address in wished if wished.count(address) > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} is asked for twice")
+        return self
+
+    @model_validator(mode="after")
+    def _each_group_once(self) -> "VmRequested":
+        names = [rule.group for rule in self.groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"group {twice[0]} is named twice; a VM has one rule for a group")
         return self
 
     @property
@@ -104,6 +139,16 @@ class VmPlaced(Fact):
     """The guest's own MAC address."""
     addresses: tuple[AddressWish, ...] | None = None
     """As in the request."""
+
+
+class VmDecided(Fact):
+    """The answer to a request with `dry_run`, and all that it does: which node the VM would get now, and why."""
+
+    subject_template: ClassVar[Template] = Template("vm.decided", VM)
+
+    cluster: ClusterName
+    vm: VmName
+    decision: PlacementDecision
 
 
 class VmDeleting(Fact):
@@ -218,4 +263,4 @@ class VmFailed(Fact):
     held: tuple[HostAddress, ...] = ()
     """Addresses that are still held because their node has not said that it let go; normally none."""
     refusals: dict[str, str] = Field(default_factory=dict)
-    """Why each node was refused, where placement found none."""
+    """Why each node was refused, where placement found none; at most 50 of them."""

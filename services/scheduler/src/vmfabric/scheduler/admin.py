@@ -37,6 +37,7 @@ from vmfabric.scheduler.domain import drain as drains
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare, desired_node
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.domain.wish import groups_of
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.transaction import Transaction, transaction
 
@@ -188,15 +189,17 @@ class Administration:
     async def _look(
         self, tx: Transaction, row: NodeRow, cluster: ClusterSpec, wanted: drains.Drain
     ) -> drains.Progress:
+        records = await tx.rows.vms_on(row.key)
         found = drains.look(
             row.key.node,
-            await tx.rows.vms_on(row.key),
+            records,
             drain=wanted,
             is_lost=row.heard.state is NodeState.LOST,
             asked={},
             now=self._clock.now(),
             cluster=cluster,
-            candidates=await tx.candidates(row.key.cluster),
+            market=await tx.market(cluster),
+            members=await tx.members(cluster.name, groups_of(*(record.request for record in records))),
         )
         return found.progress
 
@@ -217,9 +220,10 @@ class Administration:
         """Refused when there is none."""
         async with transaction(self._store) as tx:
             record = await tx.rows.vm(VmKey(asked.cluster, asked.vm))
+            decision = await tx.rows.decision(VmKey(asked.cluster, asked.vm))
         if record is None:
             raise Refused(Code.UNKNOWN_VM, f"there is no VM {asked.vm} in cluster {asked.cluster}; see vm.list")
-        return _state(record)
+        return _state(record).model_copy(update={"decision": decision})
 
     async def list_vms(self, asked: ListOfCluster) -> Vms:
         """A page; `next` asks for the one behind it."""

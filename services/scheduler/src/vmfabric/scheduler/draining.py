@@ -20,6 +20,7 @@ from vmfabric.scheduler.domain import drain
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import VmKey
+from vmfabric.scheduler.domain.wish import groups_of
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import Transaction, transaction
@@ -112,7 +113,8 @@ class Draining:
             asked=asked,
             now=self._clock.now(),
             cluster=cluster,
-            candidates=await tx.candidates(key.cluster),
+            market=await tx.market(cluster),
+            members=await tx.members(cluster.name, groups_of(*(record.request for record in records))),
         )
         if found.progress != row.drain.said:
             tx.put_drain(key, row.drain.model_copy(update={"said": found.progress}))

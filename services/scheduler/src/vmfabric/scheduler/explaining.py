@@ -17,11 +17,13 @@ from vmfabric.contract.explanation import (
     VmExplanation,
 )
 from vmfabric.contract.names import VmName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.vm import VmDeleted, VmFailed
 from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
+from vmfabric.scheduler.domain.explanation import why_there
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
@@ -49,9 +51,10 @@ class Explaining:
         key = VmKey(asked.cluster, asked.vm)
         async with transaction(self._store) as tx:
             record = await tx.rows.vm(key)
+            decision = await tx.rows.decision(key)
             left = [row.desired for row in await tx.rows.left_behind(key)]
             nodes = await tx.rows.nodes(asked.cluster)
-        findings = [await self._end_of(key)] if record is None else await self._of_record(record, nodes)
+        findings = [await self._end_of(key)] if record is None else await self._of_record(record, decision, nodes)
         findings += [_left_behind(value) for value in left]
         wrong = next((it for it in findings if not it.is_right), None)
         return VmExplanation(
@@ -86,8 +89,13 @@ class Explaining:
             findings=tuple(finding for finding in findings if not finding.is_right),
         )
 
-    async def _of_record(self, record: VmRecord, nodes: Sequence[NodeRow]) -> list[Finding]:
-        findings = [_record(record), *await self._leases(record)]
+    async def _of_record(
+        self, record: VmRecord, decision: PlacementDecision | None, nodes: Sequence[NodeRow]
+    ) -> list[Finding]:
+        findings = [_record(record)]
+        if decision is not None:
+            findings.append(_right(record.vm, "scheduler", why_there(decision)))
+        findings += await self._leases(record)
         for value in record.all_desired():
             findings.append(await self._bucket(value))
             findings += await self._on_node(NodeKey(value.cluster, value.node), value.vm, [value], nodes)

@@ -11,9 +11,10 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.names import NodeName
+from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.placement import Cause
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
-from vmfabric.contract.vm import VmDeleted, VmDeleteRequested, VmMigrateRequested, VmRequested
+from vmfabric.contract.vm import VmDecided, VmDeleted, VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import purge, put
 from vmfabric.runtime.inbound import Invalid
@@ -23,6 +24,8 @@ from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain import evacuation, lifecycle, migration, requests
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.lifecycle import VmFact
+from vmfabric.scheduler.domain.placement import recorded
+from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.transaction import Transaction
@@ -105,7 +108,9 @@ class Handlers:
         request, asked = message.event, Stamp(message.at, message.sequence)
         key = _key(request)
         record = await tx.vm(key)
-        if requests.is_repetition(asked, record.last_request if record else await tx.last_request(key)):
+        if request.dry_run:
+            await self._say_which(tx, message, record)
+        elif requests.is_repetition(asked, record.last_request if record else await tx.last_request(key)):
             log.info("request.repeated", at=message.at)
         elif record is not None:
             self._take(tx, record, requests.ask_again(record, request, asked), message.trace)
@@ -124,11 +129,14 @@ class Handlers:
             tx.keep_last_request(key, asked)
             self._say(tx, unfitting, trace)
             return
-        decision = requests.decide(request, cluster, await tx.candidates(request.cluster))
+        decision = await tx.choose(cluster, request, node=request.node, is_new=True)
         if decision.node is None:
             tx.keep_last_request(key, asked)
-            self._say(tx, requests.no_node(request, decision.refusals), trace)
+            is_known = await _knows(tx, request.cluster, request.node)
+            failed = requests.no_node(request, decision) if is_known else requests.no_such_node(request, "place")
+            self._say(tx, failed, trace)
             return
+        self._keep(tx, key, decision, Cause.REQUEST, cluster)
         turn = requests.create(
             request,
             asked,
@@ -139,6 +147,17 @@ class Handlers:
             patience=self._patience,
         )
         self._take(tx, None, turn, trace)
+
+    async def _say_which(self, tx: Transaction, message: Message[VmRequested], record: VmRecord | None) -> None:
+        """Which node it would get, and nothing else; one that is there already as if it were not."""
+        request = message.event
+        cluster = await tx.cluster(request.cluster)
+        if cluster is None:
+            self._say(tx, requests.no_cluster(*_key(request)), message.trace)
+            return
+        decision = await tx.choose(cluster, request, node=request.node, is_new=True, without=record)
+        said = recorded(decision, Cause.REQUEST, cluster.placement, self._clock.now())
+        self._say(tx, VmDecided(cluster=request.cluster, vm=request.vm, decision=said), message.trace)
 
     async def _delete_requested(self, tx: Transaction, message: Message[VmDeleteRequested]) -> None:
         key, asked = _key(message.event), Stamp(message.at, message.sequence)
@@ -193,9 +212,10 @@ class Handlers:
         turn: Turn | None
         now = self._clock.now()
         if evacuation.needs_refuge(record, lost):
-            decision = requests.refuge(record, cluster, await tx.candidates(cluster.name))
+            decision = await tx.choose(cluster, record.request, node=record.request.node)
             if decision.node is None:
                 return
+            self._keep(tx, key, decision, Cause.EVACUATION, cluster)
             refuge = evacuation.Refuge(decision.node, await tx.new_generation())
             turn = evacuation.flee(record, refuge, await tx.new_generation(), now, self._patience)
         else:
@@ -249,12 +269,19 @@ class Handlers:
         self, tx: Transaction, record: VmRecord, message: Message[VmMigrateRequested], cluster: ClusterSpec
     ) -> None:
         asked = Stamp(message.at, message.sequence)
-        decision = requests.target(record, message.event, cluster, await tx.candidates(cluster.name))
+        decision = await tx.choose(cluster, record.request, node=message.event.node, leaves=record.node)
         row = next((row for row in await tx.nodes(cluster.name) if row.spec.name == decision.node), None)
         if row is None:
             tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
-            self._say(tx, requests.no_target(record, message.event, decision.refusals), message.trace)
+            is_known = await _knows(tx, cluster.name, message.event.node)
+            failed = (
+                requests.no_target(record, decision)
+                if is_known
+                else requests.no_such_node(message.event, migration.STEP)
+            )
+            self._say(tx, failed, message.trace)
             return
+        self._keep(tx, record.key, decision, Cause.MIGRATION, cluster)
         turn = migration.start(
             record,
             asked,
@@ -298,6 +325,14 @@ class Handlers:
     def _message(self, event: Event, trace: Trace) -> Outgoing:
         metrics.count(event)
         return outgoing(event, source=SOURCE, trace=trace, at=self._clock.now())
+
+    def _keep(self, tx: Transaction, key: VmKey, decision: Decision, cause: Cause, cluster: ClusterSpec) -> None:
+        tx.put_decision(key, recorded(decision, cause, cluster.placement, self._clock.now()))
+
+
+async def _knows(tx: Transaction, cluster: ClusterName, node: NodeName | None) -> bool:
+    """Whether there is such a node, if one was named."""
+    return node is None or node in {row.spec.name for row in await tx.nodes(cluster)}
 
 
 def _key(event: VmRequested | VmDeleteRequested | VmMigrateRequested | GuestRunning | VmFact) -> VmKey:

@@ -10,10 +10,12 @@ from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.names import ClusterName
+from vmfabric.contract.names import ClusterName, ResourceName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.wish import groups_of
 from vmfabric.scheduler.ports import NodeRow
 
 
@@ -28,6 +30,7 @@ class Tables:
     clusters: dict[ClusterName, ClusterSpec] = field(default_factory=dict)
     nodes: dict[NodeKey, NodeRow] = field(default_factory=dict)
     vms: dict[VmKey, VmRecord] = field(default_factory=dict)
+    decisions: dict[VmKey, PlacementDecision] = field(default_factory=dict)
     last_requests: dict[VmKey, Stamp] = field(default_factory=dict)
     left_behind: dict[LeftKey, LeftBehind] = field(default_factory=dict)
     generation: int = 0
@@ -105,6 +108,15 @@ class MemoryRows:
     async def vm(self, key: VmKey) -> VmRecord | None:
         await self._round_trip()
         return self._tables.vms.get(key)
+
+    async def decision(self, key: VmKey) -> PlacementDecision | None:
+        await self._round_trip()
+        return self._tables.decisions.get(key)
+
+    async def vms_in_groups(self, cluster: ClusterName, groups: Collection[ResourceName]) -> Sequence[VmRecord]:
+        await self._round_trip()
+        found = (vm for key, vm in sorted(self._tables.vms.items()) if key.cluster == cluster)
+        return [vm for vm in found if not groups_of(vm.request).isdisjoint(groups)]
 
     async def vm_with(self, address: HostAddress) -> VmKey | None:
         await self._round_trip()
@@ -189,8 +201,10 @@ def _apply(tables: Tables, changes: Changes) -> None:
         tables.nodes[key] = replace(tables.nodes[key], drain=drain)
     for gone in changes.gone:
         del tables.vms[gone]
+        tables.decisions.pop(gone, None)
     tables.vms |= changes.new_vms
     tables.vms |= changes.vms
+    tables.decisions |= changes.decisions
     tables.left_behind |= {key: left for key, left in changes.left_behind.items() if left is not None}
     for left_key in [key for key, left in changes.left_behind.items() if left is None]:
         tables.left_behind.pop(left_key, None)

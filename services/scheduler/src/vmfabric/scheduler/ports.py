@@ -8,7 +8,8 @@ from typing import Protocol
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.names import ClusterName
+from vmfabric.contract.names import ClusterName, ResourceName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
@@ -47,6 +48,14 @@ class Rows(Protocol):
 
     async def vm(self, key: VmKey) -> VmRecord | None:
         """One VM as it is now."""
+        ...
+
+    async def decision(self, key: VmKey) -> PlacementDecision | None:
+        """Why its node was chosen; None when that is not known."""
+        ...
+
+    async def vms_in_groups(self, cluster: ClusterName, groups: Collection[ResourceName]) -> Sequence[VmRecord]:
+        """Those that name at least one of these groups."""
         ...
 
     async def vm_with(self, address: HostAddress) -> VmKey | None:

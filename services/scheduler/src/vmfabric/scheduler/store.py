@@ -9,7 +9,8 @@ import asyncpg
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
-from vmfabric.contract.names import ClusterName
+from vmfabric.contract.names import ClusterName, ResourceName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.database import outbox
 from vmfabric.database.pool import Connection
 from vmfabric.scheduler.domain.candidate import Usage
@@ -34,10 +35,10 @@ SELECT cluster, name, at, sequence
 FROM last_request JOIN unnest($1::text[], $2::text[]) AS asked (cluster, name) USING (cluster, name)
 """
 _ADD_VMS = """
-INSERT INTO vm (cluster, name, node, generation, phase, due, record)
-SELECT cluster, name, node, generation, phase, due, record::jsonb
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[])
-    AS now (cluster, name, node, generation, phase, due, record)
+INSERT INTO vm (cluster, name, node, generation, phase, due, record, decision)
+SELECT cluster, name, node, generation, phase, due, record::jsonb, decision::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[], $8::text[])
+    AS now (cluster, name, node, generation, phase, due, record, decision)
 """
 _SAVE_VMS = """
 UPDATE vm
@@ -45,6 +46,14 @@ SET node = now.node, generation = now.generation, phase = now.phase, due = now.d
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::text[])
     AS now (cluster, name, node, generation, phase, due, record)
 WHERE vm.cluster = now.cluster AND vm.name = now.name
+"""
+_DECIDE = """
+UPDATE vm SET decision = now.decision::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[]) AS now (cluster, name, decision)
+WHERE vm.cluster = now.cluster AND vm.name = now.name
+"""
+_IN_GROUPS = """
+SELECT record::text FROM vm WHERE cluster = $1 AND groups <> '[]' AND groups ?| $2::text[] ORDER BY name
 """
 _REMOVE_VMS = """
 DELETE FROM vm USING unnest($1::text[], $2::text[]) AS gone (cluster, name)
@@ -117,6 +126,14 @@ class PostgresRows:
         text = await self._connection.fetchval("SELECT record::text FROM vm WHERE cluster = $1 AND name = $2", *key)
         return VmRecord.model_validate_json(text) if text else None
 
+    async def decision(self, key: VmKey) -> PlacementDecision | None:
+        text = await self._connection.fetchval("SELECT decision::text FROM vm WHERE cluster = $1 AND name = $2", *key)
+        return PlacementDecision.model_validate_json(text) if text else None
+
+    async def vms_in_groups(self, cluster: ClusterName, groups: Collection[ResourceName]) -> Sequence[VmRecord]:
+        rows = await self._connection.fetch(_IN_GROUPS, cluster, list(groups))
+        return [VmRecord.model_validate_json(row[0]) for row in rows]
+
     async def vm_with(self, address: HostAddress) -> VmKey | None:
         row = await self._connection.fetchrow(
             "SELECT cluster, name FROM vm WHERE record -> 'addresses' @> $1", [{"address": str(address)}]
@@ -182,8 +199,11 @@ class PostgresRows:
         for key, drain in sorted(changes.drains.items()):
             await self._connection.execute(_DRAIN, *key, drain and drain.model_dump_json())
         await self._many(_REMOVE_VMS, changes.gone, 2)
-        await self._many(_ADD_VMS, map(_columns_of, changes.new_vms.values()), 7)
+        decided = {key: decision.model_dump_json(exclude_none=True) for key, decision in changes.decisions.items()}
+        added = ((*_columns_of(record), decided.pop(key, None)) for key, record in changes.new_vms.items())
+        await self._many(_ADD_VMS, added, 8)
         await self._many(_SAVE_VMS, map(_columns_of, changes.vms.values()), 7)
+        await self._many(_DECIDE, ((*key, decision) for key, decision in decided.items()), 3)
         for left in sorted(changes.left_behind):
             await self._leave_behind(left, changes.left_behind[left])
         for key, used in sorted(changes.used.items()):

@@ -6,11 +6,16 @@ from dataclasses import replace
 
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.envelope import Outgoing
-from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.names import ClusterName, NodeName, ResourceName
+from vmfabric.contract.placement import PlacementDecision
+from vmfabric.contract.vm import VmRequested
 from vmfabric.scheduler.domain.candidate import Candidate, Usage
 from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
+from vmfabric.scheduler.domain.placement import Market
+from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.wish import groups_of, wish_of
 from vmfabric.scheduler.ports import NodeRow, Rows, Store
 
 
@@ -32,6 +37,9 @@ class Transaction:
         self.changes = Changes()
         self._clusters: Mapping[ClusterName, ClusterSpec] | None = None
         self._nodes: dict[ClusterName, dict[NodeName, NodeRow]] = {}
+        self._markets: dict[ClusterName, Market] = {}
+        self._members: dict[VmKey, VmRecord] = {}
+        self._groups: set[tuple[ClusterName, ResourceName]] = set()
         self._vms: dict[VmKey, VmRecord | None] = {}
         self._was_there: set[VmKey] = set()
         self._last_requests: dict[VmKey, Stamp | None] = {}
@@ -67,12 +75,49 @@ class Transaction:
             }
         return list(self._nodes[cluster].values())
 
-    async def candidates(self, cluster: ClusterName) -> Sequence[Candidate]:
+    async def market(self, cluster: ClusterSpec) -> Market:
         """The same, as placement sees them."""
-        return [
-            Candidate(row.spec.name, row.heard.state, row.spec.capacity, row.used, is_drained=row.drain is not None)
-            for row in await self.nodes(cluster)
+        if cluster.name not in self._markets:
+            rows = await self.nodes(cluster.name)
+            self._markets[cluster.name] = Market(map(_candidate, rows), cluster.placement)
+        return self._markets[cluster.name]
+
+    async def members(self, cluster: ClusterName, groups: Collection[ResourceName]) -> Sequence[VmRecord]:
+        """The VMs of these groups; none of them comes to another node until the end."""
+        missing = {(cluster, group) for group in groups} - self._groups
+        if missing:
+            # Whoever chooses a node for one of them has to wait for these locks.
+            await self.nodes(cluster)
+            found = await self.rows.vms_in_groups(cluster, [group for _, group in sorted(missing)])
+            self._members |= {record.key: record for record in found}
+            self._groups |= missing
+        known = {**self._members, **self._vms}
+        return [record for record in known.values() if record is not None and _is_member(record, cluster, groups)]
+
+    async def choose(
+        self,
+        cluster: ClusterSpec,
+        request: VmRequested,
+        *,
+        node: NodeName | None,
+        leaves: NodeName | None = None,
+        is_new: bool = False,
+        without: VmRecord | None = None,
+    ) -> Decision:
+        """A node for a VM: only `node`, if given, not the one that it `leaves`, and as if `without` took no room."""
+        market = await self.market(cluster) if without is None else await self._market_without(cluster, without)
+        members = await self.members(cluster.name, groups_of(request))
+        return market.choose(
+            wish_of(request, cluster, members, drained=market.drained, node=node, leaves=leaves, is_new=is_new)
+        )
+
+    async def _market_without(self, cluster: ClusterSpec, record: VmRecord) -> Market:
+        takes = Usage.of(record.request)
+        rows = [
+            replace(row, used=row.used + -takes) if row.spec.name in record.nodes() else row
+            for row in await self.nodes(cluster.name)
         ]
+        return Market(map(_candidate, rows), cluster.placement)
 
     async def last_request(self, key: VmKey) -> Stamp | None:
         """The last request that was served for a VM that is not there."""
@@ -110,10 +155,15 @@ class Transaction:
         self._vms[key] = None
         self.changes.vms.pop(key, None)
         self.changes.new_vms.pop(key, None)
+        self.changes.decisions.pop(key, None)
         if key in self._was_there:
             self.changes.gone.add(key)
         for node in record.nodes():
             self._use(NodeKey(key.cluster, node), -Usage.of(record.request))
+
+    def put_decision(self, key: VmKey, decision: PlacementDecision) -> None:
+        """Why it goes where it goes, for whoever asks later."""
+        self.changes.decisions[key] = decision
 
     async def left_behind(self, key: VmKey) -> Sequence[LeftBehind]:
         """What lost nodes still have of a VM."""
@@ -154,7 +204,18 @@ class Transaction:
         self.changes.used[key] = self.changes.used.get(key, Usage()) + size
         row = self._nodes.get(key.cluster, {}).get(key.node)
         if row is not None:
-            self._nodes[key.cluster][key.node] = replace(row, used=row.used + size)
+            row = replace(row, used=row.used + size)
+            self._nodes[key.cluster][key.node] = row
+            if key.cluster in self._markets:
+                self._markets[key.cluster].change(_candidate(row))
+
+
+def _candidate(row: NodeRow) -> Candidate:
+    return Candidate(row.spec, row.heard.state, row.used, is_drained=row.drain is not None)
+
+
+def _is_member(record: VmRecord, cluster: ClusterName, groups: Collection[ResourceName]) -> bool:
+    return record.cluster == cluster and not groups_of(record.request).isdisjoint(groups)
 
 
 def _left_key(left: LeftBehind) -> LeftKey:

@@ -9,6 +9,7 @@ from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.placement import PlacementDecision
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
@@ -53,6 +54,8 @@ class Changes:
     vms: dict[VmKey, VmRecord] = field(default_factory=dict)
     """Those that were there before."""
     gone: set[VmKey] = field(default_factory=set)
+    decisions: dict[VmKey, PlacementDecision] = field(default_factory=dict)
+    """Of VMs for which a node was chosen."""
     left_behind: dict[LeftKey, LeftBehind | None] = field(default_factory=dict)
     """None: that node has let it go."""
     used: dict[NodeKey, Usage] = field(default_factory=dict)

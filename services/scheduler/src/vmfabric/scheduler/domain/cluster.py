@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import Applied, Change
-from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec, Virtualization
 from vmfabric.contract.desired import DesiredNode
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName
@@ -85,6 +85,16 @@ def check_node(
             Code.IN_USE,
             f"the address of node {wanted.name} cannot change with {vms} VMs on it: its BGP sessions would be reset",
         )
+    if found is not None and vms and _kind(wanted, cluster) is not _kind(found, cluster):
+        raise Refused(
+            Code.IN_USE,
+            f"node {wanted.name} cannot become {_kind(wanted, cluster)} with {vms} VMs on it that were wired as "
+            f"{_kind(found, cluster)}; drain it first",
+        )
+
+
+def _kind(node: NodeSpec, cluster: ClusterSpec) -> Virtualization:
+    return node.virtualization or cluster.virtualization
 
 
 def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[HostAddress]) -> None:

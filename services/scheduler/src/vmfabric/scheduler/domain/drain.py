@@ -2,7 +2,7 @@
 and fenced is left without its help.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,9 +12,9 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.names import NodeName, VmName
 from vmfabric.contract.node import StayingVm
-from vmfabric.scheduler.domain.candidate import Candidate, Wish
-from vmfabric.scheduler.domain.placement import choose
+from vmfabric.scheduler.domain.placement import Market
 from vmfabric.scheduler.domain.record import VmRecord
+from vmfabric.scheduler.domain.wish import wish_of
 
 _ASK_AGAIN = timedelta(seconds=30)
 _PARALLEL = 4
@@ -76,9 +76,12 @@ def look(
     asked: Mapping[VmName, datetime],
     now: datetime,
     cluster: ClusterSpec,
-    candidates: Sequence[Candidate],
+    market: Market,
+    members: Collection[VmRecord],
 ) -> Round:
-    """`records` are the VMs that take room on the node; `asked` says when each was last asked to move."""
+    """`records` are the VMs that take room on the node, `members` those of their groups; `asked` says when each was
+    last asked to move.
+    """
     moving = sum(record.move is not None for record in records)
     here = [record for record in records if record.node == node and record.phase is VmPhase.READY]
     staying = {record.vm: "its request asks for this node" for record in here if record.request.node == node}
@@ -88,13 +91,14 @@ def look(
     movable = [record for record in here if record.vm not in staying and record.vm not in begun]
     # One that never moves does not stand in the way of the others.
     movable.sort(key=lambda record: (record.vm in asked, asked.get(record.vm, now), record.vm))
-    others = [candidate for candidate in candidates if candidate.name != node]
+    drained = market.drained | {node}
     moves: list[VmName] = []
     for record in movable[:_LOOKED_AT]:
-        decision = choose(Wish(record.request.size, None), others, cluster.placement)
+        wish = wish_of(record.request, cluster, members, drained=drained, node=None, leaves=node)
+        decision = market.choose(wish)
         if decision.node is None:
             staying[record.vm] = "no other node takes it: " + "; ".join(
-                f"{name}: {reason}" for name, reason in sorted(decision.refusals.items())[:5]
+                f"{name}: {reason}" for name, reason in sorted(decision.refusals.items())[:6] if name != node
             )
         else:
             moves.append(record.vm)

@@ -1,7 +1,6 @@
 """What a request for a VM gets: a VM, the answer of the one that is there, or a refusal."""
 
 import json
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from vmfabric.contract.admin import VmPhase
@@ -11,9 +10,8 @@ from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmMigrating, VmRequested
 from vmfabric.scheduler.domain import lifecycle, migration
-from vmfabric.scheduler.domain.candidate import Candidate, Wish
 from vmfabric.scheduler.domain.deadlines import Patience
-from vmfabric.scheduler.domain.placement import Decision, choose
+from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import Move, Stamp, Steps, VmRecord, guest_mac
 from vmfabric.scheduler.domain.turn import Turn
 
@@ -23,11 +21,6 @@ _REASONS_IN_SENTENCE = 5
 def is_repetition(asked: Stamp, *served: Stamp | None) -> bool:
     """Whether this request was served already, or came before one that was."""
     return any(last is not None and asked <= last for last in served)
-
-
-def decide(request: VmRequested, cluster: ClusterSpec, candidates: Sequence[Candidate]) -> Decision:
-    """The node for a new VM, or why none will do."""
-    return choose(Wish(request.size, request.node), candidates, cluster.placement)
 
 
 def create(
@@ -105,27 +98,20 @@ def calls_back(record: VmRecord, request: VmMigrateRequested) -> Move | None:
     return record.move if is_early and request.node == record.node else None
 
 
-def target(
-    record: VmRecord, request: VmMigrateRequested, cluster: ClusterSpec, nodes: Sequence[Candidate]
-) -> Decision:
-    """The node to move to, or why none will do."""
-    others = [node for node in nodes if node.name != record.node]
-    return choose(Wish(record.request.size, request.node), others, cluster.placement)
-
-
-def refuge(record: VmRecord, cluster: ClusterSpec, nodes: Sequence[Candidate]) -> Decision:
-    """The node to begin anew on, when its own is lost."""
-    return choose(Wish(record.request.size, record.request.node), nodes, cluster.placement)
-
-
-def no_target(record: VmRecord, request: VmMigrateRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
+def no_target(record: VmRecord, decision: Decision) -> VmFailed:
     """Placement found none; the VM stays where it is."""
-    if request.node is not None and request.node not in refusals:
-        sentence = f"{record.vm} stays on {record.node}: {_unknown_node(record.cluster, request.node)}"
-        return _stays(record, Code.UNKNOWN_NODE, sentence)
-    sentence = f"{record.vm} stays on {record.node}: {_found(record.request, refusals)}"
+    sentence = f"{record.vm} stays on {record.node}: {_found(record.request, decision)}"
     failed = _stays(record, Code.NO_NODE_FITS, sentence)
-    return failed.model_copy(update={"refusals": dict(refusals)})
+    return failed.model_copy(update={"refusals": decision.refusals})
+
+
+def no_such_node(request: VmRequested | VmMigrateRequested, step: str) -> VmFailed:
+    """The one that was asked for; nothing was changed."""
+    sentence = (
+        f"{request.vm} should be on {request.node}, and cluster {request.cluster} has no such node; node.list shows "
+        "those that are"
+    )
+    return VmFailed(cluster=request.cluster, vm=request.vm, step=step, code=Code.UNKNOWN_NODE, message=sentence)
 
 
 def no_vm(cluster: ClusterName, vm: VmName) -> VmFailed:
@@ -167,34 +153,26 @@ def unfitting(request: VmRequested, cluster: ClusterSpec) -> VmFailed | None:
     return refusal(request.cluster, request.vm, Code.INVALID_REQUEST, sentence)
 
 
-def no_node(request: VmRequested, refusals: Mapping[NodeName, str]) -> VmFailed:
+def no_node(request: VmRequested, decision: Decision) -> VmFailed:
     """Placement found none; each with its reason, the first of them in the sentence too."""
-    if request.node is not None and request.node not in refusals:
-        sentence = f"{request.vm} has no node: {_unknown_node(request.cluster, request.node)}"
-        return VmFailed(
-            cluster=request.cluster, vm=request.vm, step="place", code=Code.UNKNOWN_NODE, message=sentence
-        )
     return VmFailed(
         cluster=request.cluster,
         vm=request.vm,
         step="place",
         code=Code.NO_NODE_FITS,
-        message=f"{request.vm} has no node: {_found(request, refusals)}",
-        refusals=dict(refusals),
+        message=f"{request.vm} has no node: {_found(request, decision)}",
+        refusals=decision.refusals,
     )
 
 
-def _found(request: VmRequested, refusals: Mapping[NodeName, str]) -> str:
-    reasons = "; ".join(f"{node}: {reason}" for node, reason in sorted(refusals.items())[:_REASONS_IN_SENTENCE])
-    found = f"{len(refusals)} nodes, none fits ({reasons})" if reasons else "there is no node for it; apply one"
+def _found(request: VmRequested, decision: Decision) -> str:
+    refusals = sorted(decision.refusals.items())[:_REASONS_IN_SENTENCE]
+    reasons = "; ".join(f"{node}: {reason}" for node, reason in refusals)
+    found = f"{decision.looked_at} nodes, none fits ({reasons})" if reasons else "there is no node for it; apply one"
     return (
         f"it wants {request.cpu} cpu, {request.memory_mb} MiB of memory and {request.disk_gb} GiB of disk; "
         f"in cluster {request.cluster}: {found}"
     )
-
-
-def _unknown_node(cluster: ClusterName, node: NodeName) -> str:
-    return f"there is no node {node} in cluster {cluster}; node.list shows those that are"
 
 
 def _differences(wanted: VmRequested, found: VmRequested) -> str:
