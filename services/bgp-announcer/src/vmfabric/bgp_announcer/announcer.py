@@ -1,7 +1,7 @@
 """Keeps FRR as it should be, and says what it proves to advertise."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,7 +194,8 @@ class Announcer:
     async def _prove(self, looked_at: Sequence[Revised[DesiredVm]]) -> list[VmName]:
         """Publish what FRR proves; returns the VMs that have to be looked at again."""
         found = await self._frr.routes([prefix for revised in looked_at for prefix in revised.value.prefixes()])
-        facts = [(revised, self._answer(revised.value, found)) for revised in looked_at]
+        of_others = self._announced() if any(not it.value.presence.is_announced for it in looked_at) else frozenset()
+        facts = [(revised, self._answer(revised.value, found, of_others)) for revised in looked_at]
         # Not a TaskGroup: in Python 3.11 one that fails leaves its task half cancelled, and the loop's next time-out
         # would end the loop.
         said = await asyncio.gather(
@@ -215,8 +216,12 @@ class Announcer:
             await self._notice_loss(revised, lost(revised.value, found))
         return list(waiting)
 
-    def _answer(self, desired: DesiredVm, found: Found) -> Fact | None:
-        fact = None if self._view.node is None else answer(desired, found, self._view.node.value)
+    def _announced(self) -> frozenset[Prefix]:
+        announced = (it.value for it in self._view.vms.values() if it.value.presence.is_announced)
+        return frozenset(prefix for desired in announced for prefix in desired.prefixes())
+
+    def _answer(self, desired: DesiredVm, found: Found, of_others: Collection[Prefix]) -> Fact | None:
+        fact = None if self._view.node is None else answer(desired, found, self._view.node.value, of_others)
         is_proof = self._clock.monotonic() - self._changed_at > _PROOF_SECONDS
         return fact if is_proof or not isinstance(fact, RouteWithdrawn) else None
 

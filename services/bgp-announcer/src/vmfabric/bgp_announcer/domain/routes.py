@@ -1,6 +1,6 @@
 """What FRR says of a route and of its sessions, and what follows for a VM."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vmfabric.bgp_announcer.domain.configuration import PREFERENCES, expected_preference
@@ -37,11 +37,17 @@ Found = Mapping[Prefix, Route | None]
 """None: FRR has no such prefix of its own."""
 
 
-def answer(desired: DesiredVm, found: Found, node: DesiredNode) -> RouteAnnounced | RouteWithdrawn | None:
-    """The fact that is true of the VM now, if it is the one that is wanted."""
+def answer(
+    desired: DesiredVm, found: Found, node: DesiredNode, of_others: Collection[Prefix] = ()
+) -> RouteAnnounced | RouteWithdrawn | None:
+    """The fact that is true of the VM now, if it is the one that is wanted.
+
+    `of_others`: what the node announces for other VMs. The address of one that the node was lost with may have been
+    given to another of them since.
+    """
     who = {"cluster": desired.cluster, "vm": desired.vm, "node": desired.node, "generation": desired.generation}
     if not desired.presence.is_announced:
-        is_gone = all(found[prefix] is None for prefix in desired.prefixes())
+        is_gone = all(found[prefix] is None or prefix in of_others for prefix in desired.prefixes())
         return RouteWithdrawn.model_validate(who) if is_gone else None
     reflectors = [reflector.address for reflector in node.reflectors]
     preference = expected(desired, node)
