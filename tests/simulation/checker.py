@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from simulation import claims
 from simulation.bus_server import Kept
 from simulation.nodes import Node
 from vmfabric.contract.addresses import HostAddress, Prefix, host_prefix
@@ -141,6 +142,8 @@ class Checker:
             if generation not in self._generations and generation <= highest:
                 self._fail(f"{vm} gets generation {generation}, though {highest} was given already")
         self._generations |= found
+        for sentence in claims.broken(self._tables):
+            self._fail(sentence)
         if not self._is_shaken():
             self._is_served()
 

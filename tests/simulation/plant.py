@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
-from simulation.workload import MAIN_POOL, TINY_POOL
+from simulation.workload import LABELS, MAIN_POOL, TINY_POOL
 from vmfabric.contract.addresses import Family, HostAddress
-from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector
+from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector, Reserve
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 
@@ -16,7 +16,8 @@ REFLECTORS = (IPv4Address("192.0.2.251"), IPv4Address("192.0.2.252"))
 FENCE = "ipmi"
 
 _AS = 64512
-_CAPACITY = Capacity(cpu=64, memory_mb=4096, disk_gb=100)
+_MAX_VMS = 6
+_RESERVE = Reserve(memory_mb=1024)
 _NETWORKS = {"fabric4": "198.51.100.0/24", "fabric6": "2001:db8::/48"}
 
 
@@ -30,8 +31,8 @@ class Plant:
     pools: tuple[PoolSpec, ...]
 
 
-def plant(nodes: Mapping[NodeName, HostAddress]) -> Plant:
-    """For these nodes and their addresses."""
+def plant(nodes: Mapping[NodeName, HostAddress], *, cpu: int) -> Plant:
+    """For these nodes and their addresses; the first two are alike, a third lacks a label."""
     return Plant(
         cluster=ClusterSpec(
             name=CLUSTER,
@@ -44,7 +45,15 @@ def plant(nodes: Mapping[NodeName, HostAddress]) -> Plant:
             ),
         ),
         nodes=tuple(
-            NodeSpec(name=name, cluster=CLUSTER, address=address, capacity=_CAPACITY)
+            NodeSpec(
+                name=name,
+                cluster=CLUSTER,
+                address=address,
+                capacity=Capacity(cpu=cpu, memory_mb=4096, disk_gb=100),
+                reserve=_RESERVE,
+                labels=LABELS if name in {"n1", "n2"} else {},
+                max_vms=_MAX_VMS,
+            )
             for name, address in nodes.items()
         ),
         networks=tuple(NetworkSpec(name=name, prefix=ip_network(text)) for name, text in _NETWORKS.items()),

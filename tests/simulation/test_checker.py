@@ -21,7 +21,8 @@ from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import Port
 from vmfabric.runtime import mirror
 from vmfabric.runtime.mirror import Mirror
-from vmfabric.scheduler.domain import evacuation, lifecycle
+from vmfabric.scheduler.domain import evacuation, lifecycle, ranking
+from vmfabric.scheduler.domain.filters import FILTERS, has_room, keeps_company
 from vmfabric.scheduler.domain.record import Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 from vmfabric.scheduler.memory_store import MemoryRows
@@ -107,6 +108,16 @@ def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plan, "wanted_routes", wanted_routes)
 
 
+def room_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """A VM is placed wherever it is light."""
+    patch.setattr(ranking, "FILTERS", tuple(each for each in FILTERS if each is not has_room))
+
+
+def groups_do_not_matter(patch: pytest.MonkeyPatch) -> None:
+    """A hard rule of a group is no rule."""
+    patch.setattr(ranking, "FILTERS", tuple(each for each in FILTERS if each is not keeps_company))
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("broken", "seen_as"),
@@ -121,6 +132,8 @@ def the_source_goes_first(patch: pytest.MonkeyPatch) -> None:
         (evacuated_at_equal_preference, "both with preference"),
         (nothing_is_left_behind, "but in ipam|both with preference|but released in ipam"),
         (the_source_goes_first, "best path to .* leads to None"),
+        (room_is_not_looked_at, r"the VMs on n\d take \d+ \w+ of"),
+        (groups_do_not_matter, "of group apart are on one node"),
     ],
 )
 def test_a_broken_service_is_caught(broken: Break, seen_as: str, monkeypatch: pytest.MonkeyPatch) -> None:

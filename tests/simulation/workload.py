@@ -11,13 +11,28 @@ from vmfabric.contract.names import ClusterName, VmName
 
 MAIN_POOL = "main"
 TINY_POOL = "tiny"
+DRY_RUN = "dry run"
+LABELS = {"disk": "nvme"}
+"""Of some nodes."""
 CHOSEN_ADDRESS = ip_address("198.51.100.7")
 
 _SECONDS = 32.0
-_OF_UNKNOWN = ("create", "create", "create", "create", "create", "create", "delete", "delete", "invalid", "migrate")
+_OF_UNKNOWN = (
+    "create",
+    "create",
+    "create",
+    "create",
+    "create",
+    "create",
+    "delete",
+    "delete",
+    "invalid",
+    "migrate",
+    DRY_RUN,
+)
 _OF_KNOWN = (
     *("create", "repeat", "repeat", "conflict", "delete", "delete", "delete", "delete at once"),
-    *("migrate", "migrate", "migrate", "migrate"),
+    *("migrate", "migrate", "migrate", "migrate", DRY_RUN),
 )
 
 
@@ -70,6 +85,8 @@ def _body(random: Random, kind: str, new: dict[str, Any], last: dict[str, Any] |
             return {**last, "cpu": last["cpu"] + 1}
         case "invalid":
             return {**new, random.choice(("cpu", "memory_mb", "disk_gb")): 0}
+        case "dry run":
+            return {**new, "dry_run": True}
         case _:
             return new
 
@@ -90,4 +107,15 @@ def _wishes(random: Random, nodes: int) -> dict[str, Any]:
         wishes["memory_mb"] = 1_000_000
     elif roll < 0.6:
         wishes["node"] = f"n{random.randint(1, nodes)}"
-    return wishes
+    return wishes | _rules(random)
+
+
+def _rules(random: Random) -> dict[str, Any]:
+    """The VMs of a life have few groups, so that they meet."""
+    rules: dict[str, Any] = {}
+    if random.random() < 0.3:
+        group, kind = random.choice((("apart", "anti-affinity"), ("together", "affinity")))
+        rules["groups"] = [{"group": group, "kind": kind, "hard": random.random() < 0.7}]
+    if random.random() < 0.1:
+        rules["labels"] = LABELS
+    return rules

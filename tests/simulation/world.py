@@ -44,6 +44,8 @@ _RARE = {Fault.BUS_EMPTIED, Fault.REBOOT, Fault.NODE_LOST, Fault.NODE_UNHEARD}
 _LOST_SECONDS = 25.0
 _FENCED_SECONDS = 20.0
 _DRAINED_SECONDS = (2.0, 30.0)
+_CPUS = (64, 64, 2)
+"""Of a node: in every third seed so few that VMs find no room."""
 _EXPECTED = (TryAgain, FrrError, KernelUnreadableError, OSError)
 
 
@@ -110,7 +112,7 @@ class World:
             self._server,
             self._faults,
             VirtualClock(loop),
-            plant({name: node.address for name, node in self._nodes.items()}),
+            plant({name: node.address for name, node in self._nodes.items()}, cpu=self._random.choice(_CPUS)),
             self._nodes,
             guarded=self.fail,
         )
