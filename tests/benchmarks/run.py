@@ -8,9 +8,11 @@ from typing import TypeVar
 
 import allocation
 import cluster
+import decisions
 import fabric
 import failures
 import handover
+import packing
 import reboot
 import uvloop
 
@@ -42,6 +44,24 @@ def allocations() -> None:
         for server in ("nats", "postgres"):
             (directory / server).mkdir()
         print(uvloop.run(measured(directory)), flush=True)
+
+
+def placement() -> None:
+    """How well and how fast nodes are chosen; takes half a minute."""
+    print("\nPlacement: packing\n", flush=True)
+    print(packing.table(packing.run()), flush=True)
+    print("\nPlacement: how fast, with 12 sizes of VMs\n", flush=True)
+
+    async def measured(directory: Path) -> str:
+        with PostgresServer(directory, port=free_port()) as postgres:
+            await postgres.start()
+            return decisions.table(await decisions.run(postgres.url()))
+
+    with tempfile.TemporaryDirectory(prefix="vmfabric-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "postgres").mkdir()
+        print(uvloop.run(measured(directory / "postgres")), flush=True)
 
 
 def announcements() -> None:
@@ -79,6 +99,7 @@ def _in_a_lab(measure: Callable[[Lab, LabClient], Awaitable[R]]) -> R:
 
 _BENCHMARKS = {
     "allocations": allocations,
+    "placement": placement,
     "announcements": announcements,
     "handovers": handovers,
     "failures": node_failures,

@@ -40,6 +40,7 @@ class Benchmark(StrEnum):
     """What can be measured."""
 
     ALLOCATIONS = "allocations"
+    PLACEMENT = "placement"
     ANNOUNCEMENTS = "announcements"
     HANDOVERS = "handovers"
     FAILURES = "failures"

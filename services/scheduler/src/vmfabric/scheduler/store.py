@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import lru_cache
 
 import asyncpg
 
@@ -18,6 +19,9 @@ from vmfabric.scheduler.domain.changes import Changes, Heard, LeftKey, NodeKey
 from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow
+
+_SPECS = 20_000
+"""Nodes whose specification is not read anew as long as its text is the same."""
 
 _NODES = """
 SELECT spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms,
@@ -235,10 +239,15 @@ def _columns_of(record: VmRecord) -> tuple[object, ...]:
     return (*record.key, record.node, record.generation, record.phase, waiting, record.model_dump_json())
 
 
+@lru_cache(maxsize=_SPECS)
+def _spec(text: str) -> NodeSpec:
+    return NodeSpec.model_validate_json(text)
+
+
 def _node(row: asyncpg.Record) -> NodeRow:
     addresses = tuple(address.ip if hasattr(address, "ip") else address for address in row["addresses"])
     return NodeRow(
-        spec=NodeSpec.model_validate_json(row["spec"]),
+        spec=_spec(row["spec"]),
         heard=Heard(NodeState(row["state"]), row["heard_at"], addresses),
         used=Usage(row["used_cpu"], row["used_memory_mb"], row["used_disk_gb"], row["vms"]),
         drain=Drain.model_validate_json(row["drain"]) if row["drain"] else None,
