@@ -126,7 +126,7 @@ def groups_do_not_matter(patch: pytest.MonkeyPatch) -> None:
         (no_quarantine, "its pool's quarantine is"),
         (release_on_the_schedulers_word_alone, "but released in ipam"),
         (no_memory_of_served_requests, "is there though the last that was asked is its removal"),
-        (facts_without_read_back, "in ipam|should be"),
+        (facts_without_read_back, "in ipam|should be|is left on"),
         (an_older_snapshot, "and the node-agent of|in ipam|is there though"),
         (equal_preference, "both with preference"),
         (evacuated_at_equal_preference, "both with preference"),
