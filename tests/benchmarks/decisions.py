@@ -13,7 +13,8 @@ from packing import DataCentre
 
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import NodeState
-from vmfabric.contract.cluster import Bgp, ClusterSpec, Placement, Reflector, Virtualization
+from vmfabric.contract.bgp import Bgp, Reflector
+from vmfabric.contract.cluster import ClusterSpec, NetworkType, Placement, Virtualization
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.vm import VmRequested
 from vmfabric.database.migrations import migrate
@@ -131,7 +132,7 @@ def _cluster(name: str) -> ClusterSpec:
         reflectors=(Reflector(address=IPv4Address("192.0.2.1"), asn=_AS),),
         community={Family.IPV4: f"{_AS}:4", Family.IPV6: f"{_AS}:6"},
     )
-    return ClusterSpec(name=name, type="ip-fabric", bgp=bgp, placement=_RULES)
+    return ClusterSpec(name=name, type=NetworkType.IP_FABRIC, bgp=bgp, placement=_RULES)
 
 
 def table(rows: Sequence[Row]) -> str:

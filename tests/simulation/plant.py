@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, ip_network
 
 from simulation.workload import LABELS, MAIN_POOL, TINY_POOL
 from vmfabric.contract.addresses import Family, HostAddress
-from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Reflector, Reserve
+from vmfabric.contract.bgp import Bgp, Reflector
+from vmfabric.contract.cluster import Capacity, ClusterSpec, NetworkType, NodeSpec, Reserve
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 
@@ -36,7 +37,7 @@ def plant(nodes: Mapping[NodeName, HostAddress], *, cpu: int) -> Plant:
     return Plant(
         cluster=ClusterSpec(
             name=CLUSTER,
-            type="ip-fabric",
+            type=NetworkType.IP_FABRIC,
             trusted_fences=(FENCE,),
             bgp=Bgp(
                 asn=_AS,

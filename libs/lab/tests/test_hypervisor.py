@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 
 import pytest
 
@@ -57,8 +57,8 @@ def wire(lab: Lab, vm: str, *, tap: bool) -> IfaceReady:
             mac=MAC,
             mtu=1400,
             addresses=(
-                GuestAddress(prefix=ip_network(ADDRESS4), gateway=ip_address("169.254.0.1")),
-                GuestAddress(prefix=ip_network(ADDRESS6), gateway=ip_address("fe80::1")),
+                GuestAddress(prefix=ip_interface(ADDRESS4), gateway=ip_address("169.254.0.1")),
+                GuestAddress(prefix=ip_interface(ADDRESS6), gateway=ip_address("fe80::1")),
             ),
         ),
     )

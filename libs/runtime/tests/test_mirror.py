@@ -8,7 +8,7 @@ import pytest
 
 from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.cluster import Gateway, Virtualization
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
 from vmfabric.runtime import mirror as mirrors
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.desired import purge, put
@@ -27,8 +27,9 @@ def a_vm(
         presence=presence,
         mac="02:00:00:00:00:01",
         addresses=(parse_host("198.51.100.1"),),
+        guest_addresses=(),
         virtualization=Virtualization.KVM,
-        gateway=Gateway(),
+        wiring=PointToPoint(gateway=Gateway()),
         trace_id="0" * 32,
     )
 

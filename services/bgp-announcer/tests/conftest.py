@@ -10,8 +10,9 @@ import pytest
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.ports import Frr
 from vmfabric.contract.addresses import Family, Prefix, parse_host
-from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualization
-from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
+from vmfabric.contract.bgp import BgpTimers, Reflector
+from vmfabric.contract.cluster import Gateway, Virtualization
+from vmfabric.contract.desired import DesiredPools, DesiredVm, FabricNode, PointToPoint, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Event
 from vmfabric.lab import making as labs
@@ -24,11 +25,10 @@ from vmfabric.runtime.snapshot import Confirmations
 POOLS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/64"))
 
 
-def a_node(**changes: object) -> DesiredNode:
-    node = DesiredNode(
+def a_node(**changes: object) -> FabricNode:
+    node = FabricNode(
         cluster="msk",
         node="n1",
-        type="ip-fabric",
         asn=65000,
         address=parse_host("10.0.0.1"),
         reflectors=tuple(Reflector(address=parse_host(f"10.0.0.{n}"), asn=65000) for n in (11, 12)),
@@ -48,8 +48,9 @@ def a_vm(number: int = 7, presence: Presence = Presence.ROUTED, generation: int 
         presence=presence,
         mac="02:00:00:00:00:01",
         addresses=(parse_host(f"198.51.100.{number}"), parse_host(f"2001:db8:100::{number}")),
+        guest_addresses=(),
         virtualization=Virtualization.LXD,
-        gateway=Gateway(),
+        wiring=PointToPoint(gateway=Gateway()),
         trace_id="0" * 32,
     )
 
@@ -58,7 +59,7 @@ def a_vm(number: int = 7, presence: Presence = Presence.ROUTED, generation: int 
 class View:
     """The desired state, set by the test."""
 
-    node: Revised[DesiredNode] | None = field(default_factory=lambda: Revised(1, a_node()))
+    node: Revised[FabricNode] | None = field(default_factory=lambda: Revised(1, a_node()))
     pools: Revised[DesiredPools] | None = field(
         default_factory=lambda: Revised(1, DesiredPools(cluster="msk", prefixes=POOLS))
     )
@@ -74,7 +75,7 @@ class View:
         self.revision += 1
         self.wanted[vm.vm] = Revised(self.revision, vm)
 
-    def configure(self, node: DesiredNode, pools: tuple[Prefix, ...] = POOLS) -> None:
+    def configure(self, node: FabricNode, pools: tuple[Prefix, ...] = POOLS) -> None:
         self.node = Revised(1, node)
         self.pools = Revised(1, DesiredPools(cluster="msk", prefixes=pools))
 

@@ -13,15 +13,15 @@ from vmfabric.bgp_announcer.domain.plan import plan
 from vmfabric.bgp_announcer.frr.script import script
 from vmfabric.bgp_announcer.simulated import SimulatedFrr
 from vmfabric.contract.addresses import Family, Prefix, parse_host
-from vmfabric.contract.cluster import BgpTimers, Reflector
-from vmfabric.contract.desired import DesiredNode
+from vmfabric.contract.bgp import BgpTimers, Reflector
+from vmfabric.contract.desired import FabricNode
 from vmfabric.contract.errors import Refused
 
 from .conftest import POOLS, a_node
 
 GOLDEN = Path(__file__).with_name("golden")
 
-CASES: dict[str, tuple[DesiredNode, tuple[Prefix, ...]]] = {
+CASES: dict[str, tuple[FabricNode, tuple[Prefix, ...]]] = {
     "two_reflectors": (a_node(), POOLS),
     "no_pools_yet": (a_node(), ()),
     "password_bfd_and_timers": (
@@ -99,7 +99,7 @@ pools = st.sets(st.integers(0, 20)).map(lambda numbers: tuple(ip_network(f"10.{n
 
 @given(st.lists(st.tuples(nodes, pools), min_size=1, max_size=4), st.randoms(use_true_random=False))
 async def test_every_change_converges_however_often_it_is_interrupted(
-    states: list[tuple[DesiredNode, tuple[Prefix, ...]]], random: "st.DataObject"
+    states: list[tuple[FabricNode, tuple[Prefix, ...]]], random: "st.DataObject"
 ) -> None:
     frr = SimulatedFrr(dict)
     for node, blocks in states:

@@ -18,7 +18,7 @@ from vmfabric.bgp_announcer.frr.adapter import VtyshFrr
 from vmfabric.bgp_announcer.frr.vtysh import Vtysh
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.addresses import Family, parse_host
-from vmfabric.contract.cluster import Reflector
+from vmfabric.contract.bgp import Reflector
 from vmfabric.contract.dataplane import (
     FORWARD_METRIC,
     KERNEL_PROTOCOL,

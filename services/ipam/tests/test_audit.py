@@ -9,7 +9,7 @@ from ipam_world import World
 from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.admin import ListOfCluster, VmPhase, Vms, VmState
 from vmfabric.contract.cluster import Gateway, Virtualization
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
 from vmfabric.contract.errors import Refused
 from vmfabric.contract.explanation import AuditAddresses
 from vmfabric.contract.ip import AllocatedAddress
@@ -63,8 +63,9 @@ class Others:
             presence=presence,
             mac="02:00:00:00:00:01",
             addresses=(),
+            guest_addresses=(),
             virtualization=Virtualization.KVM,
-            gateway=Gateway(),
+            wiring=PointToPoint(gateway=Gateway()),
             trace_id="0" * 32,
         )
         self.bucket[value.key()] = value.to_bytes()

@@ -5,7 +5,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from vmfabric.contract.addresses import Family
-from vmfabric.contract.cluster import Bgp, Capacity, ClusterSpec, NodeSpec, Overcommit, Placement, Reflector
+from vmfabric.contract.bgp import Bgp, Reflector
+from vmfabric.contract.cluster import Capacity, ClusterSpec, NodeSpec, Overcommit, Placement
 from vmfabric.contract.errors import Code
 from vmfabric.contract.iface import GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpRefused, IpReleased

@@ -3,7 +3,17 @@
 import re
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
@@ -79,6 +89,28 @@ HostAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_host_text), 
 
 Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_prefix_text), AfterValidator(_prefix_no_embedded_ipv4)]
 """A network prefix whose host bits are zero."""
+
+
+def _masked_text(value: object) -> object:
+    if isinstance(value, (IPv4Interface, IPv6Interface)):
+        return value
+    if not isinstance(value, str) or not _PREFIX_TEXT.match(value):
+        raise ValueError("not an address with a mask; write address/length, as in 198.51.100.7/24")
+    try:
+        return ip_interface(value)
+    except ValueError as error:
+        raise ValueError(f"not an address with a mask: {error}") from error
+
+
+def _masked_no_embedded_ipv4(value: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:
+    _no_embedded_ipv4(value.ip)
+    return value
+
+
+MaskedAddress = Annotated[
+    IPv4Interface | IPv6Interface, BeforeValidator(_masked_text), AfterValidator(_masked_no_embedded_ipv4)
+]
+"""The address of a host with the length of its network's prefix."""
 
 
 def _unicast_mac(value: str) -> str:

@@ -5,13 +5,24 @@ Generated from the models, committed as `docs/asyncapi.json`; `./vmfabric check`
 
 import inspect
 import json
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from vmfabric.contract import addressing, admin, explanation
-from vmfabric.contract.desired import BUCKET, NODE_KEY, POOLS_KEY, VM_KEY, DesiredNode, DesiredPools, DesiredVm
+from vmfabric.contract.desired import (
+    BUCKET,
+    NODE_KEY,
+    POOLS_KEY,
+    VM_KEY,
+    DesiredPools,
+    DesiredVm,
+    FabricNode,
+    RoutingNode,
+    SwitchingNode,
+)
 from vmfabric.contract.model import Event, RequestEvent
 from vmfabric.contract.streams import FACTS, PASSING, REQUESTS
 from vmfabric.contract.subjects import Template
@@ -46,13 +57,17 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
 }
 """Request and answer of each administration subject."""
 
-_DESIRED: dict[Template, type[BaseModel]] = {VM_KEY: DesiredVm, NODE_KEY: DesiredNode, POOLS_KEY: DesiredPools}
+_DESIRED: dict[Template, tuple[type[BaseModel], ...]] = {
+    VM_KEY: (DesiredVm,),
+    NODE_KEY: (FabricNode, SwitchingNode, RoutingNode),
+    POOLS_KEY: (DesiredPools,),
+}
 _EVENTS: tuple[type[Event], ...] = (*REQUESTS, *FACTS, *PASSING)
 
 
 def document() -> Json:
     """The whole contract. The same models always give the same document."""
-    models: list[type[BaseModel]] = [*_EVENTS, *_DESIRED.values()]
+    models: list[type[BaseModel]] = [*_EVENTS, *chain.from_iterable(_DESIRED.values())]
     models += [model for pair in ADMINISTRATION.values() for model in pair]
     unique = sorted(set(models), key=lambda model: model.__name__)
     _, schemas = models_json_schema(
@@ -79,20 +94,20 @@ def text() -> str:
 
 def _channels() -> Json:
     channels: Json = {event.subject_template.stem: _channel(event.subject_template, event) for event in _EVENTS}
-    for template, model in _DESIRED.items():
+    for template, values in _DESIRED.items():
         bucket = Template(f"$KV.{BUCKET}.{template.stem}", template.names)
-        channels[f"desired.{template.stem}"] = _channel(bucket, model)
+        channels[f"desired.{template.stem}"] = _channel(bucket, *values)
     for subject, (asked, answer) in ADMINISTRATION.items():
         channels[subject] = {"address": subject, "messages": {**_reference(asked), **_reference(answer)}}
     return channels
 
 
-def _channel(template: Template, model: type[BaseModel]) -> Json:
+def _channel(template: Template, *models: type[BaseModel]) -> Json:
     return {
         "address": ".".join([template.stem, *(f"{{{name}}}" for name in template.names)]),
-        "description": inspect.getdoc(model) or "",
+        "description": " Or: ".join(inspect.getdoc(model) or "" for model in models),
         "parameters": {name: {"description": f"the {name}, as in the body"} for name in template.names},
-        "messages": _reference(model),
+        "messages": {name: body for model in models for name, body in _reference(model).items()},
     }
 
 

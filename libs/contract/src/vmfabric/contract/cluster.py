@@ -2,14 +2,35 @@
 
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
-from vmfabric.contract.addresses import Community, Family, HostAddress, Mac
+from vmfabric.contract.addresses import Family, HostAddress, Mac, MaskedAddress, Prefix
+from vmfabric.contract.bgp import Bgp
 from vmfabric.contract.model import Request
-from vmfabric.contract.names import ClusterName, LabelText, NodeName, ResourceName
-from vmfabric.contract.patterns import PASSWORD
+from vmfabric.contract.names import ClusterName, InterfaceName, LabelText, NodeName, ResourceName
+
+
+class NetworkType(StrEnum):
+    """How the VMs of a cluster reach the world (docs/network-types.md)."""
+
+    IP_FABRIC = "ip-fabric"
+    """Each address is routed to its VM's own link, and announced by BGP."""
+    SWITCHING = "switching"
+    """VMs are in their physical network, behind a bridge that the node's uplink is a port of."""
+    ROUTING = "routing"
+    """The provider sends the addresses of a node to that node, which routes them into a bridge without the uplink."""
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether its VMs have BGP routes."""
+        return self is NetworkType.IP_FABRIC
+
+    @property
+    def can_migrate(self) -> bool:
+        """Whether a VM keeps its addresses on another node."""
+        return self is not NetworkType.ROUTING
 
 
 class Virtualization(StrEnum):
@@ -31,7 +52,9 @@ class Policy(StrEnum):
 
 
 class Gateway(Request):
-    """The gateway that every VM of the cluster sees: the same addresses and MAC on all interfaces of all nodes."""
+    """The gateway that every VM of an ip-fabric cluster sees: the same addresses and MAC on all interfaces of all
+    nodes.
+    """
 
     ipv4: Annotated[HostAddress, Field(description="any IPv4 address that no node uses itself")] = IPv4Address(
         "169.254.0.1"
@@ -53,61 +76,15 @@ class Gateway(Request):
         return self.ipv4 if family is Family.IPV4 else self.ipv6
 
 
-class Reflector(Request):
-    """A BGP route reflector (RFC 4456). The fabric is iBGP: its AS is the cluster's."""
+class Bridge(Request):
+    """The bridge that the VMs of a node are in."""
 
-    address: HostAddress
-    asn: Annotated[int, Field(ge=1, le=4294967294)]
-
-
-class BgpTimers(Request):
-    """Seconds."""
-
-    keepalive: Annotated[int, Field(ge=1, le=65535)] = 3
-    hold: Annotated[int, Field(ge=3, le=65535)] = 9
-    connect: Annotated[int, Field(ge=1, le=65535)] = 1
-
-    @model_validator(mode="after")
-    def _hold_is_long_enough(self) -> "BgpTimers":
-        if self.hold < 3 * self.keepalive:
-            raise ValueError(f"hold {self.hold} s must be at least three keepalives of {self.keepalive} s")
-        return self
-
-
-class Bgp(Request):
-    """How the nodes of a cluster announce."""
-
-    asn: Annotated[int, Field(ge=1, le=4294967294)]
-    reflectors: Annotated[tuple[Reflector, ...], Field(min_length=1, max_length=16)]
-    community: dict[Family, Community]
-    """One community for each family that is announced."""
-    timers: BgpTimers = BgpTimers()
-    password: Annotated[str, StringConstraints(strict=True, pattern=PASSWORD)] | None = Field(
-        default=None, repr=False
-    )
-    """TCP MD5 password (RFC 2385): 1 to 80 printable ASCII characters without spaces."""
-    bfd: bool = True
-    """Watch the sessions with BFD, three packets every 300 ms (RFC 5880); no effect with a reflector that does not.
-    docs/failures.md says what it is good for."""
-
-    @model_validator(mode="after")
-    def _ibgp(self) -> "Bgp":
-        for reflector in self.reflectors:
-            if reflector.asn != self.asn:
-                raise ValueError(
-                    f"reflector {reflector.address} is in AS {reflector.asn}, the cluster in AS {self.asn}: "
-                    "an ip-fabric is iBGP, both must be the same"
-                )
-        reserved = [it for it in self.community.values() if it.count(":") == 1 and it.split(":")[0] in {"0", "65535"}]
-        if reserved:
-            raise ValueError(f"community {reserved[0]} is reserved, like all of AS 0 and of AS 65535 (RFC 1997)")
-        missing = [family for family in Family if family not in self.community]
-        if missing:
-            raise ValueError(f"community lacks {', '.join(missing)}: routes are announced with one for each family")
-        addresses = [reflector.address for reflector in self.reflectors]
-        if len(set(addresses)) != len(addresses):
-            raise ValueError("the same reflector is named twice")
-        return self
+    name: InterfaceName = "vmbr0"
+    autosetup: bool = True
+    """Switching: make the bridge, and move the node's uplink, with its addresses and routes, into it. False: it is
+    the operator's own, made before the first VM comes; a bridge over a bond or a VLAN, say. Routing: always true."""
+    confirm_seconds: Annotated[int, Field(ge=1, le=300)] = 10
+    """Switching: how long the node's gateway may be silent after the move before all of it is taken back."""
 
 
 class Overcommit(Request):
@@ -142,17 +119,33 @@ class Placement(Request):
 
 
 class ClusterSpec(Request):
-    """A cluster: nodes that share a network type and a way to announce."""
+    """A cluster: nodes that share a network type."""
 
     name: ClusterName
-    type: Literal["ip-fabric"]
+    type: NetworkType
     virtualization: Virtualization = Virtualization.KVM
     gateway: Gateway = Gateway()
-    bgp: Bgp
+    """Of ip-fabric. In the other types it is the network's own, or the node."""
+    bgp: Bgp | None = None
+    """Of ip-fabric, where it cannot be left out."""
+    bridge: Bridge = Bridge()
+    """Of switching and of routing."""
     mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
     placement: Placement = Placement()
     trusted_fences: Annotated[tuple[ResourceName, ...], Field(max_length=16)] = ()
     """Whose `node.fenced` is believed: a lost node that one of them has fenced is evacuated without an operator."""
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> "ClusterSpec":
+        is_fabric = self.type is NetworkType.IP_FABRIC
+        foreign = sorted(self.model_fields_set & ({"bridge"} if is_fabric else {"bgp", "gateway"}))
+        if foreign:
+            raise ValueError(f"{' and '.join(foreign)} say nothing in a cluster of type {self.type}; leave them out")
+        if is_fabric and self.bgp is None:
+            raise ValueError("bgp is missing: an ip-fabric cluster announces its VMs to route reflectors")
+        if self.type is NetworkType.ROUTING and not self.bridge.autosetup:
+            raise ValueError("bridge.autosetup is false, but the bridge of a routing cluster is vmfabric's own")
+        return self
 
 
 class Capacity(Request):
@@ -177,13 +170,31 @@ class Reserve(Request):
     """GiB."""
 
 
+class Upstream(StrEnum):
+    """How the provider of a routing cluster sends packets for VMs to their node."""
+
+    ROUTED = "routed"
+    """By a route to the node's own address."""
+    ON_LINK = "on-link"
+    """As to neighbours: it asks for each address (ARP, neighbour discovery), and the node answers for its VMs."""
+
+
 class NodeSpec(Request):
     """A hypervisor."""
 
     name: NodeName
     cluster: ClusterName
     address: HostAddress
-    """Its own IPv4 address in the fabric: router id and source of its BGP sessions."""
+    """Its own IPv4 address. In ip-fabric: router id and source of its BGP sessions. In routing: the gateway of its
+    VMs."""
+    uplink: InterfaceName | None = None
+    """The NIC that has this address; of switching, where vmfabric makes the bridge, and of routing."""
+    ipv6: MaskedAddress | None = None
+    """Of routing: the gateway of its VMs with the prefix that they are in, as in 2001:db8:13b:9a7::2/64."""
+    subnets: Annotated[tuple[Prefix, ...], Field(max_length=64)] = ()
+    """Of routing: what the provider sends to this node, its IPv6 prefix aside. The ranges of pools lie in them."""
+    upstream: Upstream = Upstream.ROUTED
+    """Of routing."""
     capacity: Capacity
     reserve: Reserve = Reserve()
     """Taken off the capacity before overcommit."""
@@ -198,6 +209,12 @@ class NodeSpec(Request):
     def _ipv4(self) -> "NodeSpec":
         if Family.of(self.address) is not Family.IPV4:
             raise ValueError(f"address {self.address} must be IPv4: it is the BGP router id too")
+        return self
+
+    @model_validator(mode="after")
+    def _ipv6_gateway(self) -> "NodeSpec":
+        if self.ipv6 is not None and (self.ipv6.version != 6 or self.ipv6.ip == self.ipv6.network.network_address):
+            raise ValueError(f"ipv6 is {self.ipv6}; write an IPv6 address with its prefix, as in 2001:db8::2/64")
         return self
 
     @model_validator(mode="after")

@@ -14,14 +14,17 @@ lost bucket never takes anything down, and the key is purged when the node has s
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
-from vmfabric.contract.addresses import Community, Family, HostAddress, Mac, Prefix, host_prefix
-from vmfabric.contract.cluster import BgpTimers, Gateway, Reflector, Virtualization
+from vmfabric.contract.addresses import Community, Family, HostAddress, Mac, MaskedAddress, Prefix, host_prefix
+from vmfabric.contract.bandwidth import Bandwidth
+from vmfabric.contract.bgp import BgpTimers, Reflector
+from vmfabric.contract.cluster import Gateway, NetworkType, Upstream, Virtualization
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.guest_config import GuestConfigForm
-from vmfabric.contract.model import Desired
-from vmfabric.contract.names import ClusterName, NodeName, VmName
+from vmfabric.contract.iface import GuestAddress
+from vmfabric.contract.model import Desired, Part
+from vmfabric.contract.names import ClusterName, InterfaceName, NodeName, VmName
 from vmfabric.contract.subjects import Template
 
 BUCKET = "desired"
@@ -56,6 +59,33 @@ class Presence(StrEnum):
         return self not in {Presence.PREPARED, Presence.WIRED, Presence.ABSENT}
 
 
+class PointToPoint(Part):
+    """A link of the VM's own, with the cluster's gateway on it."""
+
+    type: Literal[NetworkType.IP_FABRIC] = NetworkType.IP_FABRIC
+    gateway: Gateway
+
+
+class Switched(Part):
+    """A port of a bridge that the uplink is a port of too."""
+
+    type: Literal[NetworkType.SWITCHING] = NetworkType.SWITCHING
+    bridge: InterfaceName
+    vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
+    """None: what is not tagged on the uplink."""
+
+
+class Routed(Part):
+    """A port of a bridge that the node routes to."""
+
+    type: Literal[NetworkType.ROUTING] = NetworkType.ROUTING
+    bridge: InterfaceName
+
+
+Wiring = Annotated[PointToPoint | Switched | Routed, Field(discriminator="type")]
+"""How a VM is connected on its node."""
+
+
 class DesiredVm(Desired):
     """One VM on one node."""
 
@@ -66,12 +96,15 @@ class DesiredVm(Desired):
     presence: Presence
     mac: Mac
     addresses: tuple[HostAddress, ...]
+    guest_addresses: tuple[GuestAddress, ...]
+    """The same as the guest configures them."""
     toward: tuple[HostAddress, ...] = ()
     """Addresses of the node that the guest has left for, while it is forwarded; one on a segment of this node's is
     the next hop."""
     virtualization: Virtualization
-    gateway: Gateway
+    wiring: Wiring
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    bandwidth: Bandwidth | None = None
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form the node-agent says what the guest has to configure."""
     trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -90,15 +123,22 @@ class DesiredVm(Desired):
         return tuple(host_prefix(address) for address in self.addresses)
 
 
-class DesiredNode(Desired):
-    """What a node of an ip-fabric cluster speaks BGP with."""
-
+class _OfNode(Desired):
     cluster: ClusterName
     node: NodeName
-    type: Literal["ip-fabric"]
-    asn: Annotated[int, Field(ge=1, le=4294967294)]
     address: HostAddress
-    """The node's own IPv4 address in the fabric: router id and source of its sessions."""
+    """The node's own IPv4 address."""
+
+    def key(self) -> str:
+        """Its key in the bucket."""
+        return NODE_KEY.render({"cluster": self.cluster, "node": self.node})
+
+
+class FabricNode(_OfNode):
+    """What a node of an ip-fabric cluster speaks BGP with. Its address is the source of its sessions."""
+
+    type: Literal[NetworkType.IP_FABRIC] = NetworkType.IP_FABRIC
+    asn: Annotated[int, Field(ge=1, le=4294967294)]
     reflectors: tuple[Reflector, ...]
     community: dict[Family, Community]
     timers: BgpTimers
@@ -108,9 +148,40 @@ class DesiredNode(Desired):
     """Announce everything with local preference 0, since the node is about to go down (RFC 8326)."""
     gateway: Gateway
 
-    def key(self) -> str:
-        """Its key in the bucket."""
-        return NODE_KEY.render({"cluster": self.cluster, "node": self.node})
+
+class SwitchingNode(_OfNode):
+    """The bridge that the VMs of a switching node are in."""
+
+    type: Literal[NetworkType.SWITCHING] = NetworkType.SWITCHING
+    bridge: InterfaceName
+    uplink: InterfaceName | None
+    """The NIC to move into it; None: the bridge is the operator's own."""
+    confirm_seconds: Annotated[int, Field(ge=1, le=300)]
+    """How long the gateway may be silent after the move."""
+
+
+class RoutingNode(_OfNode):
+    """How a routing node sends on what comes for its VMs. Its address is on the uplink, and is their gateway."""
+
+    type: Literal[NetworkType.ROUTING] = NetworkType.ROUTING
+    bridge: InterfaceName
+    uplink: InterfaceName
+    ipv6: MaskedAddress | None = None
+    """The VMs' IPv6 gateway, an address of the bridge."""
+    subnets: tuple[Prefix, ...] = ()
+    """Routed into the bridge, so that what comes for nobody does not go back to the provider."""
+    upstream: Upstream
+
+
+DesiredNode = Annotated[FabricNode | SwitchingNode | RoutingNode, Field(discriminator="type")]
+"""A node's own values."""
+
+_NODE: TypeAdapter[FabricNode | SwitchingNode | RoutingNode] = TypeAdapter(DesiredNode)
+
+
+def node_from_bytes(data: bytes) -> FabricNode | SwitchingNode | RoutingNode:
+    """ValidationError when the bytes are no node's values."""
+    return _NODE.validate_json(data)
 
 
 class DesiredPools(Desired):

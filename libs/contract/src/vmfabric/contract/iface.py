@@ -1,10 +1,11 @@
 """Events of a VM's interface: what the node-agent says."""
 
+from ipaddress import ip_interface
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vmfabric.contract.addresses import HostAddress, Mac, Prefix
+from vmfabric.contract.addresses import HostAddress, Mac, MaskedAddress
 from vmfabric.contract.guest_config import GuestConfig
 from vmfabric.contract.model import Fact, Part
 from vmfabric.contract.names import ClusterName, InterfaceName, NodeName, VmName
@@ -14,10 +15,20 @@ from vmfabric.contract.subjects import NODE, VM_ON_NODE, Template
 class GuestAddress(Part):
     """An address as the guest configures it."""
 
-    prefix: Prefix
-    """The address with its mask: /32 or /128."""
-    gateway: HostAddress
-    """On-link next hop of the default route."""
+    prefix: MaskedAddress
+    """The address with its mask: that of its network in switching clusters, /32 or /128 in all others."""
+    gateway: HostAddress | None
+    """Next hop of the default route; None where its network has none."""
+
+    @property
+    def is_gateway_outside(self) -> bool:
+        """Whether it is in no network of the guest's, which must be told then that it is on the link."""
+        return self.gateway is not None and self.gateway not in self.prefix.network
+
+
+def of_host(address: HostAddress, gateway: HostAddress | None) -> GuestAddress:
+    """An address that is in no network: /32 or /128."""
+    return GuestAddress(prefix=ip_interface(address), gateway=gateway)
 
 
 class GuestNetwork(Part):
@@ -38,7 +49,8 @@ class IfaceReady(Fact):
     node: NodeName
     generation: Annotated[int, Field(ge=1)]
     interface: InterfaceName
-    """The host's side: `<vm>_net0`, or a short stable name where that is over 15 bytes."""
+    """The host's side. In ip-fabric `<vm>_net0`, or a short stable name where that is over 15 bytes; in the other
+    types `vnet…`, a stable name too."""
     guest_interface: InterfaceName | None = None
     """The other end of a veth, for the hypervisor to move into the container; None for a TAP."""
     guest: GuestNetwork

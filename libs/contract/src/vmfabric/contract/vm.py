@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from vmfabric.contract.addresses import Family, HostAddress, Mac
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.errors import Code
 from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.ip import AllocatedAddress
@@ -77,6 +78,8 @@ class VmRequested(VmSize, RequestEvent):
     """Only this node will do; without it, placement chooses."""
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form `iface.ready` carries the guest's network configuration, beside the plain facts."""
+    bandwidth: Bandwidth | None = None
+    """How much it may send and receive; without it, as much as the node can."""
     labels: Annotated[dict[LabelText, LabelText], Field(max_length=16)] = Field(default_factory=dict)
     """Its node must have all of these."""
     groups: Annotated[tuple[GroupRule, ...], Field(max_length=8)] = ()

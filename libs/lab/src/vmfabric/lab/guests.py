@@ -162,13 +162,13 @@ def configure(guest: Guest, given: IfaceReady) -> None:
     """Set MAC address, MTU, addresses and routes. The same again changes nothing."""
     lines = [f"link set {INTERFACE} address {given.guest.mac} mtu {given.guest.mtu} up"]
     for address in given.guest.addresses:
-        # Spelled out: ip-route(8) takes `default` without a family for IPv4.
-        everything = "0.0.0.0/0" if address.gateway.version == 4 else "::/0"
-        lines += [
-            f"address replace {address.prefix} dev {INTERFACE}" + ("" if address.gateway.version == 4 else " nodad"),
-            # The gateway is in no network of the guest's: its address is a /32 or a /128.
-            f"route replace {everything} via {address.gateway} dev {INTERFACE} onlink",
-        ]
+        ipv4 = address.prefix.version == 4
+        lines.append(f"address replace {address.prefix} dev {INTERFACE}" + ("" if ipv4 else " nodad"))
+        if address.gateway is not None:
+            # Spelled out: ip-route(8) takes `default` without a family for IPv4.
+            everything = "0.0.0.0/0" if ipv4 else "::/0"
+            onlink = " onlink" if address.is_gateway_outside else ""
+            lines.append(f"route replace {everything} via {address.gateway} dev {INTERFACE}{onlink}")
     run("ip", "-n", guest.namespace, "-batch", "-", stdin="\n".join(lines) + "\n")
 
 

@@ -14,6 +14,7 @@ from vmfabric.contract.desired import (
     DesiredNode,
     DesiredPools,
     DesiredVm,
+    FabricNode,
     HandedOut,
 )
 from vmfabric.contract.envelope import Outgoing
@@ -58,6 +59,12 @@ class DesiredView(Protocol):
     def pools(self) -> Revised[DesiredPools] | None:
         """The blocks of the cluster's pools."""
         ...
+
+
+def fabric_node(view: DesiredView) -> FabricNode | None:
+    """The node's own values where its cluster is an ip-fabric; None in others, and before they are known."""
+    node = None if view.node is None else view.node.value
+    return node if isinstance(node, FabricNode) else None
 
 
 def put(value: Desired) -> Outgoing:

@@ -24,6 +24,7 @@ from vmfabric.contract.desired import (
     DesiredNode,
     DesiredPools,
     DesiredVm,
+    node_from_bytes,
 )
 from vmfabric.contract.names import VmName
 from vmfabric.runtime.bus import Bus
@@ -220,7 +221,7 @@ class Mirror:
 
     def _take(self, key: str, revision: int, data: bytes) -> None:
         if key == self._node_key:
-            node = Revised(revision, DesiredNode.from_bytes(data))
+            node = Revised(revision, node_from_bytes(data))
             changed = self._node is None or self._node.value != node.value
             self._node = node
             if changed:

@@ -15,14 +15,14 @@ from vmfabric.bgp_announcer.domain.plan import plan, renewal
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
 from vmfabric.contract.addresses import HostAddress, Prefix
-from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
+from vmfabric.contract.desired import DesiredVm, FabricNode, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import VmName
 from vmfabric.contract.route import LostRoute, RouteAnnounced, RouteLost, RouteWithdrawn
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.clock import Clock
-from vmfabric.runtime.desired import DesiredView, Revised
+from vmfabric.runtime.desired import DesiredView, Revised, fabric_node
 from vmfabric.runtime.message import Publisher
 from vmfabric.runtime.snapshot import Confirmations, Confirmed, load, save
 
@@ -86,7 +86,7 @@ class Announcer:
         self._unsettled: set[VmName] = set()
         self._audited: set[VmName] = set()
         self._said: dict[VmName, Fact] = {}
-        self._wanted: tuple[tuple[DesiredNode, tuple[Prefix, ...]], tuple[Line, ...]] | None = None
+        self._wanted: tuple[tuple[FabricNode, tuple[Prefix, ...]], tuple[Line, ...]] | None = None
         self._looks: dict[VmName, int] = {}
         self._missing_since: dict[VmName, float] = {}
         self._waiting_since: dict[VmName, float] = {}
@@ -104,10 +104,11 @@ class Announcer:
     async def step(self, dirty: Dirty) -> Again:
         """Configure when everything is to be looked at; then prove what is wanted of each VM."""
         async with self._turn:
-            if not self._view.complete or self._view.node is None:
+            node = fabric_node(self._view)
+            if not self._view.complete or node is None:
                 return Again()
             if dirty.all or self._awaits_withdrawal():
-                await self._configure(self._view.node.value)
+                await self._configure(node)
             if dirty.all:
                 self._forget_gone()
                 self._audit()
@@ -119,12 +120,12 @@ class Announcer:
     async def look_at_sessions(self) -> bool:
         """Say which sessions came and went; whether any did, since each change concerns every route."""
         async with self._turn:
-            node = self._view.node
+            node = fabric_node(self._view)
             if node is None:
                 return False
             ours = set(self._reflectors())
             now = {peer: session for peer, session in (await self._found_sessions()).items() if peer in ours}
-            changes = session_changes(node.value.cluster, node.value.node, self._sessions, now)
+            changes = session_changes(node.cluster, node.node, self._sessions, now)
             _up.set(sum(session.is_established for session in now.values()))
             if not changes:
                 return False
@@ -142,7 +143,7 @@ class Announcer:
         except FrrDownError as error:
             return {peer: Session(is_established=False, reason=error.sentence) for peer in self._sessions}
 
-    async def _configure(self, node: DesiredNode) -> None:
+    async def _configure(self, node: FabricNode) -> None:
         should = self._lines(node)
         tidy = self._clock.monotonic() - self._changed_at > _SETTLE_SECONDS
         changes = plan(should, await self._frr.running(), node.asn, tidy=tidy)
@@ -158,7 +159,7 @@ class Announcer:
         if refused:
             raise FrrError(Code.INTERNAL, f"FRR took these lines without a word and does not show them: {refused}")
 
-    def _lines(self, node: DesiredNode) -> tuple[Line, ...]:
+    def _lines(self, node: FabricNode) -> tuple[Line, ...]:
         """What FRR should have; made anew when the node or its pools have changed."""
         pools = self._view.pools
         asked = (node, pools.value.prefixes if pools else ())
@@ -221,7 +222,8 @@ class Announcer:
         return frozenset(prefix for desired in announced for prefix in desired.prefixes())
 
     def _answer(self, desired: DesiredVm, found: Found, of_others: Collection[Prefix]) -> Fact | None:
-        fact = None if self._view.node is None else answer(desired, found, self._view.node.value, of_others)
+        node = fabric_node(self._view)
+        fact = None if node is None else answer(desired, found, node, of_others)
         is_proof = self._clock.monotonic() - self._changed_at > _PROOF_SECONDS
         return fact if is_proof or not isinstance(fact, RouteWithdrawn) else None
 
@@ -230,26 +232,26 @@ class Announcer:
 
         Each time its routes go for a moment, so it is not tried for ever.
         """
-        now, node = self._clock.monotonic(), self._view.node
+        now, node = self._clock.monotonic(), fabric_node(self._view)
         self._waiting_since = {vm: self._waiting_since.get(vm, now) for vm in waiting}
         long = [vm for vm, since in self._waiting_since.items() if now - since > _UNEASY_SECONDS]
         self._renewals = self._renewals if long else 0
         if node is None or not long or now - self._renewed_at < _RENEWED_SECONDS or self._renewals > _RENEWALS:
             return
-        dissent = await self._find_dissent(waiting[long[0]], found, node.value)
+        dissent = await self._find_dissent(waiting[long[0]], found, node)
         if dissent != self._dissent:
             self._dissent, self._dissent_since = dissent, now
         if dissent is not None and now - self._dissent_since > _DEAF_SECONDS:
-            await self._renew(dissent, node.value)
+            await self._renew(dissent, node)
 
-    async def _find_dissent(self, desired: DesiredVm, found: Found, node: DesiredNode) -> _Dissent | None:
+    async def _find_dissent(self, desired: DesiredVm, found: Found, node: FabricNode) -> _Dissent | None:
         for prefix in desired.prefixes():
             metric = await self._frr.metric(prefix)
             if not is_in_step(metric, found[prefix], node):
                 return _Dissent(prefix, metric, found[prefix])
         return None
 
-    async def _renew(self, dissent: _Dissent, node: DesiredNode) -> None:
+    async def _renew(self, dissent: _Dissent, node: FabricNode) -> None:
         self._renewals += 1
         is_hopeless = self._renewals > _RENEWALS
         log.warning(
@@ -305,8 +307,8 @@ class Announcer:
         return all(up <= set(route.reflectors) for route in fact.routes)
 
     def _reflectors(self) -> tuple[HostAddress, ...]:
-        node = self._view.node
-        return tuple(reflector.address for reflector in node.value.reflectors) if node else ()
+        node = fabric_node(self._view)
+        return tuple(reflector.address for reflector in node.reflectors) if node else ()
 
     def _forget_gone(self) -> None:
         for vm in set(self._said) - set(self._view.vms):

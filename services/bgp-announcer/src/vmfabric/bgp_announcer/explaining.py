@@ -8,7 +8,7 @@ from vmfabric.bgp_announcer.domain.plan import plan
 from vmfabric.bgp_announcer.domain.routes import lost
 from vmfabric.bgp_announcer.ports import Frr, FrrError
 from vmfabric.contract.addresses import Family, HostAddress
-from vmfabric.contract.desired import DesiredNode, DesiredVm
+from vmfabric.contract.desired import DesiredVm, FabricNode
 from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.explanation import (
     ExplainOnNode,
@@ -18,7 +18,7 @@ from vmfabric.contract.explanation import (
     ReflectedRoute,
     ShowReflected,
 )
-from vmfabric.runtime.desired import DesiredView
+from vmfabric.runtime.desired import DesiredView, fabric_node
 
 _SELECTED = 20
 """Prefixes of which zebra is asked; each takes a process."""
@@ -33,15 +33,15 @@ class Explaining:
 
     async def explain(self, asked: ExplainOnNode) -> Findings:
         """What FRR has of a VM now, or what it should have and has not."""
-        node = self._view.node
+        node = fabric_node(self._view)
         vms = {vm: it.value for vm, it in self._view.vms.items() if asked.vm in {None, vm}}
         if node is None or (asked.vm is not None and not vms):
             sentence = f"the bgp-announcer has not been told of {asked.vm or 'its node'}; does it reach the bus?"
             return Findings(findings=(Finding(about="bgp-announcer", is_right=False, sentence=sentence),))
-        findings = await self._explain(node.value, list(vms.values()))
+        findings = await self._explain(node, list(vms.values()))
         return Findings(findings=tuple(it for it in findings if asked.vm is not None or not it.is_right))
 
-    async def _explain(self, node: DesiredNode, vms: Sequence[DesiredVm]) -> list[Finding]:
+    async def _explain(self, node: FabricNode, vms: Sequence[DesiredVm]) -> list[Finding]:
         pools = self._view.pools
         should = wanted(node, pools.value.prefixes if pools else ())
         try:
@@ -56,11 +56,11 @@ class Explaining:
 
     async def reflected(self, asked: ShowReflected) -> Reflected:
         """What the reflectors tell this node, whoever announced it. TryAgain when FRR does not say."""
-        node = self._view.node
+        node = fabric_node(self._view)
         if node is None:
             raise TryAgain(Code.INTERNAL, "the bgp-announcer has not been told of its node; does it reach the bus?")
         sessions = await self._frr.sessions()
-        ours = [reflector.address for reflector in node.value.reflectors]
+        ours = [reflector.address for reflector in node.reflectors]
         up = [it for it in ours if it in sessions and sessions[it].is_established]
         return Reflected(routes={reflector: await self._told_by(reflector, asked) for reflector in up})
 

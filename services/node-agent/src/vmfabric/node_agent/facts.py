@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from vmfabric.contract.addresses import Family, host_prefix
 from vmfabric.contract.desired import DesiredVm, Presence
-from vmfabric.contract.iface import GuestAddress, GuestNetwork, IfaceReady, IfaceRemoved
+from vmfabric.contract.iface import GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.guest_config.form import guest_config
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
@@ -27,10 +26,7 @@ def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
         guest=GuestNetwork(
             mac=desired.mac,
             mtu=desired.mtu,
-            addresses=tuple(
-                GuestAddress(prefix=host_prefix(address), gateway=desired.gateway.of(Family.of(address)))
-                for address in desired.addresses
-            ),
+            addresses=desired.guest_addresses,
         ),
         guest_config=guest_config(desired, port.guest_interface),
     )

@@ -35,8 +35,9 @@ from vmfabric.runtime.desired import put
 from vmfabric.runtime.micro import Endpoint
 from vmfabric.scheduler.domain import drain as drains
 from vmfabric.scheduler.domain import lifecycle
-from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare, desired_node
+from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.domain.wiring import desired_node
 from vmfabric.scheduler.domain.wish import groups_of
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.transaction import Transaction, transaction
@@ -87,8 +88,7 @@ class Administration:
         """Passwords are left out."""
         async with transaction(self._store) as tx:
             specs = await tx.rows.clusters()
-        shown = [spec.model_copy(update={"bgp": spec.bgp.model_copy(update={"password": None})}) for spec in specs]
-        return Clusters(clusters=tuple(shown))
+        return Clusters(clusters=tuple(map(_without_password, specs)))
 
     async def apply_node(self, asked: ApplyNode) -> Applied:
         """A node takes VMs once its agent is heard."""
@@ -245,6 +245,12 @@ def _status(row: NodeRow) -> NodeStatus:
         used=used,
         vms=row.used.vms,
     )
+
+
+def _without_password(spec: ClusterSpec) -> ClusterSpec:
+    if spec.bgp is None:
+        return spec
+    return spec.model_copy(update={"bgp": spec.bgp.model_copy(update={"password": None})})
 
 
 def _drain(wanted: drains.Drain) -> DrainState:

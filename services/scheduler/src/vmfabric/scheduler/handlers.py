@@ -3,7 +3,7 @@
 import structlog
 
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.cluster import ClusterSpec, NetworkType
 from vmfabric.contract.desired import HandedOut
 from vmfabric.contract.envelope import Outgoing, Trace, outgoing
 from vmfabric.contract.errors import Code
@@ -180,7 +180,8 @@ class Handlers:
         cluster = await tx.cluster(fact.cluster) if record else None
         if record is None or cluster is None:
             return
-        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience)
+        node = await tx.node(cluster.name, record.node) if cluster.type is NetworkType.ROUTING else None
+        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience, node=node)
         if turn is None:
             return
         if turn.record is None:

@@ -7,8 +7,8 @@ import structlog
 
 from vmfabric.contract.desired import HANDED_OUT_KEY, VM_KEY, DesiredNode, DesiredVm, HandedOut, Presence
 from vmfabric.runtime.desired import KEY_SUBJECT, put, vms_in
-from vmfabric.scheduler.domain.cluster import desired_node
 from vmfabric.scheduler.domain.record import VmKey
+from vmfabric.scheduler.domain.wiring import desired_node
 from vmfabric.scheduler.ports import Rows, Store
 from vmfabric.scheduler.transaction import transaction
 

@@ -75,6 +75,10 @@ class Transaction:
             }
         return list(self._nodes[cluster].values())
 
+    async def node(self, cluster: ClusterName, name: NodeName) -> NodeSpec | None:
+        """One node, as it is now."""
+        return next((row.spec for row in await self.rows.nodes(cluster, lock=False) if row.spec.name == name), None)
+
     async def market(self, cluster: ClusterSpec) -> Market:
         """The same, as placement sees them."""
         if cluster.name not in self._markets:

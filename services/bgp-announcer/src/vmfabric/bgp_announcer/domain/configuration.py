@@ -23,7 +23,7 @@ from vmfabric.contract.dataplane import (
     RESTORED_REFUGE_METRIC,
     ROUTE_METRIC,
 )
-from vmfabric.contract.desired import DesiredNode
+from vmfabric.contract.desired import FabricNode
 
 GROUP = "vmfabric"
 """Our peer group, and the first part of the name of every list and route-map of ours."""
@@ -53,7 +53,7 @@ PREFERENCES = {
 """The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 
 
-def wanted(node: DesiredNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
+def wanted(node: FabricNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
     """Every line that FRR should have for vmfabric, in an order in which it can be entered."""
     return (
         Line(TOP, DELAY),
@@ -79,7 +79,7 @@ def kernel_map(family: Family) -> str:
     return f"{GROUP}-kernel-{family}"
 
 
-def _lists(node: DesiredNode, family: Family, prefixes: Sequence[Prefix]) -> Iterator[Line]:
+def _lists(node: FabricNode, family: Family, prefixes: Sequence[Prefix]) -> Iterator[Line]:
     word = "ip" if family is Family.IPV4 else "ipv6"
     name = f"{GROUP}-{family}"
     for prefix in sorted(str(prefix) for prefix in prefixes if Family.of(prefix) is family):
@@ -94,7 +94,7 @@ def _kind(community: Community) -> str:
     return "community" if community.count(":") == 1 else "large-community"
 
 
-def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
+def _route_maps(node: FabricNode, family: Family) -> Iterator[Line]:
     word = "ip" if family is Family.IPV4 else "ipv6"
     community = node.community[family]
     for number, (metric, preference) in enumerate(PREFERENCES.items(), start=1):
@@ -110,7 +110,7 @@ def _route_maps(node: DesiredNode, family: Family) -> Iterator[Line]:
     yield Line((outward,), f"match {_kind(community)} {GROUP}-{family}")
 
 
-def expected_preference(node: DesiredNode, preference: int) -> int:
+def expected_preference(node: FabricNode, preference: int) -> int:
     """What a route with this preference is announced with.
 
     A node that goes down is preferred to none, but for a VM that the node which it came from announces still.
@@ -119,7 +119,7 @@ def expected_preference(node: DesiredNode, preference: int) -> int:
     return GOING_DOWN_LOCAL_PREFERENCE if is_last else preference
 
 
-def _communities(community: Community, node: DesiredNode) -> Iterator[str]:
+def _communities(community: Community, node: FabricNode) -> Iterator[str]:
     if not node.graceful_shutdown:
         yield f"set {_kind(community)} {community}"
     elif _kind(community) == "community":
@@ -129,7 +129,7 @@ def _communities(community: Community, node: DesiredNode) -> Iterator[str]:
         yield f"set community {GRACEFUL_SHUTDOWN}"
 
 
-def _router(node: DesiredNode) -> Iterator[Line]:
+def _router(node: FabricNode) -> Iterator[Line]:
     section = router(node.asn)
     yield Line(TOP, section[0])
     # Graceful restart comes before the neighbours: changed later it resets their sessions.
@@ -152,7 +152,7 @@ def _router(node: DesiredNode) -> Iterator[Line]:
         yield Line(section, f"neighbor {reflector.address} peer-group {GROUP}")
 
 
-def _group(node: DesiredNode, section: Section) -> Iterator[Line]:
+def _group(node: FabricNode, section: Section) -> Iterator[Line]:
     yield Line(section, PEER_GROUP)
     yield Line(section, f"neighbor {GROUP} remote-as {node.asn}")
     if node.password is not None:
@@ -165,7 +165,7 @@ def _group(node: DesiredNode, section: Section) -> Iterator[Line]:
     yield Line(section, f"neighbor {GROUP} timers connect {node.timers.connect}")
 
 
-def _family(node: DesiredNode, family: Family) -> Iterator[Line]:
+def _family(node: FabricNode, family: Family) -> Iterator[Line]:
     section = family_section(node.asn, family)
     yield Line(section, f"redistribute kernel route-map {kernel_map(family)}")
     yield Line(section, f"neighbor {GROUP} activate")

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, expected
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
-from vmfabric.contract.desired import DesiredNode, DesiredVm
+from vmfabric.contract.desired import DesiredVm, FabricNode
 from vmfabric.contract.explanation import Finding
 
 
 def explain_frr(
-    node: DesiredNode, missing: Sequence[str], sessions: Mapping[HostAddress, Session]
+    node: FabricNode, missing: Sequence[str], sessions: Mapping[HostAddress, Session]
 ) -> Iterator[Finding]:
     """`missing`: lines that FRR should have and has not."""
     if missing:
@@ -26,7 +26,7 @@ def explain_frr(
 
 
 def explain_routes(
-    desired: DesiredVm, node: DesiredNode, found: Found, selected: Mapping[Prefix, str]
+    desired: DesiredVm, node: FabricNode, found: Found, selected: Mapping[Prefix, str]
 ) -> Iterator[Finding]:
     """`selected`: zebra's route for a prefix that FRR does not take, in words."""
     for prefix in desired.prefixes():
@@ -35,7 +35,7 @@ def explain_routes(
 
 
 def _route(
-    desired: DesiredVm, node: DesiredNode, prefix: Prefix, route: Route | None, selected: str
+    desired: DesiredVm, node: FabricNode, prefix: Prefix, route: Route | None, selected: str
 ) -> Iterator[Finding]:
     if not desired.presence.is_announced:
         gone = route is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vmfabric.bgp_announcer.domain.configuration import PREFERENCES, expected_preference
 from vmfabric.contract.addresses import Community, Family, HostAddress, Prefix
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, PREFERRED_LOCAL_PREFERENCE
-from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
+from vmfabric.contract.desired import DesiredVm, FabricNode, Presence
 from vmfabric.contract.route import AnnouncedRoute, BgpSessionDown, BgpSessionUp, RouteAnnounced, RouteWithdrawn
 
 
@@ -38,7 +38,7 @@ Found = Mapping[Prefix, Route | None]
 
 
 def answer(
-    desired: DesiredVm, found: Found, node: DesiredNode, of_others: Collection[Prefix] = ()
+    desired: DesiredVm, found: Found, node: FabricNode, of_others: Collection[Prefix] = ()
 ) -> RouteAnnounced | RouteWithdrawn | None:
     """The fact that is true of the VM now, if it is the one that is wanted.
 
@@ -72,12 +72,12 @@ def answer(
     return RouteAnnounced.model_validate({**who, "routes": tuple(routes)})
 
 
-def expected(desired: DesiredVm, node: DesiredNode) -> int:
+def expected(desired: DesiredVm, node: FabricNode) -> int:
     """The local preference that its routes should have."""
     return expected_preference(node, _PREFERENCES.get(desired.presence, LOCAL_PREFERENCE))
 
 
-def is_in_step(metric: int | None, route: Route | None, node: DesiredNode) -> bool:
+def is_in_step(metric: int | None, route: Route | None, node: FabricNode) -> bool:
     """Whether bgpd has of a prefix what zebra has: `metric` is that of the kernel's route that zebra has selected."""
     preference = PREFERENCES.get(metric) if metric is not None else None
     if preference is None or route is None:

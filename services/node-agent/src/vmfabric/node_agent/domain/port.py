@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from vmfabric.contract.addresses import HostAddress, Mac, Prefix
 from vmfabric.contract.cluster import Virtualization
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
@@ -71,14 +71,17 @@ def port_of(desired: DesiredVm) -> Port:
     interface = naming.interface_name(desired.cluster, desired.vm)
     veth = desired.virtualization is Virtualization.LXD
     ipv6 = desired.mtu >= IPV6_SMALLEST_MTU
-    gateways = (desired.gateway.ipv4, desired.gateway.ipv6) if ipv6 else (desired.gateway.ipv4,)
+    if not isinstance(desired.wiring, PointToPoint):
+        raise NotImplementedError(desired.wiring.type)
+    gateway = desired.wiring.gateway
+    gateways = (gateway.ipv4, gateway.ipv6) if ipv6 else (gateway.ipv4,)
     return Port(
         vm=desired.vm,
         interface=interface,
         guest_interface=naming.guest_interface_name(desired.cluster, desired.vm) if veth else None,
         alias=naming.alias(desired.cluster, desired.vm),
         alternative_name=naming.alternative_name(desired.cluster, desired.vm),
-        mac=desired.gateway.mac,
+        mac=gateway.mac,
         guest_mac=desired.mac,
         mtu=desired.mtu,
         addresses=frozenset(_gateway(address) for address in gateways),

@@ -6,14 +6,12 @@ from pydantic import BaseModel
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import Applied, Change
-from vmfabric.contract.cluster import ClusterSpec, NodeSpec, Virtualization
-from vmfabric.contract.desired import DesiredNode
+from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Virtualization
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName
-from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.record import VmKey
 
-_FIXED_WITH_VMS = ("type", "virtualization", "gateway", "mtu")
+_FIXED_WITH_VMS = ("type", "virtualization", "gateway", "bridge", "mtu")
 """Fields that every interface of the cluster was made with."""
 
 
@@ -41,7 +39,8 @@ def check_cluster(
     if found is None or not vms:
         return
     fixed = [name for name in changed_fields(wanted, found) if name in _FIXED_WITH_VMS]
-    fixed += ["bgp.asn"] if wanted.bgp.asn != found.bgp.asn else []
+    if wanted.bgp is not None and found.bgp is not None and wanted.bgp.asn != found.bgp.asn:
+        fixed.append("bgp.asn")
     if fixed:
         raise Refused(
             Code.IN_USE,
@@ -66,12 +65,13 @@ def check_node(
     """
     if cluster is None:
         raise Refused(Code.UNKNOWN_CLUSTER, f"there is no cluster {wanted.cluster}; apply it before its nodes")
+    _check_fields(cluster, wanted)
     _check_gateway(cluster, wanted.name, (wanted.address, *heard))
     for other in others:
         if other.name != wanted.name and other.address == wanted.address:
             raise Refused(
                 Code.CONFLICT,
-                f"node {other.name} has the address {wanted.address} already; it is the BGP router id too",
+                f"node {other.name} has the address {wanted.address} already; each node needs one of its own",
             )
     if holder is not None:
         raise Refused(
@@ -83,7 +83,8 @@ def check_node(
     if found is not None and found.address != wanted.address and vms:
         raise Refused(
             Code.IN_USE,
-            f"the address of node {wanted.name} cannot change with {vms} VMs on it: its BGP sessions would be reset",
+            f"the address of node {wanted.name} cannot change with {vms} VMs on it: "
+            "its BGP sessions would be reset, or its VMs lose their gateway",
         )
     if found is not None and vms and _kind(wanted, cluster) is not _kind(found, cluster):
         raise Refused(
@@ -97,7 +98,37 @@ def _kind(node: NodeSpec, cluster: ClusterSpec) -> Virtualization:
     return node.virtualization or cluster.virtualization
 
 
+def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
+    """Whether the node has what its cluster's type needs, and nothing that says nothing there."""
+    values = {"uplink": node.uplink, "ipv6": node.ipv6, "subnets": node.subnets}
+    given = [name for name, value in values.items() if value]
+    needed: list[str] = []
+    useless: list[str] = []
+    match cluster.type:
+        case NetworkType.IP_FABRIC:
+            useless = given
+        case NetworkType.SWITCHING:
+            needed = ["uplink"] if cluster.bridge.autosetup and node.uplink is None else []
+            useless = [name for name in given if name != "uplink" or not cluster.bridge.autosetup]
+        case NetworkType.ROUTING:
+            needed = ["uplink"] if node.uplink is None else []
+            needed += [] if node.subnets or node.ipv6 is not None else ["subnets or ipv6"]
+    if needed:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"node {node.name} of the {cluster.type} cluster {cluster.name} needs {' and '.join(needed)}",
+        )
+    if useless:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"{' and '.join(useless)} of node {node.name} say nothing in cluster {cluster.name} "
+            f"({cluster.type}, bridge.autosetup {str(cluster.bridge.autosetup).lower()}); leave them out",
+        )
+
+
 def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[HostAddress]) -> None:
+    if cluster.type is not NetworkType.IP_FABRIC:
+        return
     for gateway in (cluster.gateway.ipv4, cluster.gateway.ipv6):
         if gateway in addresses:
             raise Refused(
@@ -109,27 +140,9 @@ def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[Hos
 
 def _check_reflectors(cluster: ClusterSpec, addresses: Iterable[HostAddress]) -> None:
     used = frozenset(addresses)
-    for reflector in cluster.bgp.reflectors:
+    for reflector in cluster.bgp.reflectors if cluster.bgp else ():
         if reflector.address in used:
             raise Refused(
                 Code.CONFLICT,
                 f"{reflector.address} is a reflector of cluster {cluster.name}, and an address of one of its nodes",
             )
-
-
-def desired_node(cluster: ClusterSpec, node: NodeSpec, drain: Drain | None) -> DesiredNode:
-    """What the node speaks BGP with."""
-    return DesiredNode(
-        cluster=cluster.name,
-        node=node.name,
-        type=cluster.type,
-        asn=cluster.bgp.asn,
-        address=node.address,
-        reflectors=cluster.bgp.reflectors,
-        community=cluster.bgp.community,
-        timers=cluster.bgp.timers,
-        password=cluster.bgp.password,
-        bfd=cluster.bgp.bfd,
-        graceful_shutdown=drain is not None and drain.going_down,
-        gateway=cluster.gateway,
-    )

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.cluster import ClusterSpec
+from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.desired import DesiredVm, Presence
-from vmfabric.contract.errors import Code
+from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
@@ -27,6 +27,7 @@ from vmfabric.scheduler.domain import migration, removal
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.record import Failure, Stamp, VmRecord
 from vmfabric.scheduler.domain.turn import Turn, enter, rest
+from vmfabric.scheduler.domain.wiring import connect
 
 VmFact = IpAllocated | IpRefused | IpReleased | IfaceReady | IfaceRemoved | RouteAnnounced | RouteWithdrawn
 
@@ -46,15 +47,26 @@ def place(record: VmRecord) -> Turn:
     return Turn(record, events=(_placed(record),))
 
 
-def advance(record: VmRecord, fact: VmFact, cluster: ClusterSpec, now: datetime, patience: Patience) -> Turn | None:
-    """What a fact changes; None when it changes nothing: of another generation, repeated, or not waited for."""
+def advance(
+    record: VmRecord,
+    fact: VmFact,
+    cluster: ClusterSpec,
+    now: datetime,
+    patience: Patience,
+    *,
+    node: NodeSpec | None = None,
+) -> Turn | None:
+    """What a fact changes; None when it changes nothing: of another generation, repeated, or not waited for.
+
+    `node` is the VM's, which is its gateway in a routing cluster; others need none.
+    """
     if record.move is not None and isinstance(fact, migration.MoveFact):
         return migration.advance(record, record.move, fact, now, patience)
     if fact.generation != record.generation:
         return None
     match record.phase, fact:
         case VmPhase.ALLOCATING, IpAllocated():
-            return _allocated(record, fact, cluster, now, patience)
+            return _allocated(record, fact, cluster, now, patience, node=node)
         case _, IpAllocated() if record.leased != record.generation:
             return _leased(record, now, patience)
         case VmPhase.ALLOCATING, IpRefused():
@@ -148,7 +160,20 @@ def ready(record: VmRecord) -> VmReady:
     )
 
 
-def _allocated(record: VmRecord, fact: IpAllocated, cluster: ClusterSpec, now: datetime, patience: Patience) -> Turn:
+def _allocated(
+    record: VmRecord,
+    fact: IpAllocated,
+    cluster: ClusterSpec,
+    now: datetime,
+    patience: Patience,
+    *,
+    node: NodeSpec | None,
+) -> Turn:
+    try:
+        connection = connect(cluster, node, fact.addresses)
+    except Refused as error:
+        failure = Failure(step="wire", code=error.code, message=error.sentence)
+        return removal.begin(record.model_copy(update={"failure": failure}), now, patience)
     desired = DesiredVm(
         cluster=record.cluster,
         node=record.node,
@@ -157,9 +182,11 @@ def _allocated(record: VmRecord, fact: IpAllocated, cluster: ClusterSpec, now: d
         presence=Presence.ROUTED,
         mac=record.mac,
         addresses=tuple(allocated.address for allocated in fact.addresses),
+        guest_addresses=connection.guest_addresses,
         virtualization=cluster.virtualization,
-        gateway=cluster.gateway,
+        wiring=connection.wiring,
         mtu=cluster.mtu,
+        bandwidth=record.request.bandwidth,
         guest_config=record.request.guest_config,
         trace_id=record.trace_id,
     )

@@ -1,11 +1,12 @@
 """A desired VM's guest configuration in the form that was asked for."""
 
-from ipaddress import ip_interface
+from collections.abc import Sequence
 from typing import assert_never
 
-from vmfabric.contract.addresses import Family
+from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.desired import DesiredVm
 from vmfabric.contract.guest_config import GuestConfig, GuestConfigForm
+from vmfabric.contract.iface import GuestAddress
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.guest_config import cloud_init_v1, cloud_init_v2, lxd
 from vmfabric.node_agent.domain.guest_config.interface import GuestInterface
@@ -31,11 +32,19 @@ def guest_config(desired: DesiredVm, veth_end: InterfaceName | None) -> GuestCon
 
 
 def _interface(desired: DesiredVm, *, is_network_card: bool) -> GuestInterface:
-    families = {Family.of(address) for address in desired.addresses}
     return GuestInterface(
         mac=desired.mac,
         is_network_card=is_network_card,
         mtu=desired.mtu,
-        addresses=tuple(ip_interface(address) for address in desired.addresses),
-        gateways=tuple(desired.gateway.of(family) for family in Family if family in families),
+        addresses=tuple(it.prefix for it in desired.guest_addresses),
+        gateways=_gateways(desired.guest_addresses),
     )
+
+
+def _gateways(addresses: Sequence[GuestAddress]) -> tuple[HostAddress, ...]:
+    """The first of each family: a guest has one default route for each."""
+    found: dict[Family, HostAddress] = {}
+    for address in addresses:
+        if address.gateway is not None:
+            found.setdefault(Family.of(address.gateway), address.gateway)
+    return tuple(found[family] for family in Family if family in found)
