@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from pyroute2 import netns
 
+from vmfabric.contract.cluster import Gateway
 from vmfabric.contract.desired import DesiredVm
 from vmfabric.node_agent.domain import naming
 from vmfabric.runtime.snapshot import SavedVm, Snapshot, save
@@ -119,7 +120,7 @@ class Node:
         return (
             link is not None
             and "UP" in link["flags"]
-            and link["address"] == vm.gateway.mac
+            and link["address"] == Gateway().mac
             and self.addresses(name) == {"169.254.0.1/32", "fe80::1/64"}
             and {(str(address), name) for address in vm.addresses} <= self.routes()
         )

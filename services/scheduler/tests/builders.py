@@ -6,7 +6,7 @@ from typing import Any
 
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.bgp import Bgp, Reflector
-from vmfabric.contract.cluster import Capacity, ClusterSpec, NodeSpec, Overcommit, Placement
+from vmfabric.contract.cluster import Capacity, ClusterSpec, NetworkType, NodeSpec, Overcommit, Placement
 from vmfabric.contract.errors import Code
 from vmfabric.contract.iface import GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpRefused, IpReleased
@@ -52,7 +52,9 @@ def a_cluster_spec(**changes: Any) -> ClusterSpec:
         community={Family.IPV4: "65000:100", Family.IPV6: "65000:600"},
     )
     placement = Placement(overcommit=Overcommit(cpu=1.0))
-    return ClusterSpec(**{"name": "msk", "type": "ip-fabric", "bgp": bgp, "placement": placement, **changes})
+    return ClusterSpec(
+        **{"name": "msk", "type": NetworkType.IP_FABRIC, "bgp": bgp, "placement": placement, **changes}
+    )
 
 
 def a_node_spec(name: str = "n1", number: int = 1, cpu: int = 16, **changes: Any) -> NodeSpec:

@@ -97,9 +97,10 @@ def _masked_text(value: object) -> object:
     if not isinstance(value, str) or not _PREFIX_TEXT.match(value):
         raise ValueError("not an address with a mask; write address/length, as in 198.51.100.7/24")
     try:
-        return ip_interface(value)
+        ip_interface(value)
     except ValueError as error:
         raise ValueError(f"not an address with a mask: {error}") from error
+    return value
 
 
 def _masked_no_embedded_ipv4(value: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:

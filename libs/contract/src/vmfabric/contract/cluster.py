@@ -138,7 +138,15 @@ class ClusterSpec(Request):
     @model_validator(mode="after")
     def _of_its_type(self) -> "ClusterSpec":
         is_fabric = self.type is NetworkType.IP_FABRIC
-        foreign = sorted(self.model_fields_set & ({"bridge"} if is_fabric else {"bgp", "gateway"}))
+        of_other_types = (
+            {"bridge": self.bridge != Bridge()}
+            if is_fabric
+            else {
+                "bgp": self.bgp is not None,
+                "gateway": self.gateway != Gateway(),
+            }
+        )
+        foreign = [name for name, is_given in of_other_types.items() if is_given]
         if foreign:
             raise ValueError(f"{' and '.join(foreign)} say nothing in a cluster of type {self.type}; leave them out")
         if is_fabric and self.bgp is None:

@@ -12,17 +12,25 @@ lost bucket never takes anything down, and the key is purged when the node has s
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from vmfabric.contract.addresses import Community, Family, HostAddress, Mac, MaskedAddress, Prefix, host_prefix
+from vmfabric.contract.addresses import (
+    Community,
+    Family,
+    HostAddress,
+    Mac,
+    MaskedAddress,
+    Prefix,
+    host_prefix,
+)
 from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.bgp import BgpTimers, Reflector
 from vmfabric.contract.cluster import Gateway, NetworkType, Upstream, Virtualization
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.guest_config import GuestConfigForm
-from vmfabric.contract.iface import GuestAddress
+from vmfabric.contract.iface import GuestAddress, of_host
 from vmfabric.contract.model import Desired, Part
 from vmfabric.contract.names import ClusterName, InterfaceName, NodeName, VmName
 from vmfabric.contract.subjects import Template
@@ -86,6 +94,15 @@ Wiring = Annotated[PointToPoint | Switched | Routed, Field(discriminator="type")
 """How a VM is connected on its node."""
 
 
+def _gateway(before: dict[str, Any]) -> Gateway:
+    return before.get("gateway") or Gateway()
+
+
+def _as_hosts(before: dict[str, Any]) -> tuple[GuestAddress, ...]:
+    gateway = _gateway(before)
+    return tuple(of_host(address, gateway.of(Family.of(address))) for address in before.get("addresses", ()))
+
+
 class DesiredVm(Desired):
     """One VM on one node."""
 
@@ -96,13 +113,15 @@ class DesiredVm(Desired):
     presence: Presence
     mac: Mac
     addresses: tuple[HostAddress, ...]
-    guest_addresses: tuple[GuestAddress, ...]
-    """The same as the guest configures them."""
+    gateway: Gateway | None = Field(default=None, exclude=True, repr=False)
+    """Where the first version had that of its `wiring`."""
+    wiring: Wiring = Field(default_factory=lambda before: PointToPoint(gateway=_gateway(before)))
+    guest_addresses: tuple[GuestAddress, ...] = Field(default_factory=_as_hosts)
+    """The same addresses as the guest configures them."""
     toward: tuple[HostAddress, ...] = ()
     """Addresses of the node that the guest has left for, while it is forwarded; one on a segment of this node's is
     the next hop."""
     virtualization: Virtualization
-    wiring: Wiring
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
     bandwidth: Bandwidth | None = None
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
@@ -154,7 +173,7 @@ class SwitchingNode(_OfNode):
 
     type: Literal[NetworkType.SWITCHING] = NetworkType.SWITCHING
     bridge: InterfaceName
-    uplink: InterfaceName | None
+    uplink: InterfaceName | None = None
     """The NIC to move into it; None: the bridge is the operator's own."""
     confirm_seconds: Annotated[int, Field(ge=1, le=300)]
     """How long the gateway may be silent after the move."""

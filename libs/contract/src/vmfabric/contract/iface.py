@@ -17,7 +17,7 @@ class GuestAddress(Part):
 
     prefix: MaskedAddress
     """The address with its mask: that of its network in switching clusters, /32 or /128 in all others."""
-    gateway: HostAddress | None
+    gateway: HostAddress | None = None
     """Next hop of the default route; None where its network has none."""
 
     @property

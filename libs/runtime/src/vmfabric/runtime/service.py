@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 
 from vmfabric.runtime import logging
 from vmfabric.runtime.bus import Bus
+from vmfabric.runtime.cancellation import keep_cancellations
 from vmfabric.runtime.clock import Clock, SystemClock
 from vmfabric.runtime.settings import ServiceSettings
 
@@ -44,6 +45,7 @@ Compose = Callable[[Service], Awaitable[None]]
 
 def run(name: str, settings: ServiceSettings, compose: Compose) -> None:
     """Run until SIGTERM or SIGINT, then finish the work in hand and leave."""
+    keep_cancellations()
     logging.configure(name, settings)
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, addr="127.0.0.1")

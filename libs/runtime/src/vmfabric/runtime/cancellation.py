@@ -1,0 +1,25 @@
+"""Cancellations that are not lost.
+
+`asyncio.wait_for` of Python 3.11 loses one that comes together with the result (python/cpython#86296, mended in
+3.12), and nats-py waits with it for every answer. A task that has lost its cancellation goes on, and whoever waits for
+its end waits for ever: a service that should have been composed again stood still for good.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def keep_cancellations() -> None:
+    """Have `asyncio.wait_for` pass every cancellation on, in this process."""
+    if sys.version_info < (3, 12):
+        asyncio.wait_for = wait_for
+
+
+async def wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109  # as the one it replaces
+    """As that of Python 3.12: TimeoutError after so many seconds."""
+    async with asyncio.timeout(timeout):
+        return await awaitable
