@@ -1,8 +1,7 @@
 """Cancellations that are not lost.
 
 `asyncio.wait_for` of Python 3.11 loses one that comes together with the result (python/cpython#86296, mended in
-3.12), and nats-py waits with it for every answer. A task that has lost its cancellation goes on, and whoever waits for
-its end waits for ever: a service that should have been composed again stood still for good.
+3.12), X end waits for ever: a service that should have been composed again stood still for good.
 """
 
 import asyncio
