@@ -15,7 +15,7 @@ T = TypeVar("T")
 def keep_cancellations() -> None:
     """Have `asyncio.wait_for` pass every cancellation on, in this process."""
     if sys.version_info < (3, 12):
-        asyncio.wait_for = wait_for
+        asyncio.wait_for = wait_for  # type: ignore[assignment]  # of what can be awaited, it takes all
 
 
 async def wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109  # as the one it replaces
