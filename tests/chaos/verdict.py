@@ -7,7 +7,10 @@ from datetime import UTC, timedelta
 from ipaddress import ip_address
 from typing import TypeVar
 
+import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from chaos.load import Load
 from history.ownership import Ownership, said_at
@@ -27,6 +30,7 @@ _SETTLED_SECONDS = 90.0
 _AUDIT_SECONDS = 20.0
 _BATCH = 500
 _FETCH_SECONDS = 20.0
+_LEADER_SECONDS = 20.0
 
 
 async def settled(cluster: Cluster, load: Load) -> list[VmState]:
@@ -154,9 +158,7 @@ def _wired(cluster: Cluster, node: str) -> set[str]:
 async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
     """Every fact that the stream keeps, in its order. TimeoutError when they do not come."""
     jetstream = outside.client.jetstream(timeout=5)
-    # The stream's leader says which is the last: a consumer may be on a server that has yet to catch up.
-    last = (await jetstream.stream_info(FACT_STREAM.name)).state.last_seq
-    reader = await jetstream.pull_subscribe(">", stream=FACT_STREAM.name)
+    last, reader = await _reader(jetstream)
     try:
         read_to = 0
         while read_to < last:
@@ -166,3 +168,18 @@ async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
                 read_to = message.metadata.sequence.stream
     finally:
         await reader.unsubscribe()
+
+
+async def _reader(jetstream: JetStreamContext) -> tuple[int, JetStreamContext.PullSubscription]:
+    """The stream's last fact, and a reader from the first. A nats-server that was struck may still be looked for as
+    the leader. TimeoutError when there is none in time.
+    """
+    async with asyncio.timeout(_LEADER_SECONDS):
+        while True:
+            try:
+                # The leader says which is the last: a consumer may be on a server that has yet to catch up.
+                last = (await jetstream.stream_info(FACT_STREAM.name)).state.last_seq
+                return last, await jetstream.pull_subscribe(">", stream=FACT_STREAM.name)
+            except (nats.errors.Error, nats.js.errors.ServiceUnavailableError) as error:
+                print(f"stream {FACT_STREAM.name} is asked again: {error!r}")
+                await asyncio.sleep(0.2)
