@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, timedelta
 from ipaddress import ip_address
 from typing import TypeVar
@@ -30,7 +30,8 @@ _SETTLED_SECONDS = 90.0
 _AUDIT_SECONDS = 20.0
 _BATCH = 500
 _FETCH_SECONDS = 20.0
-_LEADER_SECONDS = 20.0
+_READ_SECONDS = 60.0
+_AGAIN_SECONDS = 0.2
 
 
 async def settled(cluster: Cluster, load: Load) -> list[VmState]:
@@ -59,7 +60,7 @@ async def wrong(cluster: Cluster, load: Load, vms: list[VmState]) -> list[str]:
 async def kept(outside: LabClient, kind: type[E]) -> list[E]:
     """Every fact of this kind that the stream has."""
     return [
-        event async for message in _facts(outside) if isinstance(event := read(message.subject, message.data), kind)
+        event for message in await _facts(outside) if isinstance(event := read(message.subject, message.data), kind)
     ]
 
 
@@ -69,7 +70,7 @@ async def history(outside: LabClient) -> tuple[int, list[str]]:
     rest = {pool.spec.name: timedelta(seconds=pool.spec.quarantine_seconds) for pool in pools}
     ownership = Ownership(lambda pool: rest[pool])
     found: list[str] = []
-    async for message in _facts(outside):
+    for message in await _facts(outside):
         event = read(message.subject, message.data)
         at = said_at(message.headers or {}, message.metadata.timestamp.astimezone(UTC))
         found += ownership.hear(event, at) if event is not None else ()
@@ -79,7 +80,7 @@ async def history(outside: LabClient) -> tuple[int, list[str]]:
 async def _explained(outside: LabClient) -> set[str]:
     """VMs of which a `vm.failed` was said since they were placed last, or that never were."""
     found: set[str] = set()
-    async for message in _facts(outside):
+    for message in await _facts(outside):
         match read(message.subject, message.data):
             case VmFailed(vm=vm):
                 found.add(vm)
@@ -155,31 +156,32 @@ def _wired(cluster: Cluster, node: str) -> set[str]:
     return {str(host_prefix(ip_address(row["dst"]))) for rows in shown for row in rows}
 
 
-async def _facts(outside: LabClient) -> AsyncIterator[Msg]:
-    """Every fact that the stream keeps, in its order. TimeoutError when they do not come."""
+async def _facts(outside: LabClient) -> list[Msg]:
+    """Every fact that the stream keeps, in its order. A nats-server that was struck may still be looked for as the
+    leader of the stream or of the reader, so all of it is asked again. TimeoutError when it does not come in time.
+    """
     jetstream = outside.client.jetstream(timeout=5)
-    last, reader = await _reader(jetstream)
+    async with asyncio.timeout(_READ_SECONDS):
+        while True:
+            try:
+                return await _read_all(jetstream)
+            except (nats.errors.Error, nats.js.errors.ServiceUnavailableError) as error:
+                print(f"stream {FACT_STREAM.name} is read again: {error!r}")
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _read_all(jetstream: JetStreamContext) -> list[Msg]:
+    # The stream's leader says which is the last: a consumer may be on a server that has yet to catch up.
+    last = (await jetstream.stream_info(FACT_STREAM.name)).state.last_seq
+    reader = await jetstream.pull_subscribe(">", stream=FACT_STREAM.name)
+    found: list[Msg] = []
+    read_to = 0
     try:
-        read_to = 0
         while read_to < last:
             for message in await reader.fetch(min(last - read_to, _BATCH), timeout=_FETCH_SECONDS):
                 await message.ack()
-                yield message
+                found.append(message)
                 read_to = message.metadata.sequence.stream
     finally:
         await reader.unsubscribe()
-
-
-async def _reader(jetstream: JetStreamContext) -> tuple[int, JetStreamContext.PullSubscription]:
-    """The stream's last fact, and a reader from the first. A nats-server that was struck may still be looked for as
-    the leader. TimeoutError when there is none in time.
-    """
-    async with asyncio.timeout(_LEADER_SECONDS):
-        while True:
-            try:
-                # The leader says which is the last: a consumer may be on a server that has yet to catch up.
-                last = (await jetstream.stream_info(FACT_STREAM.name)).state.last_seq
-                return last, await jetstream.pull_subscribe(">", stream=FACT_STREAM.name)
-            except (nats.errors.Error, nats.js.errors.ServiceUnavailableError) as error:
-                print(f"stream {FACT_STREAM.name} is asked again: {error!r}")
-                await asyncio.sleep(0.2)
+    return found
