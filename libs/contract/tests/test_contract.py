@@ -31,6 +31,15 @@ def test_every_reference_of_the_document_resolves() -> None:
             node = node[part]
 
 
+def holds(written: object, before: object) -> bool:
+    """Whether all that was there before is there now; what is new may stand beside it, on every level."""
+    if isinstance(written, dict) and isinstance(before, dict):
+        return all(name in written and holds(written[name], value) for name, value in before.items())
+    if isinstance(written, list) and isinstance(before, list):
+        return len(written) == len(before) and all(map(holds, written, before))
+    return written == before
+
+
 @pytest.mark.parametrize("stem", sorted(EVENTS))
 def test_a_message_of_the_first_version_is_still_read_and_written_alike(stem: str) -> None:
     """Samples are what consumers were built on: add some, never change one."""
@@ -38,7 +47,7 @@ def test_a_message_of_the_first_version_is_still_read_and_written_alike(stem: st
     event = EVENTS[stem].model_validate_json(json.dumps(sample["body"]))
     assert event.subject() == sample["subject"]
     written = json.loads(event.model_dump_json(exclude_none=True))
-    assert written == written | sample["body"]
+    assert holds(written, sample["body"])
 
 
 @pytest.mark.parametrize("stem", sorted(EVENTS))

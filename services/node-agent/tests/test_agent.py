@@ -5,11 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.dataplane import RESTORED_METRIC, ROUTE_METRIC
 from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, TryAgain
+from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.model import Event
 from vmfabric.contract.names import VmName
@@ -114,6 +117,18 @@ async def test_a_wired_vm_is_said_to_be_ready_once(node: Node) -> None:
         ("2001:db8::1/128", "fe80::1"),
     ]
     assert await node.step() == []
+
+
+async def test_a_guest_is_told_of_the_nameservers_in_facts_and_in_its_document(node: Node) -> None:
+    servers = (parse_host("192.0.2.53"), parse_host("2001:db8::53"))
+    node.view.want(a_vm(1, guest_config=GuestConfigForm.CLOUD_INIT_V2).model_copy(update={"nameservers": servers}))
+    [ready] = await node.step()
+    assert isinstance(ready, IfaceReady)
+    assert ready.guest.nameservers == servers
+    assert ready.guest_config is not None
+    assert yaml.safe_load(ready.guest_config.document)["ethernets"]["eth0"]["nameservers"] == {
+        "addresses": ["192.0.2.53", "2001:db8::53"]
+    }
 
 
 async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:

@@ -131,6 +131,8 @@ class ClusterSpec(Request):
     bridge: Bridge = Bridge()
     """Of switching and of routing."""
     mtu: Annotated[int, Field(ge=1280, le=65535)] = 1500
+    nameservers: Annotated[tuple[HostAddress, ...], Field(max_length=8)] = ()
+    """What new guests are told to ask for names; guests that are there keep what they were told."""
     placement: Placement = Placement()
     trusted_fences: Annotated[tuple[ResourceName, ...], Field(max_length=16)] = ()
     """Whose `node.fenced` is believed: a lost node that one of them has fenced is evacuated without an operator."""

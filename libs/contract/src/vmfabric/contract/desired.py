@@ -123,6 +123,8 @@ class DesiredVm(Desired):
     the next hop."""
     virtualization: Virtualization
     mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    nameservers: tuple[HostAddress, ...] = ()
+    """For the guest."""
     bandwidth: Bandwidth | None = None
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form the node-agent says what the guest has to configure."""

@@ -37,6 +37,7 @@ class GuestNetwork(Part):
     mac: Mac
     mtu: Annotated[int, Field(ge=576, le=65535)]
     addresses: tuple[GuestAddress, ...]
+    nameservers: tuple[HostAddress, ...] = ()
 
 
 class IfaceReady(Fact):

@@ -27,6 +27,7 @@ def confirmation(desired: DesiredVm) -> IfaceReady | IfaceRemoved:
             mac=desired.mac,
             mtu=desired.mtu,
             addresses=desired.guest_addresses,
+            nameservers=desired.nameservers,
         ),
         guest_config=guest_config(desired, port.guest_interface),
     )

@@ -186,6 +186,7 @@ def _allocated(
         virtualization=cluster.virtualization,
         wiring=connection.wiring,
         mtu=cluster.mtu,
+        nameservers=cluster.nameservers,
         bandwidth=record.request.bandwidth,
         guest_config=record.request.guest_config,
         trace_id=record.trace_id,

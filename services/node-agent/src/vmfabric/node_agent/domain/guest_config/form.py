@@ -38,6 +38,7 @@ def _interface(desired: DesiredVm, *, is_network_card: bool) -> GuestInterface:
         mtu=desired.mtu,
         addresses=tuple(it.prefix for it in desired.guest_addresses),
         gateways=_gateways(desired.guest_addresses),
+        nameservers=desired.nameservers,
     )
 
 
