@@ -1,6 +1,8 @@
 """Ports in a bridge, and the node's own part of it, on a real kernel."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from .conftest import run as run_outside
 
 pytestmark = pytest.mark.lab
 
+_EXPERIMENTAL = 0x88B5
 ROUTED, SWITCHED = Routed(bridge="vmbr0"), Switched(bridge="vmbr0")
 
 
@@ -42,6 +45,9 @@ def provider(node: Any) -> Callable[..., str]:
     def run(*command: str, check: bool = True) -> str:
         return run_outside("ip", "netns", "exec", name, *command, check=check)
 
+    # A link that has just come up has no address to ask its neighbours from until it has asked for its own.
+    run("sysctl", "-qw", "net.ipv6.conf.to-node.accept_dad=0")
+    node.run("sysctl", "-qw", "net.ipv6.conf.uplink.accept_dad=0")
     for address in ("192.0.2.254/24", "2001:db8:ff::254/64"):
         run("ip", "address", "add", address, "dev", "to-node", *(["nodad"] if ":" in address else []))
     run("ip", "link", "set", "to-node", "up")
@@ -135,3 +141,74 @@ async def test_an_uplink_whose_gateway_is_silent_is_as_it_was_before(
     assert done > 0
     assert everything(node) == before
     assert (await moved(kernel, a_switching_node(), tmp_path / "journal"))[1] == 0
+
+
+def a_guest(node: Any, vm: DesiredVm) -> Callable[[str], bool]:
+    """A namespace that has the guest's end, configured as a routing cluster has it; pings from there."""
+    name = f"{node.namespace}-{vm.vm}"
+    run_outside("ip", "netns", "add", name)
+    node.guests.append(name)
+    run_outside("ip", "-n", node.namespace, "link", "set", f"{vm.vm}_eth0", "netns", name)
+    for command in (
+        f"link set {vm.vm}_eth0 address {vm.mac} up",
+        f"address add {vm.addresses[0]}/32 dev {vm.vm}_eth0",
+        f"address add {vm.addresses[1]}/128 dev {vm.vm}_eth0 nodad",
+        f"route add default via 192.0.2.1 dev {vm.vm}_eth0 onlink",
+        f"-6 route add 2001:db8::ffff dev {vm.vm}_eth0",
+        f"-6 route add default via 2001:db8::ffff dev {vm.vm}_eth0",
+    ):
+        run_outside("ip", "-n", name, *command.split())
+
+    def reaches(address: str) -> bool:
+        ping = ("ping", "-c", "2", "-i", "0.2", "-W", "1", address)
+        return " 0% packet loss" in run_outside("ip", "netns", "exec", name, *ping, check=False)
+
+    return reaches
+
+
+@pytest.mark.parametrize("upstream", list(Upstream))
+async def test_routed_vms_reach_the_provider_and_each_other_and_no_foreign_mac_leaves(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], upstream: Upstream
+) -> None:
+    ways = ("via", "192.0.2.1"), ("via", "2001:db8:ff::1")
+    for prefix, way in zip(("10.0.0.0/24", "2001:db8::/64"), ways, strict=True):
+        over = way if upstream is Upstream.ROUTED else ("dev", "to-node")
+        provider("ip", "route", "add", prefix, *over)
+    vms = [a_vm(number, wiring=ROUTED, virtualization=Virtualization.LXD) for number in (1, 2)]
+    await carry_out(kernel, a_routing_node(upstream=upstream), *vms)
+    first, second = (a_guest(node, vm) for vm in vms)
+    for address in ("192.0.2.1", "192.0.2.254", "2001:db8::ffff", "2001:db8:ff::254"):
+        assert first(address), address
+    assert first("10.0.0.2")
+    assert second("2001:db8::1")
+    for vm in vms:
+        for address in vm.addresses:
+            assert " 0% packet loss" in provider("ping", "-c", "1", "-W", "1", str(address), check=False), address
+    assert node.counters()["foreign_mac"] == 0
+
+
+def test_a_frame_with_a_foreign_mac_is_counted_and_does_not_leave(
+    node: Any, provider: Callable[..., str], inside: Callable[..., Any]
+) -> None:
+    node.want_node(a_routing_node())
+    node.start()
+    node.until(lambda: "foreign_mac" in node.counters())
+    own = bytes.fromhex(node.links()["uplink"]["address"].replace(":", ""))
+    foreign = bytes.fromhex("02aaaaaaaaaa")
+
+    def listener() -> socket.socket:
+        listening = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EXPERIMENTAL))
+        listening.settimeout(5)
+        return listening
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("uplink", 0))
+            for source in (foreign, own):
+                with suppress(OSError):  # the kernel says so when it drops one
+                    raw.send(bytes.fromhex("ffffffffffff") + source + _EXPERIMENTAL.to_bytes(2) + bytes(46))
+
+    with inside(f"{node.namespace}-provider", listener) as listening:
+        inside(node.namespace, send)
+        assert listening.recv(64)[6:12] == own
+    assert node.counters()["foreign_mac"] == 1
