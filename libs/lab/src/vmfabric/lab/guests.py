@@ -123,7 +123,7 @@ def recorded(state: State, topology: Topology) -> list[Guest]:
     """Every guest of the lab."""
     return [
         Guest(given.cluster, given.vm, node.name, topology.namespace(node.name))
-        for node in topology.nodes
+        for node in topology.all_nodes
         for given in records_of(state.of_service(node.name, HYPERVISOR)).all()
     ]
 
