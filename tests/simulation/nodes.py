@@ -187,9 +187,9 @@ class NodeKernel:
             await self._process.die("amid operations of the kernel")
         return await self._node.kernel.apply(operations)
 
-    async def ask(self, interface: InterfaceName, question: Question) -> bool:
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
         """Of a node of a switching cluster, of which there is none here."""
-        return await self._node.kernel.ask(interface, question)
+        return await self._node.kernel.ask(interface, question, seconds)
 
 
 class NodeFrr:

@@ -182,8 +182,8 @@ async def test_routed_vms_reach_the_provider_and_each_other_and_no_foreign_mac_l
     assert first("10.0.0.2")
     assert second("2001:db8::1")
     for vm in vms:
-        for address in vm.addresses:
-            assert " 0% packet loss" in provider("ping", "-c", "1", "-W", "1", str(address), check=False), address
+        for own in vm.addresses:
+            assert " 0% packet loss" in provider("ping", "-c", "1", "-W", "1", str(own), check=False), own
     assert node.counters()["foreign_mac"] == 0
 
 

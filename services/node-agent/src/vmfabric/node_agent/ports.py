@@ -38,6 +38,6 @@ class Kernel(Protocol):
         """Do them in this order. One that is refused stops its VM and no other."""
         ...
 
-    async def ask(self, interface: InterfaceName, question: Question) -> bool:
-        """Whether that neighbour answers on this link, within about a second."""
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Whether that neighbour answers on this link within this time. OSError when the link is not up."""
         ...

@@ -74,7 +74,7 @@ class SimulatedKernel:
         """What is there now."""
         return self.actual()
 
-    async def ask(self, interface: InterfaceName, question: Question) -> bool:
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:  # noqa: ARG002
         """Whether the neighbour is among those that answer, and the NIC is in the bridge."""
         is_reached = any(link.master == interface for link in self.uplinks.values())
         return is_reached and question.target in self.answering

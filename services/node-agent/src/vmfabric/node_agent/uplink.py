@@ -11,6 +11,7 @@ from vmfabric.node_agent.domain import move
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.fabrics import switching
 from vmfabric.node_agent.domain.move import Journal, Phase
+from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Operation
 from vmfabric.node_agent.ports import Kernel
 from vmfabric.runtime.snapshot import load, save
@@ -60,7 +61,7 @@ class UplinkMove:
                 if refused is not None:
                     return Moved(actual, tuple(done), refused)
             elif step.question is not None and step.journal is not None:
-                self._note(await self._asked(step.journal, step))
+                self._note(await self._asked(step.journal, step.question))
             elif not is_news:
                 return Moved(actual, tuple(done), step.problem)
         unsettled = f"the uplink does not come to rest in {_MOST_STEPS} steps; who else changes it?"
@@ -74,18 +75,13 @@ class UplinkMove:
                 return str(failures[0])
         return None
 
-    async def _asked(self, journal: Journal, step: move.Step) -> Journal:
-        if step.question is None:
-            return journal
-        end = time.monotonic() + journal.node.confirm_seconds
-        while time.monotonic() < end:
-            try:
-                if await self._kernel.ask(journal.node.bridge, step.question):
-                    return move.answered(journal)
-            except OSError as error:
-                log.warning("uplink.not_asked", reason=str(error))
-                break
-        return move.unanswered(journal, step.question)
+    async def _asked(self, journal: Journal, question: Question) -> Journal:
+        try:
+            is_answered = await self._kernel.ask(journal.node.bridge, question, journal.node.confirm_seconds)
+        except OSError as error:
+            log.warning("uplink.not_asked", reason=str(error))
+            is_answered = False
+        return move.answered(journal) if is_answered else move.unanswered(journal, question)
 
     def _note(self, journal: Journal | None) -> bool:
         if journal == self._journal:

@@ -16,7 +16,7 @@ from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_rout
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, Port, port_of
 from vmfabric.node_agent.domain.setup import Setup
-from vmfabric.node_agent.domain.setup_plan import is_ours, node_operations, node_problems, port_proxies
+from vmfabric.node_agent.domain.setup_plan import is_ours, node_operations, node_problems, proxy_operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _proxies(port: Port, actual: Actual, answers_on: InterfaceName | None) -> It
     addresses = {prefix.network_address for prefix in port.prefixes}
     is_answered_for = answers_on is not None and port.presence.is_announced
     wanted = frozenset(Proxy(it, answers_on) for it in addresses) if answers_on and is_answered_for else frozenset()
-    yield from port_proxies(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
+    yield from proxy_operations(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class _Routes:
     def of(actual: Actual, interfaces: set[str]) -> "_Routes":
         by_interface: defaultdict[str, set[HostRoute]] = defaultdict(set)
         astray: defaultdict[Prefix, set[HostRoute]] = defaultdict(set)
-        for route in actual.routes:
+        for route in _of_vms(actual):
             by_interface[route.interface].add(route)
             if route.interface and route.interface not in interfaces:
                 astray[route.prefix].add(route)
@@ -127,14 +127,14 @@ def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
             yield link.name
 
 
+def _of_vms(actual: Actual) -> Iterator[HostRoute]:
+    return (it for it in actual.routes if it.metric != SUBNET_METRIC)
+
+
 def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...]:
     known = frozenset(prefix for port in ports for prefix in port.prefixes)
     interfaces = {port.interface for port in ports}
-    strays = (
-        it
-        for it in actual.routes
-        if it.prefix not in known and it.interface not in interfaces and it.metric != SUBNET_METRIC
-    )
+    strays = (it for it in _of_vms(actual) if it.prefix not in known and it.interface not in interfaces)
     return tuple(sorted(strays, key=str))
 
 

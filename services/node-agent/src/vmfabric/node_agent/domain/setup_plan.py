@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vmfabric.contract.dataplane import SUBNET_METRIC
+from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, BridgeSettings, InterfaceAddress, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX, BRIDGE_ALIAS
@@ -41,12 +42,14 @@ def node_operations(wanted: Setup, actual: Actual) -> Iterator[do.Operation]:
     if wanted.bridge is not None and _is_free(wanted.bridge, actual):
         yield from _bridge(wanted.bridge, actual.links.get(wanted.bridge.interface))
         yield from _routes(wanted.bridge, actual)
-    for proxy in sorted(wanted.proxies - actual.proxies, key=str):
-        yield do.AddProxy(None, proxy.interface, proxy.address)
+        own = {it.ip for it in wanted.bridge.addresses}
+        yield from proxy_operations(wanted.proxies, frozenset(it for it in actual.proxies if it.address in own), None)
 
 
-def port_proxies(wanted: frozenset[Proxy], present: frozenset[Proxy], vm: str) -> Iterator[do.Operation]:
-    """The same for the addresses of one VM."""
+def proxy_operations(
+    wanted: frozenset[Proxy], present: frozenset[Proxy], vm: VmName | None
+) -> Iterator[do.Operation]:
+    """What makes the node answer for the addresses of a VM, or for its own, where it should."""
     for proxy in sorted(present - wanted, key=str):
         yield do.RemoveProxy(vm, proxy.interface, proxy.address)
     for proxy in sorted(wanted - present, key=str):

@@ -66,9 +66,10 @@ class NodeKernel:
         """Do them in this order. One that is refused stops its VM and no other."""
         return await self._run(lambda: self._apply(operations))
 
-    async def ask(self, interface: InterfaceName, question: Question) -> bool:
-        """Whether that neighbour answers on this link."""
-        return await self._run(lambda: asking.ask(interface, question))
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Whether that neighbour answers on this link within this time. OSError when the link is not up."""
+        with await self._run(lambda: asking.open_on(interface)) as asked:
+            return await asking.ask(asked, question, seconds)
 
     def _run(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
