@@ -1,16 +1,17 @@
 """The scheduler's handlers on a store, without a bus: over Postgres, and over the store that simulations use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import pytest
 
 from vmfabric.contract.admin import NodeState
-from vmfabric.contract.cluster import Overcommit, Placement
+from vmfabric.contract.cluster import NetworkType, Overcommit, Placement
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.model import Event
@@ -34,7 +35,7 @@ from vmfabric.scheduler.store import PostgresStore
 from vmfabric.scheduler.sweep import Sweep
 from vmfabric.scheduler.transaction import transaction
 
-from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, the_facts
+from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, another_type, the_facts
 
 E = TypeVar("E", bound=Event)
 Sent = Callable[[], Awaitable[list[str]]]
@@ -67,6 +68,15 @@ class Scheduler:
     async def has_cluster(self, **placement: Any) -> None:
         async with transaction(self.store) as tx:
             tx.put_cluster(a_cluster_spec(placement=Placement(overcommit=Overcommit(cpu=1.0), **placement)))
+
+    async def is_of_type(self, kind: NetworkType, *, subnets: Sequence[str] = ("198.51.100.0/24",)) -> None:
+        """Its cluster is; the provider of a routing one sends every node the same, which is enough here."""
+        is_routing = kind is NetworkType.ROUTING
+        async with transaction(self.store) as tx:
+            tx.put_cluster(another_type(kind))
+        for number, name in enumerate(("n1", "n2"), start=1):
+            sent = tuple(map(ip_network, subnets)) if is_routing else ()
+            await self.has_node(name, number, uplink="eth0", subnets=sent)
 
     def _message(self, event: E, seconds: float | None) -> Message[E]:
         self.sequence += 1

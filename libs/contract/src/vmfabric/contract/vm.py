@@ -225,11 +225,12 @@ class MigrationTimes(Part):
     placed: float
     wired: float
     running: float
-    announced: float
+    announced: float | None = None
+    """None where the cluster announces nothing."""
     left: float
     """The source has let go."""
     settled: float
-    """The target's routes have the normal preference."""
+    """The target's routes, where it has any, have the normal preference."""
 
 
 class VmMigrated(Fact):

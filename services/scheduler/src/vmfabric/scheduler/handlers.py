@@ -28,6 +28,7 @@ from vmfabric.scheduler.domain.placement import recorded
 from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
+from vmfabric.scheduler.domain.wiring import IN_A_FABRIC, Surroundings
 from vmfabric.scheduler.transaction import Transaction
 
 SOURCE = "scheduler"
@@ -180,8 +181,8 @@ class Handlers:
         cluster = await tx.cluster(fact.cluster) if record else None
         if record is None or cluster is None:
             return
-        node = await tx.node(cluster.name, record.node) if cluster.type is NetworkType.ROUTING else None
-        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience, node=node)
+        around = await _around(tx, record, cluster) if isinstance(fact, IpAllocated) else IN_A_FABRIC
+        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience, around=around)
         if turn is None:
             return
         if turn.record is None:
@@ -213,6 +214,8 @@ class Handlers:
         turn: Turn | None
         now = self._clock.now()
         if evacuation.needs_refuge(record, lost):
+            if not cluster.type.can_migrate:
+                return
             decision = await tx.choose(cluster, record.request, node=record.request.node)
             if decision.node is None:
                 return
@@ -260,7 +263,7 @@ class Handlers:
             failure = migration.called_back(record.node)
             turn = migration.give_up(served_now, move, failure, self._clock.now(), self._patience)
             self._take(tx, record, turn, Trace(record.current_trace_id))
-        elif (answer := requests.cannot_migrate(record, request)) is not None:
+        elif (answer := requests.cannot_migrate(record, request, cluster)) is not None:
             tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
             self._say(tx, answer, message.trace)
         else:
@@ -329,6 +332,19 @@ class Handlers:
 
     def _keep(self, tx: Transaction, key: VmKey, decision: Decision, cause: Cause, cluster: ClusterSpec) -> None:
         tx.put_decision(key, recorded(decision, cause, cluster.placement, self._clock.now()))
+
+
+async def _around(tx: Transaction, record: VmRecord, cluster: ClusterSpec) -> Surroundings:
+    match cluster.type:
+        case NetworkType.IP_FABRIC:
+            return IN_A_FABRIC
+        case NetworkType.SWITCHING:
+            rows = await tx.rows.nodes(cluster.name)
+            return Surroundings(
+                taken={own: row.spec.name for row in rows for own in (row.spec.address, *row.heard.addresses)}
+            )
+        case NetworkType.ROUTING:
+            return Surroundings(await tx.node(cluster.name, record.node))
 
 
 async def _knows(tx: Transaction, cluster: ClusterName, node: NodeName | None) -> bool:

@@ -62,7 +62,9 @@ def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
     return Turn(served, events=(lifecycle.ready(record),) if is_up else ())
 
 
-def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated | VmMigrating | VmFailed | None:
+def cannot_migrate(
+    record: VmRecord, request: VmMigrateRequested, cluster: ClusterSpec
+) -> VmMigrated | VmMigrating | VmFailed | None:
     """The answer to a request that starts no migration; None when it does."""
     if record.going_back:
         return _stays(record, Code.CONFLICT, f"{record.vm} is being removed")
@@ -80,7 +82,8 @@ def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated 
             generation=record.generation,
             addresses=record.addresses,
         )
-    return None
+    bound = migration.why_bound(cluster, record.node)
+    return _stays(record, Code.CANNOT_MIGRATE, f"{record.vm} stays on {record.node}: {bound}") if bound else None
 
 
 def _is_on_its_way(record: VmRecord, move: Move, request: VmMigrateRequested) -> VmMigrating | VmFailed:
