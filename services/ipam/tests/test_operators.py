@@ -92,6 +92,13 @@ class Promises:
         assert (b.free, b.nodes) == ({Family.IPV4: 256}, None)
         assert not (await world.reporting.list_free(ListFree(cluster="spb"))).pools
 
+    async def test_a_vm_without_wishes_gets_one_address_of_each_family_that_its_node_has(self, world: World) -> None:
+        ranges = {"n1": "10.0.0.1-10.0.0.4,2001:db8::1-2001:db8::2", "n2": "10.0.0.9"}
+        await world.pool("10.0.0.0/24", "2001:db8::/64", ranges=ranges)
+        assert await world.place("vm1", node="n1") == ["10.0.0.1", "2001:db8::1"]
+        assert await world.place("vm2", node="n2") == ["10.0.0.9"]
+        assert await world.place("vm3", node="n3") == [Code.POOL_EXHAUSTED]
+
     async def test_applying_the_same_again_changes_and_says_nothing(self, world: World) -> None:
         assert await world.pool("10.0.0.0/24") is Change.CREATED
         await world.outbox()

@@ -9,12 +9,15 @@ from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
+from vmfabric.contract.addressing import FreeAddresses, FreeInPool, ListFree
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import NetworkType, Overcommit, Placement
 from vmfabric.contract.envelope import Trace
+from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.guest import GuestRunning
-from vmfabric.contract.model import Event
+from vmfabric.contract.model import Event, Request
 from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.vm import VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.database.migrations import migrate
@@ -32,13 +35,34 @@ from vmfabric.scheduler.memory_store import MemoryStore, Tables
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.store import PostgresStore
+from vmfabric.scheduler.supplies import Supplies
 from vmfabric.scheduler.sweep import Sweep
 from vmfabric.scheduler.transaction import transaction
 
 from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, another_type, the_facts
 
 E = TypeVar("E", bound=Event)
+A = TypeVar("A", bound=BaseModel)
 Sent = Callable[[], Awaitable[list[str]]]
+
+
+class Ipam:
+    """Says what is free, as often as it is asked."""
+
+    def __init__(self, *pools: FreeInPool) -> None:
+        self.pools = pools
+        self.is_away = False
+        self.asked = 0
+
+    async def __call__(self, subject: str, asked: Request, answer: type[A]) -> A:
+        assert (subject, asked) == ("pool.free", ListFree(cluster="msk"))
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise TryAgain(Code.INTERNAL, "nobody answers")
+        said = FreeAddresses(cluster="msk", pools=self.pools)
+        assert isinstance(said, answer)
+        return said
 
 
 @dataclass
@@ -51,7 +75,8 @@ class Scheduler:
     sequence: int = 0
 
     def __post_init__(self) -> None:
-        self.desk = Desk(self.store, committed=lambda: None)
+        self.ipam = Ipam()
+        self.desk = Desk(self.store, committed=lambda: None, supplies=Supplies(self.ipam, self.clock))
         self.handlers = Handlers(self.desk, self.clock, Patience())
 
     async def prepare(self, cpu: int = 16) -> None:

@@ -22,6 +22,7 @@ from vmfabric.runtime.message import AnyRoute, Message, Route
 from vmfabric.scheduler import metrics
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain import evacuation, lifecycle, migration, requests
+from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.lifecycle import VmFact
 from vmfabric.scheduler.domain.placement import recorded
@@ -67,7 +68,7 @@ class Handlers:
 
     async def requested(self, message: Message[VmRequested]) -> None:
         """Somebody wants a VM."""
-        await self._desk.do(_key(message.event), lambda tx: self._requested(tx, message))
+        await self._desk.place(_key(message.event), lambda tx: self._requested(tx, message))
 
     async def delete_requested(self, message: Message[VmDeleteRequested]) -> None:
         """Somebody wants a VM gone."""
@@ -182,13 +183,31 @@ class Handlers:
         if record is None or cluster is None:
             return
         around = await _around(tx, record, cluster) if isinstance(fact, IpAllocated) else IN_A_FABRIC
-        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience, around=around)
+        turn = await self._place_again(tx, record, fact, cluster) or lifecycle.advance(
+            record, fact, cluster, self._clock.now(), self._patience, around=around
+        )
         if turn is None:
             return
         if turn.record is None:
             # By this a database that has forgotten the removal is known.
             tx.send([put(HandedOut(generation=await tx.new_generation()))])
         self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _place_again(
+        self, tx: Transaction, record: VmRecord, fact: VmFact, cluster: ClusterSpec
+    ) -> Turn | None:
+        """Its node has no address for it any more; another one may have."""
+        is_full = isinstance(fact, IpRefused) and requests.may_be_elsewhere(record, fact)
+        if not is_full or not tx.tells_nodes_apart(NodeKey(record.cluster, record.node)):
+            return None
+        decision = await tx.choose(
+            cluster, record.request, node=None, leaves=record.node, is_new=True, without=record
+        )
+        if decision.node is None:
+            return None
+        self._keep(tx, record.key, decision, Cause.REQUEST, cluster)
+        generation = await tx.new_generation()
+        return requests.place_again(record, decision.node, generation, self._clock.now(), self._patience)
 
     async def _lets_go(self, tx: Transaction, fact: IfaceReady | IfaceRemoved | RouteWithdrawn) -> None:
         """A node that was lost may let go of what a VM has left behind there."""

@@ -37,7 +37,14 @@ class _Cluster:
 
     pools: tuple[PoolStock, ...]
     wishes: tuple[AddressWish, ...]
-    """What a VM without wishes gets: one address of each family that the pools have."""
+    """What a VM without wishes gets where every node has the same: one address of each family that the pools have."""
+
+    def wishes_on(self, node: NodeName) -> tuple[AddressWish, ...]:
+        """What it gets on this node: of each family that its VMs may have. Where they may have none, all are wanted,
+        and the refusal says so.
+        """
+        own = [wish for wish in self.wishes if any(pool.for_vms_of(node, wish.family) for pool in self.pools)]
+        return tuple(own) or self.wishes
 
 
 class Stock:
@@ -100,9 +107,9 @@ class Stock:
     def take(self, key: VmKey, node: NodeName, wishes: Sequence[AddressWish] | None) -> tuple[Given, ...]:
         """All of what a VM on this node wishes, or nothing and Refused.
 
-        Without wishes, one of each family that the cluster has.
+        Without wishes, one of each family that there is for VMs of the node.
         """
-        wanted = self._cluster(key.cluster).wishes if wishes is None else wishes
+        wanted = self._cluster(key.cluster).wishes_on(node) if wishes is None else wishes
         found: dict[int, Given] = {}
         try:
             for position in _choosiest_first(wanted):

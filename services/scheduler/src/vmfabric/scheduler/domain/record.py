@@ -170,6 +170,8 @@ class VmRecord(BaseModel):
     """The migration that is under way."""
     evacuated: bool = False
     """Whether a lost node may still announce it; its own route is preferred until that node has let go."""
+    placed_again: bool = False
+    """Whether the first node that was chosen for it had no addresses."""
     failure: Failure | None = None
     delete_requested: bool = False
     reported: bool = False
