@@ -145,7 +145,9 @@ def _check_is_a_hosts(allocated: AllocatedAddress, taken: Mapping[HostAddress, N
             found = f"the broadcast address of network {network}"
     if found is not None:
         raise Refused(
-            Code.CONFLICT, f"{address} of pool {allocated.pool} is {found}, which no VM can have; exclude it there"
+            Code.CONFLICT,
+            f"{address} of pool {allocated.pool} is {found}, which no VM can have; exclude it there, or say that the "
+            "network is a `segment` where it is the network's own",
         )
 
 
