@@ -3,6 +3,7 @@
 from ipaddress import ip_address
 
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
 from vmfabric.contract.guest_config import GuestConfigForm
@@ -21,6 +22,7 @@ def a_vm(
     generation: int | None = None,
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
+    bandwidth: Bandwidth | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -39,6 +41,7 @@ def a_vm(
         virtualization=virtualization,
         wiring=PointToPoint(gateway=near),
         mtu=mtu,
+        bandwidth=bandwidth,
         guest_config=guest_config,
         trace_id=f"{number:032x}",
     )
