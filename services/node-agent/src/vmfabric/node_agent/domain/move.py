@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.contract.names import InterfaceName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, Held, Link, LinkKind
@@ -192,7 +193,7 @@ def _forward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
     if not uplink.up:
         yield do.SetUp(None, uplink.name)
     if uplink.master != name:
-        yield do.SetMaster(None, uplink.name, name)
+        yield bridges.SetMaster(None, uplink.name, name)
     yield from _carried(_all(journal, actual), uplink.name, name, actual)
 
 
@@ -200,13 +201,13 @@ def _bridge(name: InterfaceName, bridge: Link | None, uplink: Link) -> Iterator[
     """With the NIC's MAC address: the switch and the gateway see no difference."""
     mac = uplink.mac or ""
     if bridge is None:
-        yield do.CreateBridge(None, name, mac)
+        yield bridges.CreateBridge(None, name, mac)
     elif bridge.mac != mac:
         yield do.SetMac(None, name, mac)
     if bridge is None or bridge.alias != BRIDGE_ALIAS:
         yield do.SetAlias(None, name, BRIDGE_ALIAS)
     if bridge is None or bridge.bridge != BRIDGE_SETTINGS:
-        yield do.SetBridge(None, name, BRIDGE_SETTINGS)
+        yield bridges.SetBridge(None, name, BRIDGE_SETTINGS)
     if bridge is None or bridge.mtu != uplink.mtu:
         # Once it is set, it does not follow that of the ports.
         yield do.SetMtu(None, name, uplink.mtu)
@@ -225,7 +226,7 @@ def _backward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
     if uplink is None:
         return
     if uplink.master == name:
-        yield do.SetMaster(None, uplink.name, None)
+        yield bridges.SetMaster(None, uplink.name, None)
     if not uplink.up:
         yield do.SetUp(None, uplink.name)
     yield from _carried(_all(journal, actual), name, uplink.name, actual)
