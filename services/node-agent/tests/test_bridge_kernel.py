@@ -103,6 +103,17 @@ async def test_an_uplink_moves_into_its_bridge_with_all_that_it_has(
     provider("ping", "-c", "1", "-W", "1", "2001:db8:ff::1")
 
 
+async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+) -> None:
+    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1400")
+    before = everything(node)
+    problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
+    assert problem is not None
+    assert "the route to 203.0.113.0/24 over uplink" in problem
+    assert (done, everything(node)) == (0, before)
+
+
 async def test_an_uplink_whose_gateway_is_silent_is_as_it_was_before(
     node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -144,7 +144,9 @@ def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual
     """What is still to be set then cuts nobody off, so nobody is asked."""
     if not is_ours(actual.links[node.bridge], BRIDGE_ALIAS):
         return Step(None)
-    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=actual.held.get(node.bridge, _NOTHING))
+    has = actual.held.get(node.bridge, _NOTHING)
+    plain = Held(has.addresses, tuple(it for it in has.routes if it.is_plain))
+    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=plain)
     return Step(now if now != journal else journal, tuple(_forward(now, actual)))
 
 
@@ -174,6 +176,13 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: L
             problem=f"the node's address {node.address} should be on its uplink {uplink.name}, which has {found}; "
             "mend `address` or `uplink` of the node, or give the NIC its address",
         )
+    for route in has.routes:
+        if not route.is_plain:
+            return Step(
+                journal,
+                problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
+                "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
+            )
     return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has))
 
 
