@@ -29,8 +29,8 @@ def a_vm(
     generation: int | None = None,
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
-    wiring: Wiring | None = None,
     bandwidth: Bandwidth | None = None,
+    wiring: Wiring | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
