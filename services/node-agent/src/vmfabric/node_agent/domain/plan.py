@@ -103,6 +103,9 @@ class _Routes:
         by_interface: defaultdict[str, set[HostRoute]] = defaultdict(set)
         astray: defaultdict[Prefix, set[HostRoute]] = defaultdict(set)
         for route in actual.routes:
+            if route.metric == SUBNET_METRIC:
+                # The node's own, though its subnet may be a single address, and that a VM's.
+                continue
             by_interface[route.interface].add(route)
             if route.interface and route.interface not in interfaces:
                 astray[route.prefix].add(route)
