@@ -210,7 +210,7 @@ class Checker:
             yield f"{link} is no guarded port of {BRIDGE} there"
             return
         for prefix in desired.prefixes():
-            if prefix.network_address not in guard.ipv4 | guard.ipv6:
+            if prefix.network_address not in guard.addresses:
                 yield f"{prefix} is not let through"
             route = node.leads(prefix)
             if (route and route.interface) != self._plant.routed_to(desired.vm):
@@ -294,8 +294,7 @@ class Checker:
 
 def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
     for interface, guard in node.kernel.guards.items():
-        addresses: Iterable[HostAddress] = (*guard.ipv4, *guard.ipv6)
-        for address in addresses:
+        for address in sorted(guard.addresses, key=str):
             yield address, interface
     for route in node.kernel.routes:
         if route.gateway is None and route.interface != BRIDGE:

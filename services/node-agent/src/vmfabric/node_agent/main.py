@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
@@ -63,10 +64,13 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
         )
         arrivals = Arrivals(service.bus)
+        announcing = Announcing(tasks)
 
         async def step(dirty: Dirty) -> Again:
             again = await agent.step(dirty)
-            arrivals.expect([wanted.value for wanted in mirror.vms.values()])
+            wanted = [vm.value for vm in mirror.vms.values()]
+            arrivals.expect(wanted)
+            announcing.notice(wanted)
             return again
 
         loop = Loop(step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)

@@ -3,6 +3,7 @@
 from ipaddress import ip_address, ip_interface, ip_network
 
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.cluster import Gateway, Upstream, Virtualization
 from vmfabric.contract.desired import (
     DesiredVm,
@@ -28,6 +29,7 @@ def a_vm(
     generation: int | None = None,
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
+    bandwidth: Bandwidth | None = None,
     wiring: Wiring | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
@@ -47,6 +49,7 @@ def a_vm(
         virtualization=virtualization,
         wiring=wiring or PointToPoint(gateway=near),
         mtu=mtu,
+        bandwidth=bandwidth,
         guest_config=guest_config,
         trace_id=f"{number:032x}",
     )
