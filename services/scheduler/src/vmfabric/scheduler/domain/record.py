@@ -210,7 +210,7 @@ class VmRecord(BaseModel):
     @property
     def settled_presence(self) -> Presence:
         """What it has at home when nothing is under way."""
-        return Presence.EVACUATED if self.evacuated else Presence.ROUTED
+        return Presence.EVACUATED if self.evacuated and self.is_announced else Presence.ROUTED
 
     def all_desired(self) -> tuple[DesiredVm, ...]:
         """What the bucket says of it, on every node."""
