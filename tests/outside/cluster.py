@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nats.errors
 
@@ -15,23 +16,30 @@ from vmfabric.contract.admin import Applied, Change, Drain, Nodes, NodeState, Vm
 from vmfabric.contract.errors import Refused, TryAgain
 from vmfabric.contract.node import NodeDrained, NodeLost
 from vmfabric.contract.vm import VmDeleted, VmFailed, VmReady
-from vmfabric.lab import frr
+from vmfabric.lab import frr, traces
 from vmfabric.lab.client import LabClient
 from vmfabric.lab.hosts import answers_ping, bgp_routes
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.topology import Node
 
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "ip-fabric.yaml"
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 CLUSTER = "msk"
 EXTRA_POOLS = {"tiny": ("203.0.113.0/24", "203.0.113.0/31"), "zone": ("192.0.2.0/24", "192.0.2.0/30")}
 """Two more pools, of IPv4 only; their names come behind that of the example's, so nobody gets them unasked."""
 Address = IPv4Address | IPv6Address
-_CHANGES = {"pool": {"quarantine_seconds": 60}}
-"""In the 300 s of the example the tests give more addresses back than its pool has."""
+C = TypeVar("C", bound="Cluster")
 
 
 class Cluster:
-    """The example's cluster, seen from outside."""
+    """The cluster of the example of an ip-fabric, seen from outside."""
+
+    name = CLUSTER
+    example = EXAMPLES / "ip-fabric.yaml"
+    router = "core"
+    """The host that VMs are pinged from."""
+    quarantine_seconds = 60
+    """In the 300 s of the example the tests give more addresses back than its pool has."""
+    extra_pools: Mapping[str, tuple[str, str]] = EXTRA_POOLS
 
     def __init__(self, lab: Lab, outside: LabClient) -> None:
         self.lab = lab
@@ -39,13 +47,13 @@ class Cluster:
 
     async def apply(self, **changes: Any) -> None:
         """Apply the example, with other values in its cluster."""
-        changed = {**_CHANGES, "cluster": changes}
-        for document in read(EXAMPLE.read_text(), origin="example"):
+        changed = {"pool": {"quarantine_seconds": self.quarantine_seconds}, "cluster": changes}
+        for document in read(self.example.read_text(), origin="example"):
             spec = {**document.spec, **changed.get(document.kind, {})}
             await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
-        for name, (prefix, block) in EXTRA_POOLS.items():
+        for name, (prefix, block) in self.extra_pools.items():
             await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": prefix}}, Applied)
-            pool = {"name": name, "cluster": CLUSTER, "blocks": [block], "quarantine_seconds": 0}
+            pool = {"name": name, "cluster": self.name, "blocks": [block], "quarantine_seconds": 0}
             await self.outside.ask("pool.apply", {"spec": pool}, Applied)
 
     async def settled(self) -> None:
@@ -71,7 +79,7 @@ class Cluster:
 
     async def request(self, vm: str, **changes: Any) -> None:
         """Ask for a small VM."""
-        body = {"cluster": CLUSTER, "vm": vm, "cpu": 1, "memory_mb": 64, "disk_gb": 1, **changes}
+        body = {"cluster": self.name, "vm": vm, "cpu": 1, "memory_mb": 64, "disk_gb": 1, **changes}
         await self.outside.publish("vm.requested", body)
 
     async def ready(self, vm: str, seconds: float = 30) -> VmReady:
@@ -106,7 +114,7 @@ class Cluster:
     async def delete(self, *vms: str) -> None:
         """Remove these and wait until they are gone."""
         for vm in vms:
-            await self.outside.publish("vm.delete.requested", {"cluster": CLUSTER, "vm": vm})
+            await self.outside.publish("vm.delete.requested", {"cluster": self.name, "vm": vm})
         for vm in vms:
             await self.outside.wait_for(VmDeleted, vm=vm, seconds=60)
 
@@ -136,7 +144,7 @@ class Cluster:
         """The node is lost, and these VMs of it are ready on the other one."""
         await self.outside.wait_for(NodeLost, node=node, seconds=30)
         self.outside.heard.clear()
-        fenced = {"cluster": CLUSTER, "node": node, "fence": "power-cut"}
+        fenced = {"cluster": self.name, "node": node, "fence": "power-cut"}
         asked = await self.outside.ask("node.evacuate", fenced, Drain)
         assert (asked.change, asked.vms, asked.staying) == (Change.CHANGED, len(vms), ()), str(asked)
         for vm in vms:
@@ -146,10 +154,10 @@ class Cluster:
         await self.outside.wait_for(NodeDrained, unless=VmFailed)
 
     async def answers(self, address: Address, seconds: float = 10) -> bool:
-        """Whether a ping from the core is answered within so many seconds."""
+        """Whether a ping from the router is answered within so many seconds."""
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
-            if await asyncio.to_thread(answers_ping, self.lab, "core", address):
+            if await asyncio.to_thread(answers_ping, self.lab, self.router, address):
                 return True
         return False
 
@@ -157,6 +165,40 @@ class Cluster:
         """Every address of the VM answers."""
         for allocated in ready.addresses:
             assert await self.answers(allocated.address), f"{ready.vm} does not answer on {allocated.address}"
+
+
+@asynccontextmanager
+async def emptied(cluster: C) -> AsyncIterator[C]:
+    """The cluster without any VM; afterwards the VMs that it has got go, and nothing of them may be left."""
+    await cluster.apply()
+    await cluster.settled()
+    before = await traces.settled(cluster.lab, cluster.outside)
+    yield cluster
+    await cluster.settled()
+    left = [state.vm for state in (await cluster.outside.ask("vm.list", {}, Vms)).vms]
+    cluster.outside.heard.clear()
+    await cluster.delete(*left)
+    remains = await traces.left_over(cluster.lab, cluster.outside, before)
+    assert not remains, f"left behind: {remains}"
+
+
+class SwitchingCluster(Cluster):
+    """The same of the example of a physical network."""
+
+    name = "ams"
+    example = EXAMPLES / "switching.yaml"
+    router = "gw"
+    extra_pools: Mapping[str, tuple[str, str]] = {}
+
+
+class RoutingCluster(Cluster):
+    """The same of the example of rented servers, whose addresses are few."""
+
+    name = "fsn"
+    example = EXAMPLES / "routing.yaml"
+    router = "provider"
+    quarantine_seconds = 0
+    extra_pools: Mapping[str, tuple[str, str]] = {}
 
 
 def address_of(ready: VmReady, family: Family) -> Address:

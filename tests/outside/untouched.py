@@ -35,7 +35,7 @@ class Picture:
 def received(lab: Lab) -> dict[str, int]:
     """The UPDATEs that the reflectors and the core have been sent."""
     found: dict[str, int] = {}
-    for router in (*lab.topology.reflectors, lab.topology.core):
+    for router in (*lab.topology.reflectors, lab.router("core")):
         found |= updates_received(lab, router.name)
     return found
 

@@ -7,15 +7,16 @@ from datetime import datetime, timedelta
 from simulation import claims
 from simulation.bus_server import Kept
 from simulation.nodes import Node
+from simulation.plant import BRIDGE, Plant
 from vmfabric.contract.addresses import HostAddress, Prefix, host_prefix
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE
+from vmfabric.contract.cluster import NetworkType
+from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, SUBNET_METRIC
 from vmfabric.contract.desired import BUCKET, VM_KEY, DesiredVm, Presence
-from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
+from vmfabric.contract.names import NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.changes import Holding
 from vmfabric.ipam.domain.lease import State
 from vmfabric.ipam.memory_store import InMemoryStore
-from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, RetireRoute, SetDown
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.changes import LeftKey
@@ -23,7 +24,7 @@ from vmfabric.scheduler.domain.record import LeftBehind, VmKey
 from vmfabric.scheduler.memory_store import Tables
 
 _MAY_BECOME = {
-    Presence.PREPARED: {Presence.PREFERRED, Presence.ABSENT},
+    Presence.PREPARED: {Presence.PREFERRED, Presence.ROUTED, Presence.ABSENT},
     Presence.WIRED: {Presence.ABSENT},
     Presence.PREFERRED: {Presence.ROUTED, Presence.EVACUATED, Presence.ABSENT},
     Presence.EVACUATED: {Presence.ROUTED, Presence.FORWARDED, Presence.WIRED, Presence.ABSENT},
@@ -55,7 +56,7 @@ class Checker:
     def __init__(
         self,
         *,
-        cluster: ClusterName,
+        plant: Plant,
         nodes: Mapping[NodeName, Node],
         ipam: InMemoryStore,
         tables: Tables,
@@ -63,7 +64,7 @@ class Checker:
         fail: Callable[[str], None],
         is_shaken: Callable[[], bool],
     ) -> None:
-        self._cluster = cluster
+        self._plant = plant
         self._nodes = nodes
         self._ipam = ipam
         self._tables = tables
@@ -92,6 +93,10 @@ class Checker:
                 if wired.setdefault(address, interface) != interface:
                     self._fail(f"{address} is wired twice: as {wired[address]} and as {interface}")
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
+            for address in _routed_into_bridge(node):
+                if not self._is_left_behind(name, address):
+                    self._last_held[address] = self._now()
+                    self._is_held(address, name, f"routed into the bridge of {name}", None)
         return wired
 
     @staticmethod
@@ -142,7 +147,7 @@ class Checker:
             if generation not in self._generations and generation <= highest:
                 self._fail(f"{vm} gets generation {generation}, though {highest} was given already")
         self._generations |= found
-        for sentence in claims.broken(self._tables):
+        for sentence in (*claims.broken(self._tables), *self._on_two_nodes()):
             self._fail(sentence)
         if not self._is_shaken():
             self._is_served()
@@ -151,7 +156,7 @@ class Checker:
         """After each operation of a node-agent: what is ready is repaired, never taken down."""
         if operation.vm is None or not isinstance(operation, (RemoveRoute, SetDown, DeleteLink)):
             return
-        record = self._tables.vms.get(VmKey(self._cluster, operation.vm))
+        record = self._tables.vms.get(VmKey(self._plant.cluster.name, operation.vm))
         is_home = record is not None and record.node == node and record.phase in _SERVED_AT_HOME
         if record is not None and is_home and not isinstance(operation, RetireRoute):
             self._fail(f"{operation.vm} is {record.phase}, and the node-agent of {node} does: {operation}")
@@ -163,6 +168,8 @@ class Checker:
         desired = DesiredVm.from_bytes(kept.body)
         generation, presence = self._wanted.get(kept.subject, (desired.generation, desired.presence))
         is_next = desired.presence is presence or desired.presence in _MAY_BECOME[presence]
+        if desired.is_announced and presence is Presence.PREPARED:
+            is_next = desired.presence in {presence, Presence.PREFERRED, Presence.ABSENT}
         if desired.generation < generation or (desired.generation == generation and not is_next):
             self._fail(
                 f"bucket {BUCKET} goes back: {kept.subject} was generation {generation} {presence}, "
@@ -175,6 +182,10 @@ class Checker:
         for (_, vm), record in self._tables.vms.items():
             if record.phase not in {*_SERVED_AT_HOME, VmPhase.SWITCHING} or record.desired is None:
                 continue
+            if not self._plant.type.is_announced:
+                for sentence in self._without_port(record.desired):
+                    self._fail(f"{vm} is {record.phase} on {record.node}, but {sentence}")
+                continue
             for prefix in record.desired.prefixes():
                 paths = [
                     (it.frr.local_preference(prefix), name)
@@ -185,11 +196,34 @@ class Checker:
                 if best is not None and record.phase is VmPhase.SWITCHING:
                     continue
                 route = self._nodes[record.node].leads(prefix)
-                if best != record.node or route is None or route.interface != interface_name(self._cluster, vm):
+                if best != record.node or route is None or route.interface != self._plant.link_of(vm):
                     self._fail(
                         f"{vm} is {record.phase} on {record.node}, but the core's best path to {prefix} leads to "
                         f"{best}, and {record.node} sends it to {route and route.interface}"
                     )
+
+    def _without_port(self, desired: DesiredVm) -> Iterator[str]:
+        """What a VM that is not announced lacks on its node."""
+        node, link = self._nodes[desired.node], self._plant.link_of(desired.vm)
+        guard, port = node.kernel.guards.get(link), node.kernel.links.get(link)
+        if guard is None or port is None or port.master != BRIDGE:
+            yield f"{link} is no guarded port of {BRIDGE} there"
+            return
+        for prefix in desired.prefixes():
+            if prefix.network_address not in guard.addresses:
+                yield f"{prefix} is not let through"
+            route = node.leads(prefix)
+            if (route and route.interface) != self._plant.routed_to(desired.vm):
+                yield f"{prefix} is sent to {route and route.interface}"
+
+    def _on_two_nodes(self) -> Iterator[str]:
+        """A guest that nothing announces is found by its port, so it has one on one node only."""
+        for (_, vm), record in self._tables.vms.items():
+            there = [it for it in record.all_desired() if not it.is_announced and it.presence.is_announced]
+            if len(there) > 1:
+                yield f"{vm} is wanted for good on {there[0].node} and on {there[1].node}"
+            if self._plant.type is NetworkType.ROUTING and record.move is not None:
+                yield f"{vm} moves to {record.move.target}, and its provider sends its addresses to {record.node}"
 
     def _is_left_behind(self, node: NodeName, address: HostAddress) -> bool:
         """Whether the node was lost with it: it may have it still, though another VM may have got it since."""
@@ -218,7 +252,7 @@ class Checker:
         record = self._tables.vms.get(VmKey(*holding.key))
         if node not in {holding.node, *(record.nodes() if record else ())}:
             self._fail(f"{address} is {how}, but in ipam it is {holding.key.vm}'s on {holding.node}")
-        if interface is not None and interface != interface_name(self._cluster, holding.key.vm):
+        if interface is not None and interface != self._plant.link_of(holding.key.vm):
             self._fail(f"{address} is {how}, but in ipam it is {holding.key.vm}'s")
 
     def _check_owners(self) -> None:
@@ -260,9 +294,15 @@ class Checker:
 
 def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
     for interface, guard in node.kernel.guards.items():
-        addresses: Iterable[HostAddress] = (*guard.ipv4, *guard.ipv6)
-        for address in addresses:
+        for address in sorted(guard.addresses, key=str):
             yield address, interface
     for route in node.kernel.routes:
-        if route.gateway is None:
+        if route.gateway is None and route.interface != BRIDGE:
             yield route.prefix.network_address, route.interface
+
+
+def _routed_into_bridge(node: Node) -> Iterator[HostAddress]:
+    """Of single VMs; that of a whole subnet is the node's own."""
+    for route in node.kernel.routes:
+        if route.interface == BRIDGE and route.metric != SUBNET_METRIC:
+            yield route.prefix.network_address

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from simulation.faults import Fault, Faults
+from simulation.plant import BRIDGE, UPLINK
 from simulation.process import Process
 from simulation.story import Story
 from simulation.virtual_time import VirtualLoop
@@ -15,10 +16,12 @@ from vmfabric.bgp_announcer.domain.routes import Found, Session
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.bgp_announcer.simulated import SimulatedFrr
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.errors import Code
 from vmfabric.contract.explanation import ReflectedRoute
-from vmfabric.contract.names import NodeName
-from vmfabric.node_agent.domain.actual import Actual, HostRoute
+from vmfabric.contract.names import InterfaceName, NodeName
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, LinkKind
+from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel, an_uplink
@@ -46,6 +49,7 @@ class WatchedKernel(SimulatedKernel):
         fresh = SimulatedKernel()
         self.links, self.routes, self.sysctls = fresh.links, fresh.routes, fresh.sysctls
         self.table, self.guards = fresh.table, fresh.guards
+        self.proxies, self.holdings, self.uplink_guards = fresh.proxies, fresh.holdings, fresh.uplink_guards
         self.changed(None)
 
 
@@ -56,6 +60,7 @@ class Node:
         self,
         name: NodeName,
         address: IPv4Address,
+        kind: NetworkType,
         *,
         reflectors: Sequence[HostAddress],
         directory: Path,
@@ -67,7 +72,11 @@ class Node:
         self.address = address
         self.directory = directory
         self.kernel = WatchedKernel(faults, self._kernel_changed)
-        self.kernel.uplinks = {"uplink": an_uplink(IPv4Interface(f"{address}/24"))}
+        uplink = an_uplink(IPv4Interface(f"{address}/24"))
+        self.kernel.uplinks = {UPLINK: uplink}
+        if kind is NetworkType.SWITCHING:
+            bridge = replace(uplink, index=2, name=BRIDGE, kind=LinkKind.BRIDGE.value)
+            self.kernel.uplinks = {UPLINK: replace(uplink, master=BRIDGE, addresses=frozenset()), BRIDGE: bridge}
         self.frr = SimulatedFrr(lambda: self.seen_by_frr)
         self.frr.up = set(reflectors)
         self.seen_by_frr: Mapping[Prefix, int] = {}
@@ -171,7 +180,7 @@ class NodeKernel:
         self._process = process
         self._faults = faults
 
-    async def read(self) -> Actual:
+    async def read(self, interest: Interest) -> Actual:  # noqa: ARG002  # all of it is at hand
         """It may fail; it is never empty by mistake."""
         await self._process.point()
         if self._faults.roll(Fault.KERNEL_UNREADABLE):
@@ -185,6 +194,10 @@ class NodeKernel:
             await self._node.kernel.apply(operations[: self._faults.random.randrange(len(operations) + 1)])
             await self._process.die("amid operations of the kernel")
         return await self._node.kernel.apply(operations)
+
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Of a node that makes its bridge itself, of which there is none here."""
+        return await self._node.kernel.ask(interface, question, seconds)
 
 
 class NodeFrr:

@@ -5,15 +5,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from simulation.bus_server import Kept, matches
+from simulation.plant import BRIDGE
 from simulation.services import PHASE_SECONDS, Ground
 from simulation.workload import DRY_RUN
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
 from vmfabric.contract.desired import BUCKET, DesiredVm, Presence
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDecided, VmDeleted, VmFailed, VmMigrated, VmReady
 from vmfabric.ipam.domain.lease import State
-from vmfabric.node_agent.domain.naming import interface_name
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import VmKey
 
@@ -148,15 +149,14 @@ def _left_in_ipam(ground: Ground) -> Iterator[str]:
 
 def _left_on_nodes(ground: Ground) -> Iterator[str]:
     for name, node in ground.nodes.items():
-        wanted = {
-            interface_name(record.cluster, record.vm) for record in ground.tables.vms.values() if record.node == name
-        }
+        wanted = {ground.plant.link_of(record.vm) for record in ground.tables.vms.values() if record.node == name}
+        own = {BRIDGE} if ground.plant.type is NetworkType.ROUTING else set()
         for what, found in (
             ("link", set(node.kernel.links)),
             ("guard", set(node.kernel.guards)),
             ("route", {route.interface for route in node.kernel.routes}),
         ):
-            for interface in sorted(found - wanted):
+            for interface in sorted(found - wanted - own):
                 yield f"a {what} of {interface} is left on {name}"
         addresses = {
             address
@@ -198,18 +198,20 @@ def _left_in_bucket(ground: Ground) -> Iterator[str]:
 def _not_served(ground: Ground) -> Iterator[str]:
     for (_, vm), record in ground.tables.vms.items():
         node = ground.nodes[record.node]
-        interface = interface_name(record.cluster, vm)
+        interface, routed_to = ground.plant.link_of(vm), ground.plant.routed_to(vm)
         if record.desired is None or record.desired.presence is not Presence.ROUTED:
             yield f"{vm} is ready, but not wanted as routed"
             continue
         link, guard = node.kernel.links.get(interface), node.kernel.guards.get(interface)
         if link is None or not link.up or guard is None:
             yield f"{vm} should be on {record.node}, but its link {interface} is not up behind its guard"
-        routed = {route.prefix for route in node.kernel.routes if route.interface == interface}
+        routed = {route.prefix for route in node.kernel.routes if route.interface == routed_to}
         announced = node.announced
         for prefix in record.desired.prefixes():
-            if prefix not in routed:
+            if routed_to is not None and prefix not in routed:
                 yield f"{prefix} of {vm} should be routed on {record.node}, and is not"
+            if not ground.plant.type.is_announced:
+                continue
             if prefix in announced and (preference := node.frr.local_preference(prefix)) != LOCAL_PREFERENCE:
                 yield f"{prefix} of {vm} is announced with preference {preference}"
             if announced.get(prefix, frozenset()) != node.frr.up:

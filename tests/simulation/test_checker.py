@@ -36,8 +36,8 @@ def no_generation_fence(patch: pytest.MonkeyPatch) -> None:
     """ipam and the scheduler take a late event for one of the generation that they know."""
     heard, acted = lifecycle.advance, lease.act_on
 
-    def advance(record: VmRecord, fact: lifecycle.VmFact, *rest: Any) -> Turn | None:
-        return heard(record, fact.model_copy(update={"generation": record.generation}), *rest)
+    def advance(record: VmRecord, fact: lifecycle.VmFact, *rest: Any, **named: Any) -> Turn | None:
+        return heard(record, fact.model_copy(update={"generation": record.generation}), *rest, **named)
 
     def act_on(known: Lease, said: Said, generation: int, node: NodeName) -> Act:
         return acted(known, said, max(generation, known.generation), node)

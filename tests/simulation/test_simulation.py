@@ -49,6 +49,8 @@ def test_without_faults_every_vm_that_can_be_is_made(tally: Tally) -> None:
         "pool_exhausted",
         "address_taken",
         "address_quarantined",
+        "address_excluded",  # an address that was chosen, of another node's range
+        "cannot_migrate",
         "unknown_vm",
         "cancelled",
         "step_timed_out",  # a guest that does not come to the target of its migration

@@ -29,6 +29,7 @@ from simulation.virtual_time import VirtualClock, VirtualLoop
 from simulation.workload import Asked, workload
 from vmfabric.bgp_announcer.ports import FrrError
 from vmfabric.contract.admin import DrainNode, NodeState
+from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.node import NodeFenced
 from vmfabric.contract.streams import REQUEST_STREAM
@@ -61,6 +62,11 @@ class Outcome:
     failures: frozenset[str]
     """The codes of vm.failed."""
     is_calm: bool
+
+
+def _type_of(seed: int) -> NetworkType:
+    """Of each tenth seed one of the types that announce nothing."""
+    return {7: NetworkType.ROUTING, 11: NetworkType.SWITCHING}.get(seed % 20, NetworkType.IP_FABRIC)
 
 
 def replay(seed: int) -> str:
@@ -106,18 +112,23 @@ class World:
         self._is_over = False
         self._server = Server(loop, self._faults, self._story)
         self._server.on_kept = self._kept
+        self._kind = _type_of(seed)
         count = self._random.randint(2, 3)
         self._nodes = {f"n{number}": self._node(number, directory) for number in range(1, count + 1)}
         self._ground = Ground(
             self._server,
             self._faults,
             VirtualClock(loop),
-            plant({name: node.address for name, node in self._nodes.items()}, cpu=self._random.choice(_CPUS)),
+            plant(
+                {name: node.address for name, node in self._nodes.items()},
+                self._kind,
+                cpu=self._random.choice(_CPUS),
+            ),
             self._nodes,
             guarded=self.fail,
         )
         checker = Checker(
-            cluster=CLUSTER, nodes=self._nodes, ipam=self._ground.ipam, tables=self._ground.tables,
+            plant=self._ground.plant, nodes=self._nodes, ipam=self._ground.ipam, tables=self._ground.tables,
             now=loop.wall, fail=self.fail, is_shaken=self._is_shaken,
         )  # fmt: skip
         self._checker = checker
@@ -233,6 +244,7 @@ class World:
         return Node(
             name,
             IPv4Address(f"192.0.2.{number}"),
+            self._kind,
             reflectors=REFLECTORS,
             directory=directory / name,
             loop=self._loop,
@@ -247,7 +259,8 @@ class World:
         }
         for name, node in self._nodes.items():
             composed[f"node-agent.{name}"] = partial(services.node_agent, self._ground, node)
-            composed[f"bgp-announcer.{name}"] = partial(services.bgp_announcer, self._ground, node)
+            if self._kind.is_announced:
+                composed[f"bgp-announcer.{name}"] = partial(services.bgp_announcer, self._ground, node)
         found = {}
         for name, compose in composed.items():
             supervisor = Supervisor(name, compose, self._loop, self._faults, self._story)
@@ -330,7 +343,8 @@ class World:
                 node.lose_session(self._random.choice(REFLECTORS))
 
     def _of(self, node: Node) -> list[Supervisor]:
-        return [self._supervisors[f"{service}.{node.name}"] for service in ("node-agent", "bgp-announcer")]
+        names = (f"{service}.{node.name}" for service in ("node-agent", "bgp-announcer"))
+        return [self._supervisors[name] for name in names if name in self._supervisors]
 
     def _lose(self, node: Node, *, is_dead: bool) -> None:
         for supervisor in self._of(node):

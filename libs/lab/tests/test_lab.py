@@ -21,7 +21,7 @@ from vmfabric.lab.hosts import answers_ping, bgp_routes, run_on
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.programs import run
 from vmfabric.lab.state import State
-from vmfabric.lab.topology import Node, Topology
+from vmfabric.lab.topology import Topology
 from vmfabric.lab.units import Condition
 from vmfabric.runtime.bus import open_client
 
@@ -124,14 +124,14 @@ def test_the_core_keeps_every_route_when_one_reflector_dies(data_centre: Lab, gu
     eventually(lambda: len(bgp_routes(data_centre, "core")) == 2, "both routes in the core's kernel")
     faults.kill_frr(data_centre, "rr1")
     eventually(
-        lambda: frr.sessions_down(data_centre.topology, data_centre.topology.core) == ["10.0.0.11"],
+        lambda: frr.sessions_down(data_centre.topology, data_centre.router("core")) == ["10.0.0.11"],
         "the core has lost its session with rr1",
     )
     assert len(bgp_routes(data_centre, "core")) == 2
     assert answers_ping(data_centre, "core", GUEST4)
     faults.start_frr(data_centre, "rr1")
     eventually(
-        lambda: not frr.sessions_down(data_centre.topology, data_centre.topology.core),
+        lambda: not frr.sessions_down(data_centre.topology, data_centre.router("core")),
         "the core has its session with rr1 again",
     )
 
@@ -148,7 +148,7 @@ def test_operators_and_nodes_reach_the_same_bus_and_a_cut_node_does_not(data_cen
     assert answers_ping(data_centre, "n1", control)
     faults.cut_management(data_centre, "n1")
     assert not answers_ping(data_centre, "n1", control)
-    assert answers_ping(data_centre, "n1", data_centre.topology.core.ipv4), "the fabric is another network"
+    assert answers_ping(data_centre, "n1", data_centre.router("core").ipv4), "the fabric is another network"
     faults.restore_management(data_centre, "n1")
     eventually(lambda: answers_ping(data_centre, "n1", control), "n1 reaches the control host again")
 
@@ -190,8 +190,8 @@ def test_what_status_names_can_be_stopped_and_started_by_that_name(data_centre: 
     assert units.health(data_centre, unit).condition is Condition.RUNS
     with pytest.raises(LabError, match="runs already"):
         units.start(data_centre, unit)
-    topology = data_centre.topology
-    eventually(lambda: not frr.sessions_down(topology, topology.core), "the core has its sessions again")
+    core = data_centre.router("core")
+    eventually(lambda: not frr.sessions_down(data_centre.topology, core), "the core has its sessions again")
 
 
 @pytest.mark.parametrize(
@@ -375,6 +375,4 @@ def test_a_process_is_never_killed_by_the_name_of_the_machines_own_namespace(top
 
 
 def test_a_node_starts_with_an_empty_frr(topology: Topology) -> None:
-    node = topology.nodes[0]
-    assert isinstance(node, Node)
-    assert "router bgp" not in frr.configuration_of(topology, node)
+    assert "router bgp" not in frr.configuration_of(topology, topology.nodes[0])

@@ -25,6 +25,31 @@ def test_the_default_has_two_nodes_two_reflectors_and_a_core() -> None:
     assert topology.hosts == ("control", "n1", "n2", "rr1", "rr2", "core")
 
 
+@pytest.mark.parametrize(
+    ("which", "hosts", "types"),
+    [
+        ("switching", ["gw", "s1", "s2"], ["switching"]),
+        ("routing", ["provider", "r1", "r2"], ["routing"]),
+        (
+            "all-types",
+            ["n1", "n2", "rr1", "rr2", "core", "gw", "s1", "s2", "provider", "r1", "r2"],
+            ["ip-fabric", "switching", "routing"],
+        ),
+    ],
+)
+def test_the_lab_has_topologies_of_the_other_types_and_of_all(which: str, hosts: list[str], types: list[str]) -> None:
+    topology = load(which)
+    assert list(topology.hosts) == ["control", *hosts]
+    assert list(topology.types) == types
+
+
+def test_all_types_is_the_three_side_by_side() -> None:
+    topology = load("all-types")
+    assert topology.nodes == load(None).nodes
+    assert topology.switching == load("switching").switching
+    assert topology.routing == load("routing").routing
+
+
 def test_everything_that_a_lab_makes_has_its_name_in_front() -> None:
     assert all(name.startswith("t1-") for name in parse(GOOD, origin="good.yaml").namespaces())
 
@@ -44,6 +69,8 @@ def test_everything_that_a_lab_makes_has_its_name_in_front() -> None:
         ("ipv4: 10.0.0.11", "ipv4: 10.0.0.1", "rr1 and n1 both have address 10.0.0.1"),
         ("management: 172.31.255.11", "management: 172.31.255.1", "n1 and control both have address 172.31.255.1"),
         ("core: {name: core, ", "core: {", "core.name: Field required"),
+        ("core: {name: core", "switching: {name: core", "switching.gateway: Field required"),
+        ("asn: 65000", "", "asn missing: a fabric has all of asn, fabric, nodes, reflectors, core"),
     ],
 )
 def test_a_wrong_topology_is_refused_with_the_place_and_the_reason(was: str, becomes: str, complaint: str) -> None:

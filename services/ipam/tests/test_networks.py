@@ -50,6 +50,7 @@ def test_what_does_not_nest_is_refused(new: NetworkSpec, there: NetworkSpec, sen
         ({"gateway": "192.0.2.1"}, "gateway 192.0.2.1 does not lie in 10.0.0.0/8"),
         ({"gateway": "fe80::1"}, "does not lie in"),
         ({"kind": "container", "vlan": 7}, "a container has no gateway and no VLAN"),
+        ({"kind": "container", "segment": True}, "is no segment"),
         ({"vlan": 4095}, "less than or equal to 4094"),
     ],
 )
@@ -91,5 +92,22 @@ def test_the_active_network_counts_before_the_containers_and_the_smallest_of_the
 def test_only_active_networks_have_a_kind_that_blocks_are_cut_from() -> None:
     active = ActiveNetworks([a_container("10.0.0.0/8"), a_network("10.1.0.0/16", gateway="10.1.0.1")])
     assert active.around(ip_address("10.2.0.1")) is None
-    assert active.gateways == {ip_address("10.1.0.1")}
+    assert active.withheld.keys() == {ip_address("10.1.0.1")}
     assert NetworkSpec(name="net", prefix=ip_network("10.0.0.0/8")).kind is NetworkKind.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("prefix", "ends"),
+    [
+        ("10.0.0.0/29", {"10.0.0.0": "the address of network", "10.0.0.7": "the broadcast address"}),
+        ("2001:db8::/64", {"2001:db8::": "the address of network"}),
+        ("10.0.0.0/31", {}),
+        ("10.0.0.0/32", {}),
+    ],
+)
+def test_the_ends_of_a_segment_are_no_hosts(prefix: str, ends: dict[str, str]) -> None:
+    network = a_network(prefix)
+    assert ActiveNetworks([network]).withheld == {}
+    withheld = ActiveNetworks([network.model_copy(update={"segment": True})]).withheld
+    assert {str(address) for address in withheld} == set(ends)
+    assert all(ends[str(address)] in why for address, why in withheld.items())

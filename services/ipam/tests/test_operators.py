@@ -57,7 +57,7 @@ class Promises:
             ranges = {"n2": "10.0.0.9", "n1": "10.0.0.2-10.0.0.3,10.0.0.5,2001:db8::7-2001:db8::9"}
             return [
                 await world.container("10.0.0.0/7", "all"),
-                await world.network("10.0.0.0/8", gateway="10.0.0.1", vlan=7),
+                await world.network("10.0.0.0/8", gateway="10.0.0.1", vlan=7, segment=True),
                 await world.pool("10.0.0.0/24", "2001:db8::/64", ranges=ranges),
             ]
 
@@ -78,6 +78,20 @@ class Promises:
         await world.network("10.0.0.0/8", gateway="10.0.0.3")
         assert await world.place("vm4") == ["10.0.0.1"]
 
+    async def test_in_a_segment_neither_its_own_nor_its_broadcast_address_is_given(self, world: World) -> None:
+        await world.network("10.0.0.0/29", gateway="10.0.0.1", segment=True)
+        await world.pool("10.0.0.0/29")
+        placed = [await world.place(f"vm{number}") for number in range(6)]
+        assert placed == [*([f"10.0.0.{last}"] for last in range(2, 7)), [Code.POOL_EXHAUSTED]]
+        assert await world.place("vm", 1, wish(address="10.0.0.7")) == [Code.ADDRESS_EXCLUDED]
+
+    async def test_an_address_in_use_becomes_no_end_of_a_segment(self, world: World) -> None:
+        await world.network("10.0.0.0/29", name="four")
+        await world.pool("10.0.0.0/29")
+        assert await world.place("vm1") == ["10.0.0.0"]
+        with pytest.raises(Refused, match=r"the end of a segment.*: 10.0.0.0 \(vm1\)"):
+            await world.network("10.0.0.0/29", name="four", segment=True)
+
     async def test_operators_and_placement_see_which_nodes_have_a_free_address_of_each_family(
         self, world: World
     ) -> None:
@@ -91,6 +105,13 @@ class Promises:
         assert a.nodes == {"n1": {Family.IPV4: 2, Family.IPV6: 2}, "n2": {Family.IPV4: 0}}
         assert (b.free, b.nodes) == ({Family.IPV4: 256}, None)
         assert not (await world.reporting.list_free(ListFree(cluster="spb"))).pools
+
+    async def test_a_vm_without_wishes_gets_one_address_of_each_family_that_its_node_has(self, world: World) -> None:
+        ranges = {"n1": "10.0.0.1-10.0.0.4,2001:db8::1-2001:db8::2", "n2": "10.0.0.9"}
+        await world.pool("10.0.0.0/24", "2001:db8::/64", ranges=ranges)
+        assert await world.place("vm1", node="n1") == ["10.0.0.1", "2001:db8::1"]
+        assert await world.place("vm2", node="n2") == ["10.0.0.9"]
+        assert await world.place("vm3", node="n3") == [Code.POOL_EXHAUSTED]
 
     async def test_applying_the_same_again_changes_and_says_nothing(self, world: World) -> None:
         assert await world.pool("10.0.0.0/24") is Change.CREATED

@@ -7,6 +7,7 @@ from ipam_specs import a_container, a_network, a_pool, by_name
 from pydantic import ValidationError
 
 from vmfabric.contract.errors import Code, Refused
+from vmfabric.ipam.domain.networks import ActiveNetworks
 from vmfabric.ipam.domain.pools import check_pool, desired_pools, place
 
 
@@ -57,17 +58,17 @@ def test_desired_pools_are_all_blocks_of_the_cluster_in_a_fixed_order() -> None:
 
 def test_an_address_is_placed_in_its_network_pool_and_range() -> None:
     networks = {"net": a_network(gateway="10.0.0.1")}
-    gateways = [ip_address("10.0.0.1")]
+    withheld = ActiveNetworks(networks.values()).withheld
     pools = by_name(
         a_pool("10.0.0.0/24", exclude=("10.0.0.0/32",)), a_pool("10.1.0.0/24", name="far", ranges={"n1": "10.1.0.7"})
     )
 
     def hindrance(address: str) -> str | None:
-        return place(ip_address(address), networks, pools, gateways).hindrance
+        return place(ip_address(address), networks, pools, withheld).hindrance
 
-    assert place(ip_address("10.0.0.2"), networks, pools, gateways).pool == pools["web"]
-    assert place(ip_address("192.0.2.1"), networks, pools, gateways).network is None
-    assert place(ip_address("10.1.0.7"), networks, pools, gateways).node == "n1"
+    assert place(ip_address("10.0.0.2"), networks, pools, withheld).pool == pools["web"]
+    assert place(ip_address("192.0.2.1"), networks, pools, withheld).network is None
+    assert place(ip_address("10.1.0.7"), networks, pools, withheld).node == "n1"
     assert [hindrance("10.0.0.2"), hindrance("10.1.0.7")] == [None, None]
     assert hindrance("10.0.0.0") == "pool web excludes it"
     assert hindrance("10.0.0.1") == "it is the gateway of its network"

@@ -16,9 +16,9 @@ import pytest
 from pyroute2 import netns
 
 from vmfabric.contract.cluster import Gateway
-from vmfabric.contract.desired import DesiredVm
+from vmfabric.contract.desired import DesiredNode, DesiredVm
 from vmfabric.node_agent.domain import naming
-from vmfabric.runtime.snapshot import SavedVm, Snapshot, save
+from vmfabric.runtime.snapshot import SavedNode, SavedVm, Snapshot, save
 
 T = TypeVar("T")
 
@@ -50,13 +50,19 @@ class Node:
     namespace: str
     directory: Path
     wanted: dict[str, DesiredVm] = field(default_factory=dict)
+    value: DesiredNode | None = None
     process: subprocess.Popen[bytes] | None = None
     guests: list[str] = field(default_factory=list)
 
     def want(self, *vms: DesiredVm) -> None:
         self.wanted |= {vm.vm: vm for vm in vms}
         saved = {name: SavedVm(revision=number, value=vm) for number, (name, vm) in enumerate(self.wanted.items(), 1)}
-        save(self.directory / "node-agent.desired.json", Snapshot(vms=saved))
+        node = None if self.value is None else SavedNode(revision=1, value=self.value)
+        save(self.directory / "node-agent.desired.json", Snapshot(vms=saved, node=node))
+
+    def want_node(self, value: DesiredNode) -> None:
+        self.value = value
+        self.want()
 
     def start(self) -> None:
         environment = {
@@ -173,6 +179,33 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture
+def provider(node: Node) -> Callable[..., str]:
+    """The other end of `uplink`: a router with 192.0.2.254 and 2001:db8:ff::254. Runs a command there."""
+    name = f"{node.namespace}-provider"
+    run("ip", "netns", "add", name)
+    node.guests.append(name)
+    run("ip", "-n", node.namespace, "link", "add", "uplink", "type", "veth", "peer", "name", "to-node")
+    run("ip", "-n", node.namespace, "link", "set", "to-node", "netns", name)
+
+    def there(*command: str, check: bool = True) -> str:
+        return run("ip", "netns", "exec", name, *command, check=check)
+
+    # A link that has just come up has no address to ask its neighbours from until it has asked for its own.
+    there("sysctl", "-qw", "net.ipv6.conf.to-node.accept_dad=0")
+    node.run("sysctl", "-qw", "net.ipv6.conf.uplink.accept_dad=0")
+    for address in ("192.0.2.254/24", "2001:db8:ff::254/64"):
+        there("ip", "address", "add", address, "dev", "to-node", *(["nodad"] if ":" in address else []))
+    there("ip", "link", "set", "to-node", "up")
+    node.run("ip", "link", "set", "uplink", "up")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    node.run("ip", "address", "add", "2001:db8:ff::1/64", "dev", "uplink", "nodad")
+    node.run("ip", "route", "add", "default", "via", "192.0.2.254", "proto", "static", "metric", "100")
+    node.run("ip", "route", "add", "default", "via", "2001:db8:ff::254", "proto", "static")
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.253", "src", "192.0.2.1")
+    return there
 
 
 @pytest.fixture(name="inside")

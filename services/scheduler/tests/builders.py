@@ -57,6 +57,11 @@ def a_cluster_spec(**changes: Any) -> ClusterSpec:
     )
 
 
+def another_type(kind: NetworkType, **changes: Any) -> ClusterSpec:
+    """A cluster that announces nothing."""
+    return a_cluster_spec(type=kind, bgp=None, **changes)
+
+
 def a_node_spec(name: str = "n1", number: int = 1, cpu: int = 16, **changes: Any) -> NodeSpec:
     return NodeSpec(
         name=name,

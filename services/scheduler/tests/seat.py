@@ -1,19 +1,23 @@
 """The scheduler's handlers on a store, without a bus: over Postgres, and over the store that simulations use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
+from vmfabric.contract.addressing import FreeAddresses, FreeInPool, ListFree
 from vmfabric.contract.admin import NodeState
-from vmfabric.contract.cluster import Overcommit, Placement
+from vmfabric.contract.cluster import NetworkType, Overcommit, Placement
 from vmfabric.contract.envelope import Trace
+from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.guest import GuestRunning
-from vmfabric.contract.model import Event
+from vmfabric.contract.model import Event, Request
 from vmfabric.contract.placement import PlacementDecision
 from vmfabric.contract.vm import VmDeleteRequested, VmMigrateRequested, VmRequested
 from vmfabric.database.migrations import migrate
@@ -31,13 +35,34 @@ from vmfabric.scheduler.memory_store import MemoryStore, Tables
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.store import PostgresStore
+from vmfabric.scheduler.supplies import Supplies
 from vmfabric.scheduler.sweep import Sweep
 from vmfabric.scheduler.transaction import transaction
 
-from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, the_facts
+from .builders import START, HandClock, a_cluster_spec, a_node_spec, a_vm_request, another_type, the_facts
 
 E = TypeVar("E", bound=Event)
+A = TypeVar("A", bound=BaseModel)
 Sent = Callable[[], Awaitable[list[str]]]
+
+
+class Ipam:
+    """Says what is free, as often as it is asked."""
+
+    def __init__(self, *pools: FreeInPool) -> None:
+        self.pools = pools
+        self.is_away = False
+        self.asked = 0
+
+    async def __call__(self, subject: str, asked: Request, answer: type[A]) -> A:
+        assert (subject, asked) == ("pool.free", ListFree(cluster="msk"))
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise TryAgain(Code.INTERNAL, "nobody answers")
+        said = FreeAddresses(cluster="msk", pools=self.pools)
+        assert isinstance(said, answer)
+        return said
 
 
 @dataclass
@@ -50,7 +75,8 @@ class Scheduler:
     sequence: int = 0
 
     def __post_init__(self) -> None:
-        self.desk = Desk(self.store, committed=lambda: None)
+        self.ipam = Ipam()
+        self.desk = Desk(self.store, committed=lambda: None, supplies=Supplies(self.ipam, self.clock))
         self.handlers = Handlers(self.desk, self.clock, Patience())
 
     async def prepare(self, cpu: int = 16) -> None:
@@ -67,6 +93,15 @@ class Scheduler:
     async def has_cluster(self, **placement: Any) -> None:
         async with transaction(self.store) as tx:
             tx.put_cluster(a_cluster_spec(placement=Placement(overcommit=Overcommit(cpu=1.0), **placement)))
+
+    async def is_of_type(self, kind: NetworkType, *, subnets: Sequence[str] = ("198.51.100.0/24",)) -> None:
+        """Its cluster is; the provider of a routing one sends every node the same, which is enough here."""
+        is_routing = kind is NetworkType.ROUTING
+        async with transaction(self.store) as tx:
+            tx.put_cluster(another_type(kind))
+        for number, name in enumerate(("n1", "n2"), start=1):
+            sent = tuple(map(ip_network, subnets)) if is_routing else ()
+            await self.has_node(name, number, uplink="eth0", subnets=sent)
 
     def _message(self, event: E, seconds: float | None) -> Message[E]:
         self.sequence += 1

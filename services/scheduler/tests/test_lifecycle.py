@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.cluster import ClusterSpec, NetworkType
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.model import Event
 from vmfabric.contract.vm import VmDeleted, VmDeleting, VmFailed, VmPlaced, VmReady
@@ -16,7 +17,7 @@ from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.record import Stamp, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 
-from .builders import ADDRESS, START, a_cluster_spec, a_vm_request, the_facts
+from .builders import ADDRESS, START, a_cluster_spec, a_vm_request, another_type, the_facts
 
 GENERATION = 7
 CLUSTER = a_cluster_spec()
@@ -41,6 +42,7 @@ class Vm:
     """A VM and all that was said of it."""
 
     record: VmRecord | None
+    cluster: ClusterSpec = CLUSTER
     now: datetime = START
     events: list[Event] = field(default_factory=list)
     wanted: list[Presence] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Vm:
     def hears(self, stem: str, generation: int = GENERATION) -> None:
         if self.record is not None:
             fact = the_facts(generation)[stem]
-            self.take(lifecycle.advance(self.record, fact, CLUSTER, self.now, PATIENCE))
+            self.take(lifecycle.advance(self.record, fact, self.cluster, self.now, PATIENCE))
 
     def is_deleted(self) -> None:
         if self.record is not None:
@@ -85,9 +87,9 @@ class Vm:
         return self.record.phase if self.record else None
 
 
-def a_vm(phase: VmPhase = VmPhase.ALLOCATING) -> Vm:
+def a_vm(phase: VmPhase = VmPhase.ALLOCATING, cluster: ClusterSpec = CLUSTER) -> Vm:
     """A VM that has come into this phase the usual way, with nothing noted of how."""
-    vm = Vm(None)
+    vm = Vm(None, cluster)
     vm.take(
         requests.create(
             a_vm_request(), ASKED, node="n1", generation=GENERATION, trace_id="0" * 32, now=START, patience=PATIENCE
@@ -102,7 +104,7 @@ def a_vm(phase: VmPhase = VmPhase.ALLOCATING) -> Vm:
         else:
             vm.hears(step)
     assert vm.phase is phase
-    return Vm(vm.record)
+    return Vm(vm.record, cluster)
 
 
 TABLE: dict[tuple[VmPhase, str], VmPhase | None] = {
@@ -264,9 +266,11 @@ happenings = st.lists(
 )
 
 
-@given(happenings)
-def test_whatever_is_said_in_whatever_order_every_life_ends_well(happened: list[tuple[str, int]]) -> None:
-    vm = a_vm()
+@given(happenings, st.sampled_from([CLUSTER, another_type(NetworkType.SWITCHING)]))
+def test_whatever_is_said_in_whatever_order_every_life_ends_well(
+    happened: list[tuple[str, int]], cluster: ClusterSpec
+) -> None:
+    vm = a_vm(cluster=cluster)
     was_deleted = False
     for what, number in happened:
         alive = vm.record is not None

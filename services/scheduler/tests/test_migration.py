@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vmfabric.contract.addresses import host_prefix
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code
 from vmfabric.contract.guest import GuestRunning
@@ -20,8 +21,8 @@ from vmfabric.scheduler.domain import lifecycle, migration, requests
 from vmfabric.scheduler.domain.record import Stamp, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
 
-from .builders import ADDRESS, START, a_cluster_spec, the_facts
-from .test_lifecycle import PATIENCE, a_vm
+from .builders import ADDRESS, START, the_facts
+from .test_lifecycle import CLUSTER, PATIENCE, a_vm
 
 SOURCE, TARGET, AGAIN = 7, 9, 11
 """The generations of the VM on either node."""
@@ -30,8 +31,8 @@ TARGET_ADDRESSES = (ip_address("10.0.0.2"), ip_address("fd00::2"))
 ASKED = Stamp(START + timedelta(seconds=60), 5)
 
 
-def a_ready_record() -> VmRecord:
-    record = a_vm(VmPhase.READY).record
+def a_ready_record(cluster: ClusterSpec = CLUSTER) -> VmRecord:
+    record = a_vm(VmPhase.READY, cluster).record
     assert record is not None
     return record
 
@@ -41,6 +42,7 @@ class Migration:
     """A VM on its way from n1 to n2, and the bucket."""
 
     record: VmRecord | None = None
+    cluster: ClusterSpec = CLUSTER
     now: datetime = ASKED.at
     bucket: dict[str, DesiredVm] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -48,7 +50,7 @@ class Migration:
     """What was wanted on n1 and on n2 after each turn, without repetitions."""
 
     def __post_init__(self) -> None:
-        ready = a_ready_record()
+        ready = a_ready_record(self.cluster)
         assert ready.desired is not None
         self.bucket[ready.node] = ready.desired
         self.take(
@@ -79,7 +81,7 @@ class Migration:
                 prefix=host_prefix(ADDRESS), communities=(), local_preference=preference, reflectors=(ADDRESS,)
             )
             fact = fact.model_copy(update={"routes": (route,)})
-        self.take(lifecycle.advance(self.record, fact, a_cluster_spec(), self.now, PATIENCE))
+        self.take(lifecycle.advance(self.record, fact, self.cluster, self.now, PATIENCE))
 
     def guest_runs(self, node: str = "n2", *, seconds: float = 1, of: int | None = None) -> None:
         """Said so many seconds after the migration was asked for, of a generation or of none."""
@@ -291,14 +293,15 @@ def test_a_delete_after_the_switch_waits_until_the_source_has_let_go() -> None:
 def test_what_is_asked_while_it_moves_is_answered(phase: VmPhase) -> None:
     record = until(phase).record
     assert record is not None
-    answer = requests.cannot_migrate(record, VmMigrateRequested(cluster="msk", vm="vm1", node="n3"))
+    answer = requests.cannot_migrate(record, VmMigrateRequested(cluster="msk", vm="vm1", node="n3"), CLUSTER)
     assert isinstance(answer, VmFailed)
     assert answer.code is Code.CONFLICT
     assert "from n1 to n2" in answer.message
 
 
 def test_a_vm_that_is_there_already_is_said_to_be() -> None:
-    answer = requests.cannot_migrate(a_ready_record(), VmMigrateRequested(cluster="msk", vm="vm1", node="n1"))
+    asked = VmMigrateRequested(cluster="msk", vm="vm1", node="n1")
+    answer = requests.cannot_migrate(a_ready_record(), asked, CLUSTER)
     assert isinstance(answer, VmMigrated)
     assert (answer.node, answer.source, answer.steps_ms) == ("n1", None, None)
 

@@ -8,10 +8,15 @@ from vmfabric.contract.pool import AddressRange, NetworkKind, NetworkSpec, PoolS
 
 
 def a_network(
-    prefix: str = "10.0.0.0/8", name: str = "net", *, gateway: str | None = None, vlan: int | None = None
+    prefix: str = "10.0.0.0/8",
+    name: str = "net",
+    *,
+    gateway: str | None = None,
+    vlan: int | None = None,
+    segment: bool = False,
 ) -> NetworkSpec:
     router = ip_address(gateway) if gateway else None
-    return NetworkSpec(name=name, prefix=ip_network(prefix), gateway=router, vlan=vlan)
+    return NetworkSpec(name=name, prefix=ip_network(prefix), gateway=router, vlan=vlan, segment=segment)
 
 
 def a_container(prefix: str, name: str = "all") -> NetworkSpec:

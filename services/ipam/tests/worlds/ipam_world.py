@@ -126,9 +126,15 @@ class World:
         await self.reserving.release(ReleaseAddresses(addresses=found, dry_run=dry_run))
 
     async def network(
-        self, prefix: str, name: str = "four", *, gateway: str | None = None, vlan: int | None = None
+        self,
+        prefix: str,
+        name: str = "four",
+        *,
+        gateway: str | None = None,
+        vlan: int | None = None,
+        segment: bool = False,
     ) -> Change:
-        spec = a_network(prefix, name, gateway=gateway, vlan=vlan)
+        spec = a_network(prefix, name, gateway=gateway, vlan=vlan, segment=segment)
         return (await self.applying.apply_network(ApplyNetwork(spec=spec))).change
 
     async def container(self, prefix: str, name: str) -> Change:

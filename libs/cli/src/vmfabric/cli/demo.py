@@ -164,7 +164,7 @@ class _Demo:
     async def _first_answer(self, vm: str, address: HostAddress) -> float:
         deadline = time.monotonic() + _PING_SECONDS
         async with self.pings:
-            while not await asyncio.to_thread(answers_ping, self.lab, self.lab.topology.core.name, address):
+            while not await asyncio.to_thread(answers_ping, self.lab, "core", address):
                 if time.monotonic() > deadline:
                     raise LabError(f"{vm} does not answer a ping from the core to {address} in {_PING_SECONDS:.0f} s")
             return time.monotonic()

@@ -11,12 +11,26 @@ from vmfabric.lab import diagnosis, making
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import State
-from vmfabric.lab.topology import load
+from vmfabric.lab.topology import PACKAGED, load
+
+
+def _topology(which: str | None) -> str | None:
+    if which is not None and which not in PACKAGED:
+        if Path(which).is_dir():
+            raise typer.BadParameter(f"file '{which}' is a directory")
+        if not Path(which).exists():
+            raise typer.BadParameter(f"file '{which}' does not exist, and the lab itself has {', '.join(PACKAGED)}")
+    return which
+
 
 TopologyFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--topology", "-t", help="A topology file; default: two nodes.", exists=True, dir_okay=False, readable=True
+        "--topology",
+        "-t",
+        metavar="FILE",
+        callback=_topology,
+        help=f"A topology file, or one of {', '.join(PACKAGED)}; default: two nodes of an ip-fabric.",
     ),
 ]
 
@@ -46,7 +60,8 @@ def up(
             )
         raise typer.Exit(130) from interruption
     console.print(f"\nThe bus is at [bold]{lab.nats_url}[/], logs are in {lab.state.logs}. Next:", soft_wrap=True)
-    console.print("  ./vmfabric apply -f deploy/examples/ip-fabric.yaml")
+    for network_type in lab.topology.types:
+        console.print(f"  ./vmfabric apply -f deploy/examples/{network_type}.yaml")
 
 
 def down() -> None:

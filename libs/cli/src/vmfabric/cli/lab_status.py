@@ -8,6 +8,7 @@ from rich.table import Table
 from vmfabric.cli.screen import clock, console
 from vmfabric.lab import guests, units
 from vmfabric.lab.lab import Lab
+from vmfabric.lab.routing import refused_frames
 from vmfabric.lab.topology import CONTROL
 from vmfabric.lab.units import Condition, Health
 
@@ -20,6 +21,8 @@ def status() -> None:
     found = [units.health(lab, unit) for unit in units.units(lab)]
     console.print(_hosts(lab, found))
     console.print(f"[dim]bus {lab.nats_url}, directory {lab.state.directory}[/]", soft_wrap=True)
+    for server, frames in refused_frames(lab.topology).items():
+        console.print(f"the provider's switch has refused {frames} frames from {server}")
     for line in _remarks(found):
         console.print(line, soft_wrap=True)
     if not lab.is_complete:
@@ -45,16 +48,16 @@ def is_up_already(lab: Lab) -> str:
 
 def _hosts(lab: Lab, found: Sequence[Health]) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("host", "fabric", "management", "runs", "guests"):
+    for column in ("host", "addresses", "management", "runs", "guests"):
         table.add_column(column)
-    fabric = {router.name: f"{router.ipv4} {router.ipv6}" for router in lab.topology.routers}
-    management = {node.name: str(node.management) for node in lab.topology.nodes}
+    addresses = {host.name: f"{host.ipv4} {host.ipv6}" for host in lab.topology.network_hosts}
+    management = {node.name: str(node.management) for node in lab.topology.all_nodes}
     management[CONTROL] = str(lab.topology.management.control)
     running = guests.recorded(lab.state, lab.topology)
     for host in lab.topology.hosts:
         table.add_row(
             f"[bold]{host}[/]",
-            fabric.get(host, ""),
+            addresses.get(host, ""),
             management.get(host, ""),
             " ".join(_word(one) for one in found if one.name.startswith(f"{host}/")),
             _few([guest.vm for guest in running if guest.node == host]),

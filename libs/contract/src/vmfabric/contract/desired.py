@@ -135,6 +135,11 @@ class DesiredVm(Desired):
         """Its key in the bucket."""
         return VM_KEY.render({"cluster": self.cluster, "node": self.node, "vm": self.vm})
 
+    @property
+    def is_announced(self) -> bool:
+        """Whether a bgp-announcer speaks for it: whether its cluster announces at all."""
+        return self.wiring.type.is_announced
+
     def trace(self) -> Trace:
         """The trace that facts about it belong to."""
         return Trace(self.trace_id)

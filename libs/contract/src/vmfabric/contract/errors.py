@@ -16,6 +16,7 @@ class Code(StrEnum):
     CONFLICT = "conflict"
     NODE_LOST = "node_lost"
     NO_NODE_FITS = "no_node_fits"
+    CANNOT_MIGRATE = "cannot_migrate"
     POOL_EXHAUSTED = "pool_exhausted"
     ADDRESS_TAKEN = "address_taken"
     ADDRESS_QUARANTINED = "address_quarantined"

@@ -32,12 +32,18 @@ class NetworkSpec(Request):
     """The router of an active network, where it has one that VMs should use; never given to a VM."""
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
     """The VLAN of an active network, where it has one (IEEE 802.1Q)."""
+    segment: bool = False
+    """Whether VMs are neighbours in an active network, as in switching clusters: its own address, which in IPv6 is
+    that of all its routers (RFC 4291), and its broadcast address are given to none then. In an ip-fabric VMs can have
+    both."""
     note: Annotated[str, Field(max_length=500)] = ""
 
     @model_validator(mode="after")
     def _gateway_and_vlan(self) -> "NetworkSpec":
-        if self.kind is NetworkKind.CONTAINER and (self.gateway is not None or self.vlan is not None):
-            raise ValueError("a container has no gateway and no VLAN; give them to the active networks inside")
+        if self.kind is NetworkKind.CONTAINER and (self.gateway is not None or self.vlan is not None or self.segment):
+            raise ValueError(
+                "a container has no gateway and no VLAN, and is no segment; say that of the active networks inside"
+            )
         if self.gateway is not None and self.gateway not in self.prefix:
             raise ValueError(f"gateway {self.gateway} does not lie in {self.prefix}")
         return self
@@ -70,7 +76,8 @@ class PoolSpec(Request):
     cluster: ClusterName
     blocks: Annotated[tuple[Prefix, ...], Field(min_length=1, max_length=256)]
     """Each inside an active network. Network, broadcast, .0 and .255 addresses are usable where an ip-fabric routes
-    hosts; exclude them where the network is one segment."""
+    hosts; in a network that is a `segment` its own and its broadcast address are not given. Addresses of nodes and of
+    other hosts are nobody's here: exclude them."""
     exclude: Annotated[tuple[Prefix, ...], Field(max_length=1024)] = ()
     """Never given to a VM."""
     ranges: Annotated[

@@ -73,7 +73,7 @@ class VmRequested(VmSize, RequestEvent):
     cluster: ClusterName
     vm: VmName
     addresses: Annotated[tuple[AddressWish, ...], Field(min_length=1, max_length=16)] | None = None
-    """The addresses wanted; without it, one of each family that the cluster's pools have."""
+    """The addresses wanted; without it, one of each family that the cluster's pools have for its node."""
     node: NodeName | None = None
     """Only this node will do; without it, placement chooses."""
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
@@ -225,11 +225,12 @@ class MigrationTimes(Part):
     placed: float
     wired: float
     running: float
-    announced: float
+    announced: float | None = None
+    """None where the cluster announces nothing."""
     left: float
     """The source has let go."""
     settled: float
-    """The target's routes have the normal preference."""
+    """The target's routes, where it has any, have the normal preference."""
 
 
 class VmMigrated(Fact):

@@ -5,11 +5,12 @@ from collections.abc import Collection
 
 from vmfabric.lab import frr, processes, supervision
 from vmfabric.lab.answers import wait_until_answers
+from vmfabric.lab.cables import data_port, management_port
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.network import fabric_port, forget, management_port
+from vmfabric.lab.network import forget
 from vmfabric.lab.programs import run
-from vmfabric.lab.services import NODE_SERVICES
+from vmfabric.lab.services import of_node
 from vmfabric.lab.topology import CONTROL, SWITCH
 
 
@@ -24,13 +25,13 @@ def restore_management(lab: Lab, host: str) -> None:
 
 
 def cut_fabric(lab: Lab, host: str) -> None:
-    """Cut the router off from the fabric; the management network stays."""
-    _set_port(lab, fabric_port(lab.router(host).name), "down")
+    """Cut a host off from its fabric, physical or provider's network; the management network stays."""
+    _set_port(lab, data_port(host), "down")
 
 
 def restore_fabric(lab: Lab, host: str) -> None:
-    """Connect the router to the fabric again."""
-    _set_port(lab, fabric_port(lab.router(host).name), "up")
+    """Connect it again."""
+    _set_port(lab, data_port(host), "up")
 
 
 def kill_service(lab: Lab, service: str, host: str = CONTROL, number: signal.Signals = signal.SIGKILL) -> None:
@@ -77,23 +78,28 @@ def start_frr(lab: Lab, host: str) -> None:
 def cut_power(lab: Lab, host: str) -> None:
     """A node is gone at once: its cables are dead, nothing runs, and its kernel has forgotten what was in it."""
     node = lab.topology.node(host)
-    for port in (fabric_port(node.name), management_port(node.name)):
+    for port in (data_port(node.name), management_port(node.name)):
         _set_port(lab, port, "down")
-    for service in NODE_SERVICES:
+    for service in of_node(lab.topology, node):
         program = lab.program(service, node.name)
         if supervision.is_ordered(lab.state, program):
             supervision.stop(lab.state, program, signal.SIGKILL)
-    kill_frr(lab, node.name, *(it for it in frr.DAEMONS if frr.pid(lab.topology, node, it) is not None))
+    for router in (it for it in lab.topology.routers if it == node):
+        for daemon in (it for it in frr.DAEMONS if frr.pid(lab.topology, router, it) is not None):
+            frr.kill(lab.topology, router, daemon)
     forget(lab.topology, node)
 
 
-def restore_power(lab: Lab, host: str, *, management: bool = True, services: Collection[str] = NODE_SERVICES) -> None:
-    """The node boots: its cables, FRR and services, which are not waited for. Without `management` it has no bus."""
+def restore_power(lab: Lab, host: str, *, management: bool = True, services: Collection[str] | None = None) -> None:
+    """The node boots: its cables, FRR and services (all of them, or these), which are not waited for. Without
+    `management` it has no bus.
+    """
     node = lab.topology.node(host)
-    for port in (fabric_port(node.name), *([management_port(node.name)] if management else [])):
+    for port in (data_port(node.name), *([management_port(node.name)] if management else [])):
         _set_port(lab, port, "up")
-    start_frr(lab, node.name)
-    for service in services:
+    if node in lab.topology.routers:
+        start_frr(lab, node.name)
+    for service in of_node(lab.topology, node) if services is None else services:
         start_service(lab, service, node.name, wait=False)
 
 

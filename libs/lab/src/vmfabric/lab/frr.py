@@ -16,7 +16,7 @@ from pathlib import Path
 from vmfabric.lab import namespaces, processes
 from vmfabric.lab.errors import LabError
 from vmfabric.lab.programs import run
-from vmfabric.lab.topology import Node, Router, Topology
+from vmfabric.lab.topology import Router, Topology
 
 DAEMONS = ("zebra", "staticd", "bfdd", "bgpd")
 """In the order in which they start: bgpd connects to the others."""
@@ -179,7 +179,7 @@ def remove(topology: Topology, ended: set[int]) -> None:
 
 def configuration_of(topology: Topology, router: Router) -> str:
     """The frr.conf that a router starts with."""
-    if isinstance(router, Node):
+    if router in topology.nodes or topology.fabric is None:
         return f"frr version 8.4\nfrr defaults traditional\nhostname {router.name}\nservice integrated-vtysh-config\n"
     common = _COMMON.format(name=router.name, asn=topology.asn, router_id=router.ipv4)
     if router == topology.core:

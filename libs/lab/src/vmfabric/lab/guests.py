@@ -29,6 +29,9 @@ _SYSCTLS = {
     # The event says what the guest has: nothing comes from advertisements, and nobody waits for duplicates.
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv6.conf.default.accept_dad": "0",
+    # What a network card that was told of a migration does: see announce.
+    "net.ipv4.conf.default.arp_notify": "1",
+    "net.ipv6.conf.default.ndisc_notify": "1",
 }
 
 
@@ -123,7 +126,7 @@ def recorded(state: State, topology: Topology) -> list[Guest]:
     """Every guest of the lab."""
     return [
         Guest(given.cluster, given.vm, node.name, topology.namespace(node.name))
-        for node in topology.nodes
+        for node in topology.all_nodes
         for given in records_of(state.of_service(node.name, HYPERVISOR)).all()
     ]
 
@@ -170,6 +173,14 @@ def configure(guest: Guest, given: IfaceReady) -> None:
             onlink = " onlink" if address.is_gateway_outside else ""
             lines.append(f"route replace {everything} via {address.gateway} dev {INTERFACE}{onlink}")
     run("ip", "-n", guest.namespace, "-batch", "-", stdin="\n".join(lines) + "\n")
+
+
+def announce(guest: Guest, given: IfaceReady) -> None:
+    """Have the guest tell everybody on its link where it is, by gratuitous ARP and unsolicited NA (RFC 4861, 7.2.6).
+
+    The kernel sends them when it is given a MAC address, the same one too.
+    """
+    run("ip", "-n", guest.namespace, "link", "set", INTERFACE, "address", given.guest.mac)
 
 
 def open_tap(name: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 It starts a guest when the node's agent says `iface.ready`, says `guest.running`, and stops the guest when the
 interface or the VM is gone. When a VM is migrating, the target makes the guest ready, has the source let go of its
-own, and says `guest.running`. In its place would stand libvirt or LXD.
+own, has the guest announce itself, and says `guest.running`. In its place would stand libvirt or LXD.
 """
 
 from functools import partial
@@ -142,6 +142,7 @@ class Hypervisor:
             sentence = f"the hypervisor of {move.event.source} does not let go of {guest.vm}: {error!r}"
             raise TryAgain(Code.INTERNAL, sentence) from error
         self._records.put_move(guest, move.model_copy(update={"released": True}))
+        guests.announce(guest, given)
 
     def _plug_in(self, guest: Guest, given: IfaceReady) -> None:
         if given.guest_interface is not None:

@@ -10,7 +10,7 @@ from vmfabric.lab.answers import wait_until_answers
 from vmfabric.lab.errors import LabError, LabIsUpError
 from vmfabric.lab.lab import Lab
 from vmfabric.lab.state import Record, State
-from vmfabric.lab.topology import CONTROL, Topology
+from vmfabric.lab.topology import CONTROL, Router, Topology
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Told what is being done, for as long as it is done."""
@@ -49,13 +49,15 @@ def up(topology: Topology, state: State, step: Step = silently, *, with_services
             supervision.begin(state, lab.supervisor, listener.fileno())
             with step("control plane: nats-server, Postgres"):
                 _start_servers(lab)
-        with step(f"routers: FRR on {', '.join(router.name for router in topology.routers)}"):
-            _start_routers(lab)
+        if topology.routers:
+            with step(f"routers: FRR on {', '.join(router.name for router in topology.routers)}"):
+                _start_routers(lab)
         if with_services:
-            with step("services: scheduler, ipam, node-agent, bgp-announcer, hypervisor"):
+            with step(f"services: {', '.join(dict.fromkeys(program.service for program in lab.services()))}"):
                 _start_services(lab)
-        with step("sessions: core and reflectors"):
-            _wait_for_sessions(lab)
+        if topology.core is not None:
+            with step("sessions: core and reflectors"):
+                _wait_for_sessions(lab, topology.core)
         state.write(Record(topology=topology, ready=True))
     return lab
 
@@ -115,9 +117,8 @@ def _start_routers(lab: Lab) -> None:
             done.result()
 
 
-def _wait_for_sessions(lab: Lab) -> None:
+def _wait_for_sessions(lab: Lab, core: Router) -> None:
     deadline = time.monotonic() + _SESSION_SECONDS
-    core = lab.topology.core
     while missing := frr.sessions_down(lab.topology, core):
         if time.monotonic() > deadline:
             raise LabError(

@@ -4,7 +4,7 @@ from vmfabric.lab import clocks, control_plane, namespaces
 from vmfabric.lab.control_plane import DATABASE_SERVICES, copy_of
 from vmfabric.lab.processes import Program, python
 from vmfabric.lab.state import State
-from vmfabric.lab.topology import CONTROL, Node, Topology
+from vmfabric.lab.topology import CONTROL, AnyNode, Topology
 
 HYPERVISOR = "hypervisor"
 
@@ -16,8 +16,6 @@ _MODULES = {
     HYPERVISOR: "vmfabric.lab.hypervisor",
 }
 
-NODE_SERVICES = ("node-agent", "bgp-announcer", HYPERVISOR)
-
 
 def programs(state: State, topology: Topology) -> tuple[Program, ...]:
     """Every process of vmfabric in the lab."""
@@ -27,8 +25,18 @@ def programs(state: State, topology: Topology) -> tuple[Program, ...]:
             for number in range(topology.control)
             for service in DATABASE_SERVICES
         ),
-        *(_of_node(state, topology, node, service) for node in topology.nodes for service in NODE_SERVICES),
+        *(
+            _of_node(state, topology, node, service)
+            for node in topology.all_nodes
+            for service in of_node(topology, node)
+        ),
     )
+
+
+def of_node(topology: Topology, node: AnyNode) -> tuple[str, ...]:
+    """The services that run on a node."""
+    announcer = ("bgp-announcer",) if topology.type_of(node).is_announced else ()
+    return ("node-agent", *announcer, HYPERVISOR)
 
 
 def _of_control(state: State, topology: Topology, service: str, number: int) -> Program:
@@ -53,7 +61,7 @@ def _common(state: State, topology: Topology, host: str, service: str) -> dict[s
     }
 
 
-def _of_node(state: State, topology: Topology, node: Node, service: str) -> Program:
+def _of_node(state: State, topology: Topology, node: AnyNode, service: str) -> Program:
     namespace = topology.namespace(node.name)
     command = python(_MODULES[service])
     return Program(

@@ -73,9 +73,9 @@ async def nats_url(nats_server: NatsServer) -> str:
     return nats_server.url
 
 
-def own_topology(letter: str) -> Topology:
-    """The default topology under a name and a port that no other lab on this machine has."""
-    return load(None).model_copy(update={"name": f"{letter}{os.getpid():x}", "port": free_port()})
+def own_topology(letter: str, which: str | None = None) -> Topology:
+    """A topology of the lab's own, under a name and a port that no other lab on this machine has."""
+    return load(which).model_copy(update={"name": f"{letter}{os.getpid():x}", "port": free_port()})
 
 
 @contextmanager

@@ -4,15 +4,16 @@ Every name of a namespace, link or FRR instance that the lab makes follows from 
 the topology can find and remove all of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from vmfabric.contract.cluster import NetworkType, Upstream
 from vmfabric.contract.names import ClusterName
 from vmfabric.lab.errors import LabError
 
@@ -28,7 +29,10 @@ SettingName = Annotated[str, StringConstraints(pattern=r"^VMFABRIC_[A-Z_]+$")]
 CONTROL = "control"
 """The host of nats-server, Postgres, scheduler and ipam."""
 SWITCH = "switch"
-"""The host of the two bridges that stand for the fabric's switch and the management network's."""
+"""The host of the bridges that stand for the switches: of each kind of network, and of the management network."""
+
+PACKAGED = ("switching", "routing", "all-types")
+"""Topologies that come with the lab, beside the default one."""
 
 
 class _Model(BaseModel):
@@ -44,30 +48,76 @@ class Fabric(_Model):
 
 
 class Management(_Model):
-    """The network between the nodes and the control plane. It can be cut without cutting the fabric."""
+    """The network between the nodes and the control plane. It can be cut without cutting the others."""
 
     ipv4: IPv4Network
     control: IPv4Address
     """Where the nodes find the bus."""
 
 
-class Router(_Model):
-    """A host on the fabric that runs FRR."""
+class Host(_Model):
+    """A host on one of the networks."""
 
     name: HostName
     ipv4: IPv4Address
+
+
+class Router(Host):
+    """A host with an address of each family. On the fabric it runs FRR."""
+
     ipv6: IPv6Address
 
 
 class Node(Router):
-    """A hypervisor: a router with the node services on it and a link to the management network."""
+    """A hypervisor: the node services run on it, and it has a link to the management network."""
 
     cluster: ClusterName
     management: IPv4Address
 
 
+class RentedNode(Host):
+    """A hypervisor at a provider, who sends it addresses for its VMs."""
+
+    cluster: ClusterName
+    management: IPv4Address
+    ipv6: IPv6Interface
+    """Its address in the /64 that the provider sends to it; the node-agent configures it."""
+    subnets: tuple[IPv4Network, ...] = ()
+    """What the provider sends to it beside its own address."""
+    upstream: Upstream
+
+
+AnyNode = Node | RentedNode
+
+
+class Switching(Fabric):
+    """A physical network: a switch, nodes whose NICs are in it, and the router that is its gateway."""
+
+    gateway: Router
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+
+    @property
+    def hosts(self) -> tuple[Router, ...]:
+        """All on it."""
+        return (self.gateway, *self.nodes)
+
+
+class Routing(_Model):
+    """A provider's network: a switch that takes from each server only what its NIC has sent, and a router."""
+
+    ipv4: IPv4Network
+    """Of the servers' own addresses. IPv6 goes over link-local addresses; the router's is always the same."""
+    provider: Router
+    nodes: Annotated[tuple[RentedNode, ...], Field(min_length=1)]
+
+    @property
+    def hosts(self) -> tuple[Router | RentedNode, ...]:
+        """All on it."""
+        return (self.provider, *self.nodes)
+
+
 class Topology(_Model):
-    """A data centre."""
+    """A data centre: a fabric with its routers, a physical network, a provider's network, or some of these."""
 
     name: LabName
     port: Annotated[int, Field(ge=1, le=65535)] = 4222
@@ -82,22 +132,42 @@ class Topology(_Model):
     """Whether the wall clock of each host can be set; needs libfaketime."""
     settings: dict[SettingName, str] = {}
     """Settings of the services that differ from their defaults, by the variable of the environment."""
-    asn: Annotated[int, Field(ge=1, le=4294967294)]
-    fabric: Fabric
     management: Management
-    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
-    reflectors: Annotated[tuple[Router, ...], Field(min_length=1)]
-    core: Router
+    asn: Annotated[int, Field(ge=1, le=4294967294)] | None = None
+    fabric: Fabric | None = None
+    nodes: tuple[Node, ...] = ()
+    """Those on the fabric."""
+    reflectors: tuple[Router, ...] = ()
+    core: Router | None = None
+    switching: Switching | None = None
+    routing: Routing | None = None
 
     @property
     def routers(self) -> tuple[Router, ...]:
         """Every host that runs FRR."""
-        return (*self.nodes, *self.reflectors, self.core)
+        return (*self.nodes, *self.reflectors, *((self.core,) if self.core else ()))
+
+    @property
+    def all_nodes(self) -> tuple[AnyNode, ...]:
+        """The hypervisors of all networks."""
+        parts = (self.switching, self.routing)
+        return (*self.nodes, *(node for part in parts if part is not None for node in part.nodes))
+
+    @property
+    def network_hosts(self) -> tuple[Router | RentedNode, ...]:
+        """Every host on one of the networks."""
+        parts = (part for part in (self.switching, self.routing) if part is not None)
+        return (*self.routers, *(host for part in parts for host in part.hosts))
+
+    @property
+    def types(self) -> tuple[NetworkType, ...]:
+        """The types of clusters that it has nodes for."""
+        return tuple(dict.fromkeys(self.type_of(node) for node in self.all_nodes))
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """Every host that somebody may want to run a command on."""
-        return (CONTROL, *(router.name for router in self.routers))
+        return (CONTROL, *(host.name for host in self.network_hosts))
 
     def namespace(self, host: str) -> str:
         """The network namespace of a host; also the name of its FRR instance."""
@@ -107,18 +177,40 @@ class Topology(_Model):
         """The namespaces of all hosts, without the guests'."""
         return tuple(self.namespace(host) for host in (SWITCH, *self.hosts))
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> AnyNode:
         """The node of this name. LabError when there is none."""
-        for node in self.nodes:
+        for node in self.all_nodes:
             if node.name == name:
                 return node
         raise LabError(
-            f"there is no node {name!r} in lab {self.name}; it has {', '.join(n.name for n in self.nodes)}"
+            f"there is no node {name!r} in lab {self.name}; it has {', '.join(n.name for n in self.all_nodes)}"
         )
+
+    def type_of(self, node: AnyNode) -> NetworkType:
+        """The type of the cluster that a node is of."""
+        if isinstance(node, RentedNode):
+            return NetworkType.ROUTING
+        return NetworkType.IP_FABRIC if node in self.nodes else NetworkType.SWITCHING
+
+    @model_validator(mode="after")
+    def _has_nodes(self) -> Self:
+        fabric = {
+            "asn": self.asn,
+            "fabric": self.fabric,
+            "nodes": self.nodes,
+            "reflectors": self.reflectors,
+            "core": self.core,
+        }
+        missing = [name for name, value in fabric.items() if not value]
+        if missing and len(missing) < len(fabric):
+            raise ValueError(f"{' and '.join(missing)} missing: a fabric has all of {', '.join(fabric)}")
+        if not self.all_nodes:
+            raise ValueError("there is no node: neither a fabric nor `switching` nor `routing`")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [SWITCH, CONTROL, *(router.name for router in self.routers)]
+        names = [SWITCH, *self.hosts]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"host {name!r} is named twice, or takes the name of one that every lab has")
@@ -139,11 +231,22 @@ class Topology(_Model):
 
     def _addresses(self) -> Iterator[tuple[str, IPv4Address | IPv6Address, IPv4Network | IPv6Network]]:
         yield CONTROL, self.management.control, self.management.ipv4
-        for router in self.routers:
-            yield router.name, router.ipv4, self.fabric.ipv4
-            yield router.name, router.ipv6, self.fabric.ipv6
-        for node in self.nodes:
+        if self.fabric is not None:
+            yield from _on(self.fabric, self.routers)
+        if self.switching is not None:
+            yield from _on(self.switching, self.switching.hosts)
+        if self.routing is not None:
+            yield from ((host.name, host.ipv4, self.routing.ipv4) for host in self.routing.hosts)
+        for node in self.all_nodes:
             yield node.name, node.management, self.management.ipv4
+
+
+def _on(
+    network: Fabric, hosts: Iterable[Router]
+) -> Iterator[tuple[str, IPv4Address | IPv6Address, IPv4Network | IPv6Network]]:
+    for host in hosts:
+        yield host.name, host.ipv4, network.ipv4
+        yield host.name, host.ipv6, network.ipv6
 
 
 def parse(text: str, *, origin: str, **instead: int) -> Topology:
@@ -162,17 +265,17 @@ def parse(text: str, *, origin: str, **instead: int) -> Topology:
         raise LabError(f"{origin} is not a topology: {wrong}") from error
 
 
-def load(path: Path | None, **copies: int | None) -> Topology:
-    """The topology in a file, or the lab's own without one.
+def load(which: str | None, **copies: int | None) -> Topology:
+    """The topology of a file, or of a name in PACKAGED, or the lab's own without either.
 
     `copies` says how many there are of `nats`, `control` and `postgres`; what is None is as the file says.
     """
     instead = {name: value for name, value in copies.items() if value is not None}
-    if path is not None:
-        try:
-            return parse(path.read_text(), origin=str(path), **instead)
-        except UnicodeDecodeError as error:
-            raise LabError(f"{path} is not text in UTF-8: {error.reason}") from error
-    return parse(
-        resources.files("vmfabric.lab").joinpath("default.yaml").read_text(), origin="the default topology", **instead
-    )
+    if which is None or which in PACKAGED:
+        name = which or "default"
+        text = resources.files("vmfabric.lab").joinpath(f"{name}.yaml").read_text()
+        return parse(text, origin=f"the {name} topology", **instead)
+    try:
+        return parse(Path(which).read_text(), origin=which, **instead)
+    except UnicodeDecodeError as error:
+        raise LabError(f"{which} is not text in UTF-8: {error.reason}") from error

@@ -12,7 +12,7 @@ from vmfabric.lab import frr, guests
 from vmfabric.lab.client import LabClient
 from vmfabric.lab.hosts import bgp_routes, run_on
 from vmfabric.lab.lab import Lab
-from vmfabric.lab.topology import Node
+from vmfabric.lab.topology import AnyNode
 
 Traces = frozenset[str]
 """One line for each thing: a link, an address, a route, a rule, a line of FRR, a key, an allocation, a guest."""
@@ -23,7 +23,9 @@ _SETTLING_SECONDS = 0.3
 async def read(lab: Lab, outside: LabClient) -> Traces:
     """Everything that VMs may have left. An error when any of it cannot be read."""
     there = await asyncio.to_thread(on_hosts, lab)
-    return frozenset([*there, *await _keys(outside), *await _addresses(outside)])
+    # A link that has been made anew since, by a reboot for one, has another number.
+    unnumbered = [re.sub(r": address [0-9]+: ", ": address ", line) for line in there]
+    return frozenset([*unnumbered, *await _keys(outside), *await _addresses(outside)])
 
 
 def on_hosts(lab: Lab) -> Traces:
@@ -58,26 +60,31 @@ def _on_hosts(lab: Lab) -> Iterator[str]:
     for router in lab.topology.routers:
         for prefix, gateway in bgp_routes(lab, router.name).items():
             yield f"{router.name}: route {prefix} by BGP via {gateway}"
-        if isinstance(router, Node):
-            yield from _on_node(lab, router)
+    for node in lab.topology.all_nodes:
+        yield from _on_node(lab, node)
+    for node in lab.topology.nodes:
+        for line in frr.vtysh(lab.topology, node, "show running-config").splitlines():
+            # FRR numbers the entries of a list in the order in which they came.
+            yield f"{node.name}: FRR {re.sub(r' seq [0-9]+ ', ' ', line.strip())}"
     for guest in guests.recorded(lab.state, lab.topology):
         yield f"{guest.node}: guest {guest.name}"
 
 
-def _on_node(lab: Lab, node: Node) -> Iterator[str]:
+def _on_node(lab: Lab, node: AnyNode) -> Iterator[str]:
     for title, command in (
         ("link", ("ip", "-brief", "link", "show")),
         ("address", ("ip", "-oneline", "address", "show")),
         ("route", ("ip", "-4", "route", "show", "table", "all")),
         ("route", ("ip", "-6", "route", "show", "table", "all")),
         ("neighbour", ("ip", "neighbour", "show", "nud", "permanent")),
+        ("proxy entry", ("ip", "neighbour", "show", "proxy")),
         ("rule", ("nft", "--stateless", "list", "ruleset")),
     ):
         for line in run_on(lab, node.name, *command).splitlines():
-            yield f"{node.name}: {title} {' '.join(line.split())}"
-    for line in frr.vtysh(lab.topology, node, "show running-config").splitlines():
-        # FRR numbers the entries of a list in the order in which they came.
-        yield f"{node.name}: FRR {re.sub(r' seq [0-9]+ ', ' ', line.strip())}"
+            # Whether a bridge has a carrier, or has had one, is no trace of its ports.
+            words = [word for word in line.split() if word != "linkdown"]
+            if words[:2] != ["multicast", "ff00::/8"]:
+                yield f"{node.name}: {title} {' '.join(words)}"
 
 
 async def _keys(outside: LabClient) -> list[str]:

@@ -87,7 +87,7 @@ class Administration:
     async def explain(self, request: ExplainAddress) -> Explanation:
         """What is known of an address, from the network it lies in to who had it."""
         stock = await self._writer.current()
-        found = place(request.address, stock.networks, stock.pools, stock.gateways)
+        found = place(request.address, stock.networks, stock.pools, stock.withheld)
         record = await self._records.record(request.address)
         return Explanation(
             address=request.address,

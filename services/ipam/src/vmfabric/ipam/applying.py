@@ -3,7 +3,7 @@
 from vmfabric.contract.admin import Applied, ApplyNetwork, ApplyPool, Change
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.keeping import check_blocks_kept, check_kept
-from vmfabric.ipam.domain.networks import check_network, lies_inside
+from vmfabric.ipam.domain.networks import ActiveNetworks, check_network, lies_inside
 from vmfabric.ipam.domain.pools import changed_fields, check_pool, desired_pools
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
@@ -34,12 +34,12 @@ class Applying:
             return applied
         if old is not None:
             check_blocks_kept(old, spec, stock.pools)
-        gateways = {*stock.gateways, *([spec.gateway] if spec.gateway is not None else [])}
+        withheld = ActiveNetworks({**stock.networks, spec.name: spec}.values()).withheld
         pools = [pool for pool in stock.pools.values() if any(lies_inside(it, spec.prefix) for it in pool.blocks)]
         in_use = {pool.name: await self._store.in_use(pool.name) for pool in pools}
         for pool in pools:
             reserved = stock.reservations.of_pool(pool.name)
-            check_kept(f"network {spec.name}", pool, pool, gateways, in_use[pool.name], reservations=reserved)
+            check_kept(f"network {spec.name}", pool, pool, withheld, in_use[pool.name], reservations=reserved)
         if not dry_run:
             await self._store.put_network(spec, [])
             stock.set_network(spec)
@@ -56,7 +56,7 @@ class Applying:
         in_use = await self._store.in_use(spec.name)
         if old is not None:
             reserved = stock.reservations.of_pool(spec.name)
-            check_kept(f"pool {spec.name}", old, spec, stock.gateways, in_use, reservations=reserved)
+            check_kept(f"pool {spec.name}", old, spec, stock.withheld, in_use, reservations=reserved)
         if not dry_run:
             pools = {**stock.pools, spec.name: spec}
             clusters = {spec.cluster, old.cluster if old is not None else spec.cluster}

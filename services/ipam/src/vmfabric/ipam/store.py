@@ -44,7 +44,7 @@ class PostgresStore:
             self._pool.acquire() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            networks = await connection.fetch("SELECT name, prefix, kind, gateway, vlan, note FROM network")
+            networks = await connection.fetch("SELECT name, prefix, kind, gateway, vlan, segment, note FROM network")
             pools = await connection.fetch(
                 "SELECT name, cluster, quarantine_seconds,"
                 " ARRAY(SELECT prefix FROM block WHERE pool = name ORDER BY position) AS blocks,"
@@ -113,10 +113,11 @@ class PostgresStore:
         """Write a network. ExclusionViolationError when it overlaps another."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
-                "INSERT INTO network (name, prefix, kind, gateway, vlan, note) VALUES ($1, $2, $3, $4, $5, $6)"
+                "INSERT INTO network (name, prefix, kind, gateway, vlan, segment, note)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7)"
                 " ON CONFLICT (name) DO UPDATE SET prefix = EXCLUDED.prefix, kind = EXCLUDED.kind,"
-                " gateway = EXCLUDED.gateway, vlan = EXCLUDED.vlan, note = EXCLUDED.note",
-                *(spec.name, spec.prefix, spec.kind, spec.gateway, spec.vlan, spec.note),
+                " gateway = EXCLUDED.gateway, vlan = EXCLUDED.vlan, segment = EXCLUDED.segment, note = EXCLUDED.note",
+                *(spec.name, spec.prefix, spec.kind, spec.gateway, spec.vlan, spec.segment, spec.note),
             )
             await add(connection, messages)
         self._relay.wake()

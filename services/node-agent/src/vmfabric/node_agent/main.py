@@ -6,10 +6,12 @@ from contextlib import AsyncExitStack
 from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
+from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Again, Dirty, Loop
 from vmfabric.runtime import micro
 from vmfabric.runtime.bus import Bus
@@ -59,12 +61,16 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
         )
         arrivals = Arrivals(service.bus)
+        announcing = Announcing(tasks)
 
         async def step(dirty: Dirty) -> Again:
             again = await agent.step(dirty)
-            arrivals.expect([wanted.value for wanted in mirror.vms.values()])
+            wanted = [vm.value for vm in mirror.vms.values()]
+            arrivals.expect(wanted)
+            announcing.notice(wanted)
             return again
 
         loop = Loop(step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)

@@ -15,6 +15,7 @@ from vmfabric.database.pool import TRANSIENT
 from vmfabric.scheduler import metrics
 from vmfabric.scheduler.domain.record import VmKey
 from vmfabric.scheduler.ports import Store
+from vmfabric.scheduler.supplies import Supplies
 from vmfabric.scheduler.transaction import Transaction, transaction
 
 _BATCH = 256
@@ -35,12 +36,21 @@ class _Job:
 class Desk:
     """Each call returns when its work is committed, and raises when it is not, or may not be."""
 
-    def __init__(self, store: Store, *, committed: Callable[[], None]) -> None:
-        """`committed` is called when messages may wait in the outbox."""
+    def __init__(self, store: Store, *, committed: Callable[[], None], supplies: Supplies | None = None) -> None:
+        """`committed` is called when messages may wait in the outbox. Without `supplies` new VMs are placed whether
+        there are addresses for them or not.
+        """
         self._store = store
+        self._supplies = supplies
         self._committed = committed
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
+
+    async def place(self, key: VmKey, work: Work) -> None:
+        """Work that may place this VM anew, with what pools have for it in mind."""
+        if self._supplies is not None:
+            await self._supplies.look(key.cluster)
+        await self.do(key, work)
 
     async def do(self, key: VmKey, work: Work) -> None:
         """Work on this VM. It may be done twice, in two transactions of which the first is rolled back."""
@@ -86,7 +96,7 @@ class Desk:
     async def _try(self, batch: Sequence[_Job]) -> Exception | None:
         try:
             with metrics.commit_seconds.time():
-                async with transaction(self._store) as tx:
+                async with transaction(self._store, self._supplies) as tx:
                     await tx.hold([job.key for job in batch])
                     for job in batch:
                         await job.work(tx)

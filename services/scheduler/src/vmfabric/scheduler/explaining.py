@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from vmfabric.contract.admin import ExplainAddress, Explanation, GetVm, NodeState, VmPhase
 from vmfabric.contract.desired import DesiredVm
@@ -18,6 +19,7 @@ from vmfabric.contract.explanation import (
 )
 from vmfabric.contract.names import VmName
 from vmfabric.contract.placement import PlacementDecision
+from vmfabric.contract.subjects import Template
 from vmfabric.contract.vm import VmDeleted, VmFailed
 from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
@@ -34,6 +36,18 @@ LastFact = Callable[[str], Awaitable[KeptMessage | None]]
 """The last fact on a subject that the bus keeps."""
 DesiredValue = Callable[[str], Awaitable[bytes | None]]
 """What the bucket has for a key."""
+
+
+class _Service(NamedTuple):
+    """A service of a node."""
+
+    name: str
+    explain: Template
+
+
+_NODE_AGENT = _Service("node-agent", IFACE_EXPLAIN)
+_BGP_ANNOUNCER = _Service("bgp-announcer", ROUTE_EXPLAIN)
+"""Where the cluster announces."""
 
 
 class Explaining:
@@ -57,10 +71,11 @@ class Explaining:
         findings = [await self._end_of(key)] if record is None else await self._of_record(record, decision, nodes)
         findings += [_left_behind(value) for value in left]
         wrong = next((it for it in findings if not it.is_right), None)
+        end = "the reflectors" if record is not None and record.is_announced else "its port on the node"
         return VmExplanation(
             cluster=asked.cluster,
             vm=asked.vm,
-            verdict=wrong.sentence if wrong else "everything is as it should be, to the reflectors",
+            verdict=wrong.sentence if wrong else f"everything is as it should be, to {end}",
             findings=tuple(findings),
         )
 
@@ -70,7 +85,8 @@ class Explaining:
         async with transaction(self._store) as tx:
             nodes = await tx.rows.nodes(asked.cluster)
             records = await tx.rows.vms_on(key)
-        if key not in {row.key for row in nodes}:
+            cluster = await tx.cluster(asked.cluster)
+        if cluster is None or key not in {row.key for row in nodes}:
             raise Refused(
                 Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
             )
@@ -78,7 +94,8 @@ class Explaining:
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]
         strays = await self._strays.on(key)
-        findings += await self._on_node(key, None, [*values, *strays], nodes)
+        told = [*values, *strays]
+        findings += await self._on_node(key, None, told, nodes, is_announced=cluster.type.is_announced)
         findings += [_stray(value) for value in strays]
         if asked.repair:
             await self._strays.remove(strays, of=len(values))
@@ -98,7 +115,8 @@ class Explaining:
         findings += await self._leases(record)
         for value in record.all_desired():
             findings.append(await self._bucket(value))
-            findings += await self._on_node(NodeKey(value.cluster, value.node), value.vm, [value], nodes)
+            where = NodeKey(value.cluster, value.node)
+            findings += await self._on_node(where, value.vm, [value], nodes, is_announced=value.is_announced)
         return findings
 
     async def _end_of(self, key: VmKey) -> Finding:
@@ -140,21 +158,27 @@ class Explaining:
         return _right(value.vm, "bucket", f"key {value.key()} says {value.presence}, generation {value.generation}")
 
     async def _on_node(
-        self, key: NodeKey, vm: VmName | None, values: Sequence[DesiredVm], nodes: Sequence[NodeRow]
+        self,
+        key: NodeKey,
+        vm: VmName | None,
+        values: Sequence[DesiredVm],
+        nodes: Sequence[NodeRow],
+        *,
+        is_announced: bool,
     ) -> list[Finding]:
         """What the node's own services say of a VM, or of all of them what is not right, and what reflectors hold."""
         lost = next((row for row in nodes if row.key == key and row.heard.state is NodeState.LOST), None)
-        of_node = [_is_lost(vm, lost)] if lost is not None else await self._asked_on_node(key, vm)
-        of_reflectors = await reflected_findings(self._ask, key, nodes, values)
+        services = (_NODE_AGENT, _BGP_ANNOUNCER) if is_announced else (_NODE_AGENT,)
+        of_node = [_is_lost(vm, lost)] if lost is not None else await self._asked_on_node(key, vm, services)
+        of_reflectors = await reflected_findings(self._ask, key, nodes, values) if is_announced else []
         return [*of_node, *(it.model_copy(update={"vm": vm or it.vm}) for it in of_reflectors)]
 
-    async def _asked_on_node(self, key: NodeKey, vm: VmName | None) -> list[Finding]:
+    async def _asked_on_node(self, key: NodeKey, vm: VmName | None, services: Sequence[_Service]) -> list[Finding]:
         asked, where = ExplainOnNode(vm=vm), key._asdict()
-        both = await asyncio.gather(
-            self._asked_service("node-agent", IFACE_EXPLAIN.render(where), asked),
-            self._asked_service("bgp-announcer", ROUTE_EXPLAIN.render(where), asked),
+        told = await asyncio.gather(
+            *(self._asked_service(each.name, each.explain.render(where), asked) for each in services)
         )
-        return [finding for findings in both for finding in findings]
+        return [finding for findings in told for finding in findings]
 
     async def _asked_service(self, service: str, subject: str, asked: ExplainOnNode) -> tuple[Finding, ...]:
         try:

@@ -22,12 +22,14 @@ from vmfabric.runtime.message import AnyRoute, Message, Route
 from vmfabric.scheduler import metrics
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain import evacuation, lifecycle, migration, requests
+from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.lifecycle import VmFact
 from vmfabric.scheduler.domain.placement import recorded
 from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
 from vmfabric.scheduler.domain.turn import Turn
+from vmfabric.scheduler.domain.wiring import IN_A_FABRIC, Surroundings
 from vmfabric.scheduler.transaction import Transaction
 
 SOURCE = "scheduler"
@@ -66,7 +68,7 @@ class Handlers:
 
     async def requested(self, message: Message[VmRequested]) -> None:
         """Somebody wants a VM."""
-        await self._desk.do(_key(message.event), lambda tx: self._requested(tx, message))
+        await self._desk.place(_key(message.event), lambda tx: self._requested(tx, message))
 
     async def delete_requested(self, message: Message[VmDeleteRequested]) -> None:
         """Somebody wants a VM gone."""
@@ -180,14 +182,32 @@ class Handlers:
         cluster = await tx.cluster(fact.cluster) if record else None
         if record is None or cluster is None:
             return
-        node = await tx.node(cluster.name, record.node) if cluster.type is NetworkType.ROUTING else None
-        turn = lifecycle.advance(record, fact, cluster, self._clock.now(), self._patience, node=node)
+        around = await _around(tx, record, cluster) if isinstance(fact, IpAllocated) else IN_A_FABRIC
+        turn = await self._place_again(tx, record, fact, cluster) or lifecycle.advance(
+            record, fact, cluster, self._clock.now(), self._patience, around=around
+        )
         if turn is None:
             return
         if turn.record is None:
             # By this a database that has forgotten the removal is known.
             tx.send([put(HandedOut(generation=await tx.new_generation()))])
         self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _place_again(
+        self, tx: Transaction, record: VmRecord, fact: VmFact, cluster: ClusterSpec
+    ) -> Turn | None:
+        """Its node has no address for it any more; another one may have."""
+        is_full = isinstance(fact, IpRefused) and requests.may_be_elsewhere(record, fact)
+        if not is_full or not tx.tells_nodes_apart(NodeKey(record.cluster, record.node)):
+            return None
+        decision = await tx.choose(
+            cluster, record.request, node=None, leaves=record.node, is_new=True, without=record
+        )
+        if decision.node is None:
+            return None
+        self._keep(tx, record.key, decision, Cause.REQUEST, cluster)
+        generation = await tx.new_generation()
+        return requests.place_again(record, decision.node, generation, self._clock.now(), self._patience)
 
     async def _lets_go(self, tx: Transaction, fact: IfaceReady | IfaceRemoved | RouteWithdrawn) -> None:
         """A node that was lost may let go of what a VM has left behind there."""
@@ -213,6 +233,8 @@ class Handlers:
         turn: Turn | None
         now = self._clock.now()
         if evacuation.needs_refuge(record, lost):
+            if not cluster.type.can_migrate:
+                return
             decision = await tx.choose(cluster, record.request, node=record.request.node)
             if decision.node is None:
                 return
@@ -260,7 +282,7 @@ class Handlers:
             failure = migration.called_back(record.node)
             turn = migration.give_up(served_now, move, failure, self._clock.now(), self._patience)
             self._take(tx, record, turn, Trace(record.current_trace_id))
-        elif (answer := requests.cannot_migrate(record, request)) is not None:
+        elif (answer := requests.cannot_migrate(record, request, cluster)) is not None:
             tx.put_vm(record.model_copy(update={"last_migration_request": asked}))
             self._say(tx, answer, message.trace)
         else:
@@ -329,6 +351,19 @@ class Handlers:
 
     def _keep(self, tx: Transaction, key: VmKey, decision: Decision, cause: Cause, cluster: ClusterSpec) -> None:
         tx.put_decision(key, recorded(decision, cause, cluster.placement, self._clock.now()))
+
+
+async def _around(tx: Transaction, record: VmRecord, cluster: ClusterSpec) -> Surroundings:
+    match cluster.type:
+        case NetworkType.IP_FABRIC:
+            return IN_A_FABRIC
+        case NetworkType.SWITCHING:
+            rows = await tx.rows.nodes(cluster.name)
+            return Surroundings(
+                taken={own: row.spec.name for row in rows for own in (row.spec.address, *row.heard.addresses)}
+            )
+        case NetworkType.ROUTING:
+            return Surroundings(await tx.node(cluster.name, record.node))
 
 
 async def _knows(tx: Transaction, cluster: ClusterName, node: NodeName | None) -> bool:

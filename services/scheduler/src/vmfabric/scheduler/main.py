@@ -33,12 +33,15 @@ from vmfabric.scheduler.settings import SchedulerSettings
 from vmfabric.scheduler.standing import check_standing
 from vmfabric.scheduler.store import PostgresStore
 from vmfabric.scheduler.strays import Strays
+from vmfabric.scheduler.supplies import Supplies
 from vmfabric.scheduler.sweep import Sweep
 
 log = structlog.get_logger()
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 _ASK_SECONDS = 2.0
+_SUPPLY_SECONDS = 0.5
+"""So long a request waits for ipam, which may be away, before its VM is placed."""
 """For the answer of one of several services, so that whoever asks us has ours within 5 s."""
 _WRITTEN = (NODE_KEY.pattern(), VM_KEY.pattern(), HANDED_OUT_KEY.pattern())
 """The keys that the scheduler writes."""
@@ -58,7 +61,8 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     )
     relay = Relay(pool, service.bus)
     store = PostgresStore(pool)
-    desk = Desk(store, committed=relay.wake)
+    supplies = Supplies(partial(micro.ask, service.bus, seconds=_SUPPLY_SECONDS), service.clock)
+    desk = Desk(store, committed=relay.wake, supplies=supplies)
     patience = Patience(
         phase=settings.phase_seconds, move=settings.migration_seconds, first=settings.ask_again_seconds
     )

@@ -15,15 +15,20 @@ from vmfabric.scheduler.domain.drain import Drain
 from vmfabric.scheduler.domain.placement import Market
 from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import LeftBehind, Stamp, VmKey, VmRecord
+from vmfabric.scheduler.domain.supply import Needs
 from vmfabric.scheduler.domain.wish import groups_of, wish_of
 from vmfabric.scheduler.ports import NodeRow, Rows, Store
+from vmfabric.scheduler.supplies import Supplies
 
 
 @asynccontextmanager
-async def transaction(store: Store) -> AsyncIterator["Transaction"]:
-    """All of it or nothing of it; what is sent is published after the commit."""
+async def transaction(store: Store, supplies: Supplies | None = None) -> AsyncIterator["Transaction"]:
+    """All of it or nothing of it; what is sent is published after the commit.
+
+    `supplies` is what pools have for new VMs; who places none needs none.
+    """
     async with store.rows() as rows:
-        tx = Transaction(rows)
+        tx = Transaction(rows, supplies)
         yield tx
         await rows.write(tx.changes)
 
@@ -31,7 +36,8 @@ async def transaction(store: Store) -> AsyncIterator["Transaction"]:
 class Transaction:
     """What was read stays locked until the end, VMs and the nodes of a cluster that room is claimed on."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, supplies: Supplies | None = None) -> None:
+        self._supplies = supplies
         self.rows = rows
         """For reading what need not stay as it is."""
         self.changes = Changes()
@@ -83,7 +89,7 @@ class Transaction:
         """The same, as placement sees them."""
         if cluster.name not in self._markets:
             rows = await self.nodes(cluster.name)
-            self._markets[cluster.name] = Market(map(_candidate, rows), cluster.placement)
+            self._markets[cluster.name] = Market(map(self._candidate, rows), cluster.placement)
         return self._markets[cluster.name]
 
     async def members(self, cluster: ClusterName, groups: Collection[ResourceName]) -> Sequence[VmRecord]:
@@ -97,6 +103,10 @@ class Transaction:
             self._groups |= missing
         known = {**self._members, **self._vms}
         return [record for record in known.values() if record is not None and _is_member(record, cluster, groups)]
+
+    def tells_nodes_apart(self, node: NodeKey) -> bool:
+        """Whether another node may have addresses where this one has none."""
+        return self._supplies is not None and self._supplies.of(node) is not None
 
     async def choose(
         self,
@@ -121,7 +131,7 @@ class Transaction:
             replace(row, used=row.used + -takes) if row.spec.name in record.nodes() else row
             for row in await self.nodes(cluster.name)
         ]
-        return Market(map(_candidate, rows), cluster.placement)
+        return Market(map(self._candidate, rows), cluster.placement)
 
     async def last_request(self, key: VmKey) -> Stamp | None:
         """The last request that was served for a VM that is not there."""
@@ -146,6 +156,8 @@ class Transaction:
         size = Usage.of(record.request)
         there = frozenset() if before is None else before.nodes()
         for node in record.nodes() - there:
+            if record.desired is None and self._supplies is not None:
+                self._supplies.claim(key, NodeKey(key.cluster, node), Needs.of(record.request))
             self._use(NodeKey(key.cluster, node), size)
         for node in there - record.nodes():
             self._use(NodeKey(key.cluster, node), -size)
@@ -211,11 +223,11 @@ class Transaction:
             row = replace(row, used=row.used + size)
             self._nodes[key.cluster][key.node] = row
             if key.cluster in self._markets:
-                self._markets[key.cluster].change(_candidate(row))
+                self._markets[key.cluster].change(self._candidate(row))
 
-
-def _candidate(row: NodeRow) -> Candidate:
-    return Candidate(row.spec, row.heard.state, row.used, is_drained=row.drain is not None)
+    def _candidate(self, row: NodeRow) -> Candidate:
+        supply = None if self._supplies is None else self._supplies.of(row.key)
+        return Candidate(row.spec, row.heard.state, row.used, row.drain is not None, supply)
 
 
 def _is_member(record: VmRecord, cluster: ClusterName, groups: Collection[ResourceName]) -> bool:

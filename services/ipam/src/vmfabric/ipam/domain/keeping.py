@@ -60,7 +60,7 @@ def check_kept(
     what: str,
     old: PoolSpec,
     new: PoolSpec,
-    gateways: Collection[HostAddress],
+    withheld: Collection[HostAddress],
     in_use: Iterable[InUse],
     *,
     reservations: Iterable[Reservation] = (),
@@ -77,15 +77,16 @@ def check_kept(
             f"{named(found)}; delete the VMs, wait for the quarantine, and release what is reserved first",
         )
     before = {family: Shares(old, family, ()) for family in Family}
-    after = {family: Shares(new, family, gateways) for family in Family}
+    after = {family: Shares(new, family, withheld) for family in Family}
     stranded = [
         each for each in found if not _is_kept(each, before[Family.of(each.address)], after[Family.of(each.address)])
     ]
     if stranded:
         raise Refused(
             Code.IN_USE,
-            f"{what} cannot change so: addresses are in use that would be excluded or a gateway, or lie outside the "
-            f"blocks or the ranges of their node: {named(stranded)}; ip.explain says more of each",
+            f"{what} cannot change so: addresses are in use that would be excluded, a gateway or the end of a "
+            "segment, or lie outside the blocks or the ranges of their node: "
+            f"{named(stranded)}; ip.explain says more of each",
         )
 
 

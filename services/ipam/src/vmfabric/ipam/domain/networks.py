@@ -1,7 +1,7 @@
 """Networks: containers that nest, and the active ones that blocks of pools are cut from."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
@@ -10,6 +10,8 @@ from vmfabric.contract.names import ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec
 
 Networks = Mapping[ResourceName, NetworkSpec]
+Withheld = Mapping[HostAddress, str]
+"""Addresses that no VM can have in their network, and why."""
 
 
 class ActiveNetworks:
@@ -22,8 +24,7 @@ class ActiveNetworks:
         self._firsts = {
             family: [int(each.prefix.network_address) for each in own] for family, own in self._of.items()
         }
-        self.gateways = frozenset(network.gateway for network in active if network.gateway is not None)
-        """Addresses that belong to routers."""
+        self.withheld: Withheld = {address: why for network in active for address, why in _withheld(network)}
 
     def around(self, address: HostAddress) -> NetworkSpec | None:
         """The network that the address lies in."""
@@ -57,6 +58,16 @@ def lies_inside(inner: Prefix, outer: Prefix) -> bool:
     if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
         return inner.subnet_of(outer)
     return False
+
+
+def _withheld(network: NetworkSpec) -> Iterator[tuple[HostAddress, str]]:
+    prefix = network.prefix
+    if network.segment and prefix.num_addresses > 2:
+        yield prefix.network_address, f"it is the address of network {prefix} itself"
+        if isinstance(prefix, IPv4Network):
+            yield prefix.broadcast_address, f"it is the broadcast address of network {prefix}"
+    if network.gateway is not None:
+        yield network.gateway, "it is the gateway of its network"
 
 
 def _check_nesting(spec: NetworkSpec, other: NetworkSpec) -> None:

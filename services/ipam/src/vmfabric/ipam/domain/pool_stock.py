@@ -29,7 +29,7 @@ class PoolStock:
     def __init__(
         self,
         spec: PoolSpec,
-        gateways: Collection[HostAddress],
+        withheld: Collection[HostAddress],
         in_use: Iterable[InUse] = (),
         reserved: Iterable[HostAddress] = (),
     ) -> None:
@@ -37,7 +37,7 @@ class PoolStock:
         self.spec = spec
         self.families = families(spec)
         self._is_shared = not spec.ranges
-        self._shares = {family: Shares(spec, family, gateways) for family in self.families}
+        self._shares = {family: Shares(spec, family, withheld) for family in self.families}
         taken: dict[tuple[Family, Share], list[int]] = defaultdict(list)
         resting: Counter[tuple[Family, Share]] = Counter()
         kept: Counter[tuple[Family, Share]] = Counter()

@@ -1,6 +1,6 @@
 """What pools may be, and where an address lies."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -11,7 +11,7 @@ from vmfabric.contract.desired import DesiredPools
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
-from vmfabric.ipam.domain.networks import Networks, lies_inside, surrounding
+from vmfabric.ipam.domain.networks import Networks, Withheld, lies_inside, surrounding
 
 Pools = Mapping[ResourceName, PoolSpec]
 
@@ -65,23 +65,23 @@ def every_desired_pools(pools: Pools) -> tuple[DesiredPools, ...]:
     return tuple(desired_pools(cluster, pools) for cluster in sorted({pool.cluster for pool in pools.values()}))
 
 
-def place(address: HostAddress, networks: Networks, pools: Pools, gateways: Collection[HostAddress]) -> Place:
+def place(address: HostAddress, networks: Networks, pools: Pools, withheld: Withheld) -> Place:
     """The network, the pool and the range that an address lies in, and whether any VM could get it."""
     pool = next((each for each in pools.values() if any(address in block for block in each.blocks)), None)
     return Place(
         network=surrounding(address, networks),
         pool=pool,
         node=node_of(address, pool) if pool is not None else None,
-        hindrance=hindrance(address, pool, gateways) if pool is not None else "it lies in no pool",
+        hindrance=hindrance(address, pool, withheld) if pool is not None else "it lies in no pool",
     )
 
 
-def hindrance(address: HostAddress, pool: PoolSpec, gateways: Collection[HostAddress]) -> str | None:
+def hindrance(address: HostAddress, pool: PoolSpec, withheld: Withheld) -> str | None:
     """Why no VM can have this address of a block of the pool; None when one can."""
     if any(address in each for each in pool.exclude):
         return f"pool {pool.name} excludes it"
-    if address in gateways:
-        return "it is the gateway of its network"
+    if (reason := withheld.get(address)) is not None:
+        return reason
     if pool.ranges and node_of(address, pool) is None:
         return f"it lies in no node's range of pool {pool.name}"
     return None

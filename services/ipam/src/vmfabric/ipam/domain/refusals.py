@@ -1,6 +1,6 @@
 """Why a VM cannot have the address that it wants, in words for whoever asked."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from vmfabric.contract.addresses import Family, HostAddress
@@ -8,6 +8,7 @@ from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.ip import IpExhausted
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName
+from vmfabric.ipam.domain.networks import Withheld
 from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.pools import hindrance, node_of
 
@@ -64,9 +65,9 @@ def unknown_address(address: HostAddress, pools: Sequence[PoolStock]) -> Refused
     return Refused(Code.UNKNOWN_ADDRESS, f"{address} is wanted, but it lies in no block of pool {names}")
 
 
-def hindered(address: HostAddress, pool: PoolStock, gateways: Collection[HostAddress]) -> Refused:
+def hindered(address: HostAddress, pool: PoolStock, withheld: Withheld) -> Refused:
     """The pool has it, and gives it to nobody."""
-    why = hindrance(address, pool.spec, gateways)
+    why = hindrance(address, pool.spec, withheld)
     return Refused(Code.ADDRESS_EXCLUDED, f"{address} is wanted, but {why}; choose another")
 
 

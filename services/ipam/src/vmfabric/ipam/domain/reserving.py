@@ -26,7 +26,7 @@ def obstacle(wanted: Reservation, stock: Stock, holders: Holders) -> Refused | N
     if pool is None or pool.spec.name != wanted.pool:
         where = f"in no block of pool {wanted.pool}" + (f", but in pool {pool.spec.name}" if pool is not None else "")
         return Refused(Code.UNKNOWN_ADDRESS, f"{address} lies {where}")
-    hindered = hindrance(address, pool.spec, stock.gateways)
+    hindered = hindrance(address, pool.spec, stock.withheld)
     if hindered is not None:
         return Refused(Code.ADDRESS_EXCLUDED, f"{address} cannot be given: {hindered}")
     home = node_of(address, pool.spec)

@@ -17,13 +17,13 @@ Share = NodeName | None
 class Shares:
     """The addresses of one family that a pool may give, by share.
 
-    They are those of its blocks, without what is excluded and without gateways; where the pool has ranges for nodes,
+    They are those of its blocks, without what is excluded and what is withheld; where the pool has ranges for nodes,
     only what lies in one of these.
     """
 
-    def __init__(self, spec: PoolSpec, family: Family, gateways: Collection[HostAddress]) -> None:
+    def __init__(self, spec: PoolSpec, family: Family, withheld: Collection[HostAddress]) -> None:
         rest = _set_of(spec.blocks, family) - _set_of(spec.exclude, family)
-        rest -= IPSet([str(gateway) for gateway in gateways if Family.of(gateway) is family])
+        rest -= IPSet([str(address) for address in withheld if Family.of(address) is family])
         self.ranges: Mapping[Share, tuple[Range, ...]] = (
             {node: _ascending(rest & own) for node, own in _sets_of_nodes(spec, family)}
             if spec.ranges

@@ -1,6 +1,6 @@
 """What the pools of all clusters have to give, and giving it."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from vmfabric.contract.vm import AddressWish
 from vmfabric.ipam.domain.deadlines import Deadlines
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, VmKey
-from vmfabric.ipam.domain.networks import ActiveNetworks
+from vmfabric.ipam.domain.networks import ActiveNetworks, Withheld
 from vmfabric.ipam.domain.pool_stock import PoolStock, ShareStock
 from vmfabric.ipam.domain.pools import address_of
 from vmfabric.ipam.domain.refusals import (
@@ -37,7 +37,14 @@ class _Cluster:
 
     pools: tuple[PoolStock, ...]
     wishes: tuple[AddressWish, ...]
-    """What a VM without wishes gets: one address of each family that the pools have."""
+    """What a VM without wishes gets where every node has the same: one address of each family that the pools have."""
+
+    def wishes_on(self, node: NodeName) -> tuple[AddressWish, ...]:
+        """What it gets on this node: of each family that its VMs may have. Where they may have none, all are wanted,
+        and the refusal says so.
+        """
+        own = [wish for wish in self.wishes if any(pool.for_vms_of(node, wish.family) for pool in self.pools)]
+        return tuple(own) or self.wishes
 
 
 class Stock:
@@ -71,9 +78,9 @@ class Stock:
         return {name: pool.spec for name, pool in self._pools.items()}
 
     @property
-    def gateways(self) -> Collection[HostAddress]:
-        """Addresses that belong to routers of networks."""
-        return self._active.gateways
+    def withheld(self) -> Withheld:
+        """Addresses that no VM can have in their network."""
+        return self._active.withheld
 
     def __iter__(self) -> Iterator[PoolStock]:
         """Every pool, in the order of their names."""
@@ -100,9 +107,9 @@ class Stock:
     def take(self, key: VmKey, node: NodeName, wishes: Sequence[AddressWish] | None) -> tuple[Given, ...]:
         """All of what a VM on this node wishes, or nothing and Refused.
 
-        Without wishes, one of each family that the cluster has.
+        Without wishes, one of each family that there is for VMs of the node.
         """
-        wanted = self._cluster(key.cluster).wishes if wishes is None else wishes
+        wanted = self._cluster(key.cluster).wishes_on(node) if wishes is None else wishes
         found: dict[int, Given] = {}
         try:
             for position in _choosiest_first(wanted):
@@ -205,7 +212,7 @@ class Stock:
             raise unknown_address(address, candidates)
         share = pool.around(address)
         if share is None:
-            raise hindered(address, pool, self.gateways)
+            raise hindered(address, pool, self.withheld)
         if share is not pool.for_vms_of(node, Family.of(address)):
             raise of_another_node(address, node, pool)
         if self.reservations.admits(key, address):
@@ -224,7 +231,7 @@ class Stock:
     def _pool_stock(self, spec: PoolSpec, in_use: Iterable[InUse]) -> PoolStock:
         reserved = (each.address for each in self.reservations.of_pool(spec.name))
         beside = [address for address in reserved if not self.reservations.is_in_use(address)]
-        return PoolStock(spec, self.gateways, in_use, beside)
+        return PoolStock(spec, self.withheld, in_use, beside)
 
 
 def _choosiest_first(wishes: Sequence[AddressWish]) -> list[int]:

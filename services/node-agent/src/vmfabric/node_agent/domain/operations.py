@@ -4,7 +4,6 @@
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar
 
 from vmfabric.contract.addresses import HostAddress, Mac, Prefix
@@ -12,24 +11,9 @@ from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
 from vmfabric.node_agent.domain.antispoof import TABLE, Guard, GuardState
-
-
-class Stage(IntEnum):
-    """Operations of one stage are done for all VMs before those of the next."""
-
-    NODE = 0
-    REMOVE_ROUTE = 1
-    SET_DOWN = 2
-    REMOVE_GUARD = 3
-    DELETE_LINK = 4
-    CREATE_LINK = 5
-    NAME = 6
-    SYSCTL = 7
-    ADDRESS = 8
-    GUARD = 9
-    SET_UP = 10
-    ADD_ROUTE = 11
-    RETIRE_ROUTE = 12
+from vmfabric.node_agent.domain.bridge_operations import BridgeOperation, UplinkOperation
+from vmfabric.node_agent.domain.held import MoveOperation
+from vmfabric.node_agent.domain.stage import OfLink, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +42,12 @@ class LoadTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfPort:
+class _OfPort(OfLink):
     vm: VmName
-    interface: InterfaceName
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveRoute(_OfPort):
+class RemoveRoute(OfLink):
     """Take a route of ours away."""
 
     stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
@@ -87,7 +70,7 @@ class RetireRoute(RemoveRoute):
 
 
 @dataclass(frozen=True, slots=True)
-class SetDown(_OfPort):
+class SetDown(OfLink):
     """Nothing passes any more."""
 
     stage: ClassVar[Stage] = Stage.SET_DOWN
@@ -111,7 +94,7 @@ class RemoveGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteLink(_OfPort):
+class DeleteLink(OfLink):
     """Delete a link of ours, by its index: its name may be another's by now."""
 
     stage: ClassVar[Stage] = Stage.DELETE_LINK
@@ -139,7 +122,7 @@ class CreateLink(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class RenameLink(_OfPort):
+class RenameLink(OfLink):
     """Give a link of ours its name back. It must be down."""
 
     stage: ClassVar[Stage] = Stage.CREATE_LINK
@@ -151,7 +134,7 @@ class RenameLink(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAlias(_OfPort):
+class SetAlias(OfLink):
     """Say whose link it is."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -175,7 +158,7 @@ class AddAlternativeName(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMac(_OfPort):
+class SetMac(OfLink):
     """Set the host side's MAC address."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -187,7 +170,7 @@ class SetMac(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMtu(_OfPort):
+class SetMtu(OfLink):
     """Set the MTU, in bytes."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -199,7 +182,7 @@ class SetMtu(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetSysctl(_OfPort):
+class SetSysctl(OfLink):
     """A setting of the port, as in `ipv4/rp_filter`."""
 
     stage: ClassVar[Stage] = Stage.SYSCTL
@@ -212,7 +195,7 @@ class SetSysctl(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveAddress(_OfPort):
+class RemoveAddress(OfLink):
     """Take an address from a port that should not have it."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -224,7 +207,7 @@ class RemoveAddress(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class AddAddress(_OfPort):
+class AddAddress(OfLink):
     """Give the port a gateway address, without duplicate address detection."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -250,7 +233,7 @@ class LoadGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetUp(_OfPort):
+class SetUp(OfLink):
     """Let frames pass."""
 
     stage: ClassVar[Stage] = Stage.SET_UP
@@ -260,7 +243,7 @@ class SetUp(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute(_OfPort):
+class AddRoute(OfLink):
     """Route an address of the VM, with our protocol number and a metric that says the preference."""
 
     stage: ClassVar[Stage] = Stage.ADD_ROUTE
@@ -284,6 +267,9 @@ Operation = (
     | SetDown
     | DeleteLink
     | CreateLink
+    | BridgeOperation
+    | UplinkOperation
+    | MoveOperation
     | RenameLink
     | SetAlias
     | AddAlternativeName

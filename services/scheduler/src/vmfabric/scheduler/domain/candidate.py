@@ -6,6 +6,7 @@ from vmfabric.contract.admin import NodeState
 from vmfabric.contract.cluster import NodeSpec
 from vmfabric.contract.names import NodeName
 from vmfabric.contract.vm import VmSize
+from vmfabric.scheduler.domain.supply import Supply
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Candidate:
     state: NodeState
     used: Usage
     is_drained: bool = False
+    supply: Supply | None = None
+    """None: every node has the same addresses to give, or what it has is not known."""
 
     @property
     def name(self) -> NodeName:

@@ -12,6 +12,7 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.names import NodeName, VmName
 from vmfabric.contract.node import StayingVm
+from vmfabric.scheduler.domain.migration import why_bound
 from vmfabric.scheduler.domain.placement import Market
 from vmfabric.scheduler.domain.record import VmRecord
 from vmfabric.scheduler.domain.wish import wish_of
@@ -87,6 +88,8 @@ def look(
     staying = {record.vm: "its request asks for this node" for record in here if record.request.node == node}
     if is_lost and drain.fence is None:
         staying |= dict.fromkeys((record.vm for record in here), _LOST)
+    if (bound := why_bound(cluster, node)) is not None:
+        staying |= dict.fromkeys((record.vm for record in here), bound)
     begun = {vm for vm, at in asked.items() if now - at < _ASK_AGAIN}
     movable = [record for record in here if record.vm not in staying and record.vm not in begun]
     # One that never moves does not stand in the way of the others.

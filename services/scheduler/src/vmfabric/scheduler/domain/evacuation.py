@@ -55,7 +55,7 @@ def flee(record: VmRecord, refuge: Refuge, left: int, now: datetime, patience: P
         update={
             "node": refuge.node,
             "generation": refuge.generation,
-            "presence": Presence.EVACUATED,
+            "presence": Presence.EVACUATED if record.is_announced else Presence.ROUTED,
             "toward": (),
             "trace_id": record.trace_id,
         }

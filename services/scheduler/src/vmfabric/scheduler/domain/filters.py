@@ -69,6 +69,12 @@ def has_room(offer: Offer) -> str | None:
     return "; ".join(short) or None
 
 
+def has_addresses(offer: Offer) -> str | None:
+    """A free address of each family, where nodes have ranges of their own."""
+    supply, needs = offer.candidate.supply, offer.wish.needs
+    return supply.shortage(needs) if supply is not None and needs is not None else None
+
+
 def keeps_company(offer: Offer) -> str | None:
     """The hard rules of its groups."""
     node = offer.candidate.name
@@ -84,6 +90,7 @@ FILTERS: tuple[Filter, ...] = (
     has_labels,
     takes_one_more,
     has_room,
+    has_addresses,
     keeps_company,
 )
 """In this order; the first that refuses gives the reason."""

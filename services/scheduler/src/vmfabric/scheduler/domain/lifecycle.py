@@ -3,7 +3,7 @@
 | phase | presence | waits for | then |
 | --- | --- | --- | --- |
 | allocating | none | ip.allocated (ip.refused ends it) | wiring |
-| wiring | routed | iface.ready and route.announced | ready |
+| wiring | routed | iface.ready and, where the cluster announces, route.announced | ready |
 | ready | routed | | |
 | wiring after an evacuation | evacuated | the same, without a deadline | ready |
 | preparing to returning | | | see `migration` |
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from vmfabric.contract.admin import VmPhase
-from vmfabric.contract.cluster import ClusterSpec, NodeSpec
+from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
@@ -27,7 +27,7 @@ from vmfabric.scheduler.domain import migration, removal
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.record import Failure, Stamp, VmRecord
 from vmfabric.scheduler.domain.turn import Turn, enter, rest
-from vmfabric.scheduler.domain.wiring import connect
+from vmfabric.scheduler.domain.wiring import IN_A_FABRIC, Surroundings, connect
 
 VmFact = IpAllocated | IpRefused | IpReleased | IfaceReady | IfaceRemoved | RouteAnnounced | RouteWithdrawn
 
@@ -54,11 +54,11 @@ def advance(
     now: datetime,
     patience: Patience,
     *,
-    node: NodeSpec | None = None,
+    around: Surroundings = IN_A_FABRIC,
 ) -> Turn | None:
     """What a fact changes; None when it changes nothing: of another generation, repeated, or not waited for.
 
-    `node` is the VM's, which is its gateway in a routing cluster; others need none.
+    `around` is looked at when addresses are allocated.
     """
     if record.move is not None and isinstance(fact, migration.MoveFact):
         return migration.advance(record, record.move, fact, now, patience)
@@ -66,7 +66,7 @@ def advance(
         return None
     match record.phase, fact:
         case VmPhase.ALLOCATING, IpAllocated():
-            return _allocated(record, fact, cluster, now, patience, node=node)
+            return _allocated(record, fact, cluster, now, patience, around=around)
         case _, IpAllocated() if record.leased != record.generation:
             return _leased(record, now, patience)
         case VmPhase.ALLOCATING, IpRefused():
@@ -155,7 +155,7 @@ def ready(record: VmRecord) -> VmReady:
             placed=milliseconds(steps.placed),
             allocated=milliseconds(steps.allocated),
             wired=milliseconds(steps.wired),
-            announced=milliseconds(steps.announced),
+            announced=milliseconds(steps.announced) if record.is_announced else None,
         ),
     )
 
@@ -167,10 +167,10 @@ def _allocated(
     now: datetime,
     patience: Patience,
     *,
-    node: NodeSpec | None,
+    around: Surroundings,
 ) -> Turn:
     try:
-        connection = connect(cluster, node, fact.addresses)
+        connection = connect(cluster, around, fact.addresses)
     except Refused as error:
         failure = Failure(step="wire", code=error.code, message=error.sentence)
         return removal.begin(record.model_copy(update={"failure": failure}), now, patience)
@@ -207,7 +207,7 @@ def _leased(record: VmRecord, now: datetime, patience: Patience) -> Turn:
 
 def _up(record: VmRecord, done: dict[str, datetime], now: datetime, patience: Patience) -> Turn:
     stepped = record.model_copy(update={"steps": record.steps.model_copy(update=done)})
-    if stepped.steps.wired is None or stepped.steps.announced is None:
+    if stepped.steps.wired is None or (stepped.is_announced and stepped.steps.announced is None):
         return Turn(stepped)
     up = rest(stepped, now, patience)
     return Turn(up, events=(ready(up),))

@@ -9,6 +9,9 @@
 | settling | target: routed | | route.announced, normal preference | ready, `vm.migrated` |
 | returning | source: routed | target: absent | iface.removed of the target | ready, `vm.failed` |
 
+Where the cluster announces nothing, switching and settling are passed over: with the guest the target becomes routed
+and the source absent, and when the source has said iface.removed the VM has migrated.
+
 The target has a generation of its own, which is the VM's from the moment that the guest runs there. Where the guest
 runs is not ours to decide: when it is late, the migration is given up, and when it shows up on the target all the
 same, the migration goes on, with another generation: that the target has let go of the one before may still be said.
@@ -19,6 +22,7 @@ from datetime import datetime
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import VmPhase
+from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.dataplane import PREFERRED_LOCAL_PREFERENCE
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.errors import Code
@@ -39,6 +43,16 @@ BEFORE_THE_SWITCH = frozenset({VmPhase.PREPARING, VmPhase.MOVING})
 PHASES = BEFORE_THE_SWITCH | {VmPhase.SWITCHING, VmPhase.LEAVING, VmPhase.SETTLING, VmPhase.RETURNING}
 
 MoveFact = IfaceReady | IfaceRemoved | RouteAnnounced | RouteWithdrawn
+
+
+def why_bound(cluster: ClusterSpec, node: NodeName) -> str | None:
+    """Why VMs of this cluster cannot leave this node; None when they can."""
+    if cluster.type.can_migrate:
+        return None
+    return (
+        f"the provider sends its addresses to {node} and to no other node; delete it and create it anew elsewhere, "
+        "with other addresses"
+    )
 
 
 def start(
@@ -113,11 +127,13 @@ def guest_runs(
     is_of_now = said_at > move.asked_at if said.generation is None else said.generation == move.generation
     if said.node != move.target or not is_of_now:
         return None
-    preferred = move.desired.model_copy(update={"presence": Presence.PREFERRED, "generation": generation})
-    # Who forwards announces with the normal preference, as a lost node may still do: a refuge keeps its own.
-    presence = Presence.EVACUATED if record.evacuated else Presence.FORWARDED
+    target = move.desired.model_copy(update={"presence": _presence_on_target(record), "generation": generation})
     source = record.desired.model_copy(
-        update={"presence": presence, "toward": move.target_addresses, "trace_id": move.trace_id}
+        update={
+            "presence": _presence_on_source(record),
+            "toward": move.target_addresses if record.is_announced else (),
+            "trace_id": move.trace_id,
+        }
     )
     left = move.model_copy(
         update={
@@ -126,13 +142,14 @@ def guest_runs(
             "steps": move.steps.model_copy(update={"wired": move.steps.wired or now, "running": now}),
             "failure": None,
             "unwired": False,
-            "withdrawn": False,
+            "withdrawn": not record.is_announced,
         }
     )
     arrived = record.model_copy(
-        update={"node": move.target, "generation": generation, "desired": preferred, "move": left}
+        update={"node": move.target, "generation": generation, "desired": target, "move": left}
     )
-    return Turn(enter(arrived, VmPhase.SWITCHING, now, patience), puts=(preferred, source))
+    phase = VmPhase.SWITCHING if record.is_announced else VmPhase.LEAVING
+    return Turn(enter(arrived, phase, now, patience), puts=(target, source))
 
 
 def give_up(record: VmRecord, move: Move, failure: Failure, now: datetime, patience: Patience) -> Turn:
@@ -201,14 +218,32 @@ def _lets_go(
     if record.phase is VmPhase.RETURNING:
         return _returned(record, gone, now, patience)
     turn = settle(record, gone, now, patience)
-    return Turn(turn.record, puts=turn.puts, purges=(gone.desired.key(),))
+    return Turn(turn.record, turn.events, turn.puts, purges=(gone.desired.key(),))
 
 
 def settle(record: VmRecord, gone: Move, now: datetime, patience: Patience) -> Turn:
     """The source has nothing of it any more, so the target needs no preference."""
     home = record.wanted(record.settled_presence)
-    settling = _with(record.model_copy(update={"desired": home}), _stepped(gone, left=now))
-    return Turn(enter(settling, VmPhase.SETTLING, now, patience), puts=(home,))
+    left = _stepped(gone, left=now)
+    settling = _with(record.model_copy(update={"desired": home}), left)
+    if record.is_announced:
+        return Turn(enter(settling, VmPhase.SETTLING, now, patience), puts=(home,))
+    turn = _migrated(settling, left, now, patience)
+    return Turn(turn.record, turn.events, puts=turn.puts if home == record.desired else (home, *turn.puts))
+
+
+def _presence_on_target(record: VmRecord) -> Presence:
+    """Of two nodes that announce it, the one where the guest runs is preferred."""
+    return Presence.PREFERRED if record.is_announced else record.settled_presence
+
+
+def _presence_on_source(record: VmRecord) -> Presence:
+    """What is not announced is not sent here any more. Who forwards announces with the normal preference, as a lost
+    node may still do: a refuge keeps its own.
+    """
+    if not record.is_announced:
+        return Presence.ABSENT
+    return Presence.EVACUATED if record.evacuated else Presence.FORWARDED
 
 
 def _migrated(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
@@ -274,7 +309,7 @@ def _times(move: Move, settled: datetime) -> MigrationTimes:
         placed=milliseconds(steps.placed),
         wired=milliseconds(steps.wired),
         running=milliseconds(steps.running),
-        announced=milliseconds(steps.announced),
+        announced=milliseconds(steps.announced) if move.desired.is_announced else None,
         left=milliseconds(steps.left),
         settled=milliseconds(settled),
     )

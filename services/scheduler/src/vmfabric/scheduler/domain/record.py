@@ -2,9 +2,9 @@
 
 import hashlib
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.admin import VmPhase
@@ -90,6 +90,11 @@ class MoveSteps(BaseModel):
     left: datetime | None = None
 
 
+def _is_silent(before: dict[str, Any]) -> bool:
+    desired: DesiredVm = before["desired"]
+    return not desired.is_announced
+
+
 class Move(BaseModel):
     """A migration under way, with what the VM has on the node that is not its home: the target until the guest runs
     there, then the source.
@@ -110,8 +115,8 @@ class Move(BaseModel):
     steps: MoveSteps
     failure: Failure | None = None
     """Why it was given up."""
-    withdrawn: bool = False
-    """Whether the other node has said that it announces nothing."""
+    withdrawn: bool = Field(default_factory=_is_silent)
+    """Whether the other node announces nothing: it has said so, or nothing is announced in its cluster."""
     unwired: bool = False
     """Whether the other node has said that nothing is left."""
 
@@ -128,7 +133,7 @@ class LeftBehind(BaseModel):
 
     desired: DesiredVm
     """Its absence."""
-    withdrawn: bool = False
+    withdrawn: bool = Field(default_factory=_is_silent)
     unwired: bool = False
 
     @property
@@ -165,6 +170,8 @@ class VmRecord(BaseModel):
     """The migration that is under way."""
     evacuated: bool = False
     """Whether a lost node may still announce it; its own route is preferred until that node has let go."""
+    placed_again: bool = False
+    """Whether the first node that was chosen for it had no addresses."""
     failure: Failure | None = None
     delete_requested: bool = False
     reported: bool = False
@@ -186,6 +193,11 @@ class VmRecord(BaseModel):
         return self.request.vm
 
     @property
+    def is_announced(self) -> bool:
+        """Whether it waits for bgp-announcers; nobody does before it has addresses."""
+        return self.desired is not None and self.desired.is_announced
+
+    @property
     def going_back(self) -> bool:
         """Whether it is being taken apart, or will be when its migration is over."""
         return self.delete_requested or self.phase in {VmPhase.WITHDRAWING, VmPhase.UNWIRING, VmPhase.RELEASING}
@@ -198,7 +210,7 @@ class VmRecord(BaseModel):
     @property
     def settled_presence(self) -> Presence:
         """What it has at home when nothing is under way."""
-        return Presence.EVACUATED if self.evacuated else Presence.ROUTED
+        return Presence.EVACUATED if self.evacuated and self.is_announced else Presence.ROUTED
 
     def all_desired(self) -> tuple[DesiredVm, ...]:
         """What the bucket says of it, on every node."""

@@ -1,4 +1,11 @@
-"""The way back, of a delete and of a failure alike: withdrawn, unwired, released, gone."""
+"""The way back, of a delete and of a failure alike.
+
+| phase | presence | waits for | then |
+| --- | --- | --- | --- |
+| withdrawing, where the cluster announces | wired | route.withdrawn | unwiring |
+| unwiring | absent | iface.removed | releasing |
+| releasing | absent | ip.released | gone |
+"""
 
 from datetime import datetime
 
@@ -21,7 +28,10 @@ def begin(record: VmRecord, now: datetime, patience: Patience) -> Turn:
     if record.desired is None:
         releasing = enter(record, VmPhase.RELEASING, now, patience)
         return Turn(releasing, events=(deleting(releasing),))
-    turn = _wanting(enter(record, VmPhase.WITHDRAWING, now, patience), Presence.WIRED)
+    if record.is_announced:
+        turn = _wanting(enter(record, VmPhase.WITHDRAWING, now, patience), Presence.WIRED)
+    else:
+        turn = _unwiring(record, now, patience)
     return Turn(turn.record, events=(deleting(record),), puts=turn.puts)
 
 
@@ -31,7 +41,7 @@ def advance(
     """One step further; None when the fact is not the one that is waited for."""
     match record.phase, fact:
         case VmPhase.WITHDRAWING, RouteWithdrawn():
-            return _wanting(enter(record, VmPhase.UNWIRING, now, patience), Presence.ABSENT)
+            return _unwiring(record, now, patience)
         case VmPhase.UNWIRING, IfaceRemoved():
             return Turn(enter(record, VmPhase.RELEASING, now, patience))
         case VmPhase.RELEASING, IpReleased():
@@ -49,6 +59,10 @@ def deleting(record: VmRecord) -> VmDeleting:
         generation=record.generation,
         wired=record.desired is not None,
     )
+
+
+def _unwiring(record: VmRecord, now: datetime, patience: Patience) -> Turn:
+    return _wanting(enter(record, VmPhase.UNWIRING, now, patience), Presence.ABSENT)
 
 
 def _wanting(record: VmRecord, presence: Presence) -> Turn:

@@ -7,13 +7,14 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import ClusterSpec, Virtualization
 from vmfabric.contract.errors import Code
 from vmfabric.contract.guest_config import GuestConfigForm
+from vmfabric.contract.ip import IpRefused
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.vm import VmFailed, VmMigrated, VmMigrateRequested, VmMigrating, VmRequested
 from vmfabric.scheduler.domain import lifecycle, migration
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.domain.ranking import Decision
 from vmfabric.scheduler.domain.record import Move, Stamp, Steps, VmRecord, guest_mac
-from vmfabric.scheduler.domain.turn import Turn
+from vmfabric.scheduler.domain.turn import Turn, enter
 
 _REASONS_IN_SENTENCE = 5
 
@@ -49,6 +50,24 @@ def create(
     return lifecycle.place(record)
 
 
+def may_be_elsewhere(record: VmRecord, refused: IpRefused) -> bool:
+    """Whether a VM that got no addresses is worth another node: once, and only while nobody named one."""
+    return (
+        (record.phase, record.generation) == (VmPhase.ALLOCATING, refused.generation)
+        and refused.code is Code.POOL_EXHAUSTED
+        and record.request.node is None
+        and not record.placed_again
+    )
+
+
+def place_again(record: VmRecord, node: NodeName, generation: int, now: datetime, patience: Patience) -> Turn:
+    """It begins once more, on another node."""
+    again = record.model_copy(
+        update={"node": node, "generation": generation, "steps": Steps(placed=now), "placed_again": True}
+    )
+    return lifecycle.place(enter(again, VmPhase.ALLOCATING, now, patience))
+
+
 def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
     """A request for a VM that is there: the same one gets the same answer, another one is a conflict."""
     served = record.model_copy(update={"last_request": asked})
@@ -62,7 +81,9 @@ def ask_again(record: VmRecord, request: VmRequested, asked: Stamp) -> Turn:
     return Turn(served, events=(lifecycle.ready(record),) if is_up else ())
 
 
-def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated | VmMigrating | VmFailed | None:
+def cannot_migrate(
+    record: VmRecord, request: VmMigrateRequested, cluster: ClusterSpec
+) -> VmMigrated | VmMigrating | VmFailed | None:
     """The answer to a request that starts no migration; None when it does."""
     if record.going_back:
         return _stays(record, Code.CONFLICT, f"{record.vm} is being removed")
@@ -80,7 +101,8 @@ def cannot_migrate(record: VmRecord, request: VmMigrateRequested) -> VmMigrated 
             generation=record.generation,
             addresses=record.addresses,
         )
-    return None
+    bound = migration.why_bound(cluster, record.node)
+    return _stays(record, Code.CANNOT_MIGRATE, f"{record.vm} stays on {record.node}: {bound}") if bound else None
 
 
 def _is_on_its_way(record: VmRecord, move: Move, request: VmMigrateRequested) -> VmMigrating | VmFailed:

@@ -1,7 +1,7 @@
 """How the nodes of each network type are set up, and how their VMs are connected (docs/network-types.md)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from vmfabric.contract.addresses import Family, HostAddress
@@ -19,6 +19,7 @@ from vmfabric.contract.desired import (
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.iface import GuestAddress, of_host
 from vmfabric.contract.ip import AllocatedAddress
+from vmfabric.contract.names import NodeName
 from vmfabric.scheduler.domain.drain import Drain
 
 
@@ -41,6 +42,19 @@ def desired_node(cluster: ClusterSpec, node: NodeSpec, drain: Drain | None) -> D
 
 
 @dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What of the nodes counts for how a VM is connected. In an ip-fabric nothing does."""
+
+    node: NodeSpec | None = None
+    """The VM's own, which is its gateway where the cluster is of type routing."""
+    taken: Mapping[HostAddress, NodeName] = field(default_factory=dict)
+    """Addresses that nodes use themselves, where they and VMs are in one segment: where it is of type switching."""
+
+
+IN_A_FABRIC = Surroundings()
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """How a VM is connected, and what its guest configures."""
 
@@ -48,20 +62,22 @@ class Connection:
     guest_addresses: tuple[GuestAddress, ...]
 
 
-def connect(cluster: ClusterSpec, node: NodeSpec | None, allocated: Sequence[AllocatedAddress]) -> Connection:
-    """The connection of a VM with these addresses on this node, which has to be given where the cluster routes to its
-    nodes. Refused when no port can have all of them.
-    """
+def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[AllocatedAddress]) -> Connection:
+    """The connection of a VM with these addresses. Refused when no guest, or no port, can have all of them."""
     match cluster.type:
         case NetworkType.IP_FABRIC:
             guest = [of_host(each.address, cluster.gateway.of(each.family)) for each in allocated]
             return Connection(PointToPoint(gateway=cluster.gateway), tuple(guest))
         case NetworkType.SWITCHING:
+            for each in allocated:
+                _check_is_a_hosts(each, around.taken)
             return Connection(
                 Switched(bridge=cluster.bridge.name, vlan=_vlan(allocated)), tuple(map(_in_network, allocated))
             )
         case NetworkType.ROUTING:
-            guest = [of_host(each.address, _gateway_on(node, each.family)) for each in allocated]
+            if around.node is None:
+                raise ValueError("the node of a VM in a routing cluster is its gateway, and has to be given")
+            guest = [_behind(around.node, each) for each in allocated]
             return Connection(Routed(bridge=cluster.bridge.name), tuple(guest))
 
 
@@ -118,15 +134,39 @@ def _in_network(allocated: AllocatedAddress) -> GuestAddress:
     return GuestAddress(prefix=prefix, gateway=allocated.gateway)
 
 
-def _gateway_on(node: NodeSpec | None, family: Family) -> HostAddress:
-    if node is None:
-        raise ValueError("the node of a VM in a routing cluster is its gateway, and has to be given")
-    if family is Family.IPV4:
-        return node.address
-    if node.ipv6 is None:
+def _check_is_a_hosts(allocated: AllocatedAddress, taken: Mapping[HostAddress, NodeName]) -> None:
+    """A segment has addresses that are no guest's."""
+    address, network = allocated.address, allocated.network
+    found = f"the address of node {taken[address]}" if address in taken else None
+    if network is not None and network.num_addresses > 2:
+        if address == network.network_address:
+            found = f"the address of network {network} itself"
+        elif address.version == 4 and address == network.broadcast_address:
+            found = f"the broadcast address of network {network}"
+    if found is not None:
+        raise Refused(
+            Code.CONFLICT,
+            f"{address} of pool {allocated.pool} is {found}, which no VM can have; exclude it there, or say that the "
+            "network is a `segment` where it is the network's own",
+        )
+
+
+def _behind(node: NodeSpec, allocated: AllocatedAddress) -> GuestAddress:
+    """An address that the provider sends to the node."""
+    address, found = allocated.address, f"{allocated.address} of pool {allocated.pool}"
+    gateway = node.address if allocated.family is Family.IPV4 else node.ipv6 and node.ipv6.ip
+    if gateway is None:
         raise Refused(
             Code.CONFLICT,
             f"node {node.name} has no `ipv6`, the gateway that its VMs need for IPv6; apply it with one, or ask for "
             "IPv4 only",
         )
-    return node.ipv6.ip
+    if address == gateway:
+        raise Refused(Code.CONFLICT, f"{found} is node {node.name}'s own, its VMs' gateway; exclude it there")
+    if not any(address in prefix for prefix in (*node.subnets, *([node.ipv6.network] if node.ipv6 else []))):
+        raise Refused(
+            Code.CONFLICT,
+            f"{found} lies in no subnet of node {node.name}, so the provider does not send it there; give the pool a "
+            f"range for {node.name} inside of its subnets",
+        )
+    return of_host(address, gateway)

@@ -9,6 +9,7 @@ from vmfabric.contract.names import NodeName, ResourceName
 from vmfabric.contract.vm import GroupKind, GroupRule, VmRequested
 from vmfabric.scheduler.domain.candidate import Usage
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.domain.supply import Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Wish:
     company: tuple[Company, ...] = ()
     is_new: bool = False
     """Whether the cluster will have more to carry than before."""
+    needs: Needs | None = None
+    """The addresses that it has to be given; None when it takes its own along."""
 
 
 def wish_of(
@@ -64,6 +67,7 @@ def wish_of(
         labels=frozenset(request.labels.items()),
         company=tuple(_company(rule, others, frozenset(drained)) for rule in request.groups),
         is_new=is_new,
+        needs=Needs.of(request) if is_new else None,
     )
 
 

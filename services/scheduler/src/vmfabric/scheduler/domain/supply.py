@@ -1,0 +1,90 @@
+"""Which addresses a new VM needs, and which the pools have for the VMs of a node."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vmfabric.contract.addresses import Family
+from vmfabric.contract.addressing import FreeInPool
+from vmfabric.contract.names import NodeName, ResourceName
+from vmfabric.contract.vm import VmRequested
+
+
+class Source(NamedTuple):
+    """The addresses of one family in a pool."""
+
+    pool: ResourceName
+    family: Family
+
+
+class Need(NamedTuple):
+    """One address, of a pool that the request names or of any."""
+
+    family: Family
+    pool: ResourceName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The addresses that a new VM has to be given."""
+
+    addresses: tuple[Need, ...] | None = None
+    """None: one of each family that its node has."""
+
+    @staticmethod
+    def of(request: VmRequested) -> "Needs":
+        """Addresses that it has chosen are left out: one that is reserved for it is not free, and it gets it."""
+        if request.addresses is None:
+            return Needs()
+        needs = [Need(wish.family, wish.pool) for wish in request.addresses if wish.address is None]
+        return Needs(tuple(sorted(needs, key=lambda need: (need.pool is None, need.pool or "", need.family))))
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What the VMs of one node may still be given, in the order in which ipam asks the pools."""
+
+    free: Mapping[Source, int]
+
+    @staticmethod
+    def on(node: NodeName, pools: Sequence[FreeInPool]) -> "Supply":
+        """Of a pool that has ranges only what is in those of the node."""
+        return Supply(
+            {
+                Source(each.pool, family): count
+                for each in pools
+                for family, count in (each.free if each.nodes is None else each.nodes.get(node, {})).items()
+            }
+        )
+
+    def without(self, needs: Needs) -> "Supply":
+        """When a VM has been given what it needs, as far as that was there."""
+        left, _ = self._given(needs)
+        return Supply(left)
+
+    def shortage(self, needs: Needs) -> str | None:
+        """Why a VM cannot have what it needs, or None."""
+        if needs.addresses is None and not self.free:
+            return "no pool has a range for it"
+        _, missing = self._given(needs)
+        if missing is None:
+            return None
+        return f"no free {missing.family} address in its range{f' of pool {missing.pool}' if missing.pool else ''}"
+
+    def _given(self, needs: Needs) -> tuple[Mapping[Source, int], Need | None]:
+        """What is left, and the first address that was not there."""
+        left = dict(self.free)
+        missing: Need | None = None
+        families = {source.family for source in self.free}
+        default = tuple(Need(family) for family in Family if family in families)
+        for need in default if needs.addresses is None else needs.addresses:
+            source = next((each for each, count in left.items() if count > 0 and _serves(each, need)), None)
+            if source is not None:
+                left[source] -= 1
+            else:
+                missing = missing or need
+        return left, missing
+
+
+def _serves(source: Source, need: Need) -> bool:
+    return source.family is need.family and need.pool in {None, source.pool}
