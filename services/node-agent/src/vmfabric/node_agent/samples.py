@@ -21,6 +21,7 @@ def a_vm(
     generation: int | None = None,
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
+    dhcp: bool = False,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -40,5 +41,6 @@ def a_vm(
         wiring=PointToPoint(gateway=near),
         mtu=mtu,
         guest_config=guest_config,
+        dhcp=dhcp,
         trace_id=f"{number:032x}",
     )

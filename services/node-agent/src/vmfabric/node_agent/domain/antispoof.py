@@ -101,6 +101,7 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("own", "accept"),
     ),
     "guest_ipv4": (
+        Rule("dhcp-client", "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"),
         Rule("source", f"iifname . ip saddr != @{SetName.IPV4} {_drop(CounterName.IPV4)}"),
         Rule("dhcp-server", f"udp sport 67 {_drop(CounterName.DHCP)}"),
         Rule("redirect", f"icmp type redirect {_drop(CounterName.REDIRECT)}"),

@@ -188,6 +188,7 @@ def _allocated(
         mtu=cluster.mtu,
         bandwidth=record.request.bandwidth,
         guest_config=record.request.guest_config,
+        dhcp=record.request.dhcp,
         trace_id=record.trace_id,
     )
     steps = record.steps.model_copy(update={"allocated": now})

@@ -1,0 +1,215 @@
+"""Guests with a real DHCP client, and the dnsmasq of a node."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+
+from vmfabric.contract.cluster import Virtualization
+from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.node_agent.domain.dhcp import serving
+from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
+from vmfabric.node_agent.samples import a_vm
+
+from .conftest import PREFIX, Node, run
+from .test_dhcp import SWITCHED, a_link, a_routed, links
+from .test_spoofing import a_port
+
+pytestmark = pytest.mark.lab
+
+ELSEWHERE = "192.0.2.77"
+"""An address behind the gateway."""
+
+Inside = Callable[[str, Callable[[], Any]], Any]
+
+
+def wants_dhcp(number: int, **given: Any) -> DesiredVm:
+    return a_vm(number, dhcp=True, virtualization=Virtualization.LXD, **given)
+
+
+def ask(guest: str, interface: str, directory: Path) -> None:
+    """Run the guest's client until it has its address; it stays as a daemon, and is ended."""
+    files = ("-lf", str(directory / f"{guest}.leases"), "-pf", str(directory / f"{guest}.pid"))
+    try:
+        run("ip", "netns", "exec", guest, "dhclient", "-1", "-v", *files, interface)
+    finally:
+        for pid in run("ip", "netns", "pids", guest).split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def configured(guest: str) -> tuple[set[str], set[tuple[str, str | None]], int]:
+    """Its IPv4 addresses, its routes with their next hops, and its MTU."""
+    [*_lo, link] = json.loads(run("ip", "-n", guest, "-j", "-4", "address"))
+    routes = json.loads(run("ip", "-n", guest, "-j", "-4", "route"))
+    return (
+        {f"{it['local']}/{it['prefixlen']}" for it in link["addr_info"]},
+        {(route["dst"], route.get("gateway")) for route in routes},
+        link["mtu"],
+    )
+
+
+def dnsmasq(node: Node) -> int | None:
+    """The process that serves the node."""
+    try:
+        pid = int((node.directory / "node-agent.dnsmasq.pid").read_text())
+        return pid if b"dnsmasq" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def files(node: Node) -> list[str]:
+    return sorted(path.name for path in node.directory.glob("*dnsmasq*"))
+
+
+@pytest.fixture(name="node")
+def node_with_more_behind_it(node: Node) -> Iterator[Node]:
+    node.resync_seconds = 0.2
+    node.run("ip", "address", "add", f"{ELSEWHERE}/32", "dev", "lo")
+    try:
+        yield node
+    finally:
+        node.kill()
+        if (pid := dnsmasq(node)) is not None:
+            os.kill(pid, signal.SIGKILL)
+
+
+def discover(mac: str, source: str) -> bytes:
+    return bytes(
+        Ether(src=source, dst="ff:ff:ff:ff:ff:ff")
+        / IP(src="0.0.0.0", dst="255.255.255.255")
+        / UDP(sport=68, dport=67)
+        / BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), flags=0x8000)
+        / DHCP(options=[("message-type", "discover"), "end"])
+    )
+
+
+def offered(port: socket.socket) -> tuple[str, str]:
+    """To which MAC address the next offer is, and what it offers."""
+    port.settimeout(3.0)
+    while True:
+        frame = Ether(port.recv(2048))
+        if DHCP in frame and frame[BOOTP].op == 2:
+            return frame[BOOTP].chaddr[:6].hex(":"), frame[BOOTP].yiaddr
+
+
+def test_a_guest_gets_its_address_mask_route_and_mtu_by_dhcp_and_reaches_the_world(
+    node: Node, inside: Inside, tmp_path: Path
+) -> None:
+    first, second = wants_dhcp(1, mtu=1400), wants_dhcp(2)
+    node.want(first, second)
+    node.start()
+    node.until_wired(first, second)
+    node.until(lambda: dnsmasq(node) is not None)
+    guest = node.guest(first, configured=False)
+    with inside(guest, a_port("vm1_eth0")) as port:
+        # Requests keep their order: had one of the others been answered, that would be the first offer.
+        for asks_for in ("02:00:00:00:00:63", second.mac, first.mac):
+            port.send(discover(asks_for, source=first.mac))
+        assert offered(port) == (first.mac, "10.0.0.1")
+    ask(guest, "vm1_eth0", tmp_path)
+    assert configured(guest) == ({"10.0.0.1/32"}, {("169.254.0.1", None), ("default", "169.254.0.1")}, 1400)
+    for address in ("169.254.0.1", ELSEWHERE):
+        run("ip", "netns", "exec", guest, "ping", "-c", "1", "-W", "2", address)
+
+
+def test_dnsmasq_outlives_the_agent_comes_back_when_it_dies_and_goes_with_the_last_guest_that_wants_it(
+    node: Node,
+) -> None:
+    vm = wants_dhcp(1)
+    node.want(vm)
+    node.start()
+    node.until(lambda: dnsmasq(node) is not None)
+    first = dnsmasq(node)
+    node.restart_with(a_vm(2))
+    node.until_wired(a_vm(2))
+    assert dnsmasq(node) == first is not None
+
+    os.kill(first, signal.SIGKILL)
+    node.until(lambda: dnsmasq(node) is not None)
+
+    node.restart_with(vm.model_copy(update={"presence": Presence.ABSENT}))
+    node.until(lambda: dnsmasq(node) is None and not files(node))
+
+
+@dataclass
+class Bridged:
+    """A node with a NIC and `vmbr0`, guests behind it, and dnsmasq."""
+
+    namespace: str
+    guests: list[str]
+    server: Dnsmasq
+
+
+@pytest.fixture
+def bridged(inside: Inside, tmp_path: Path) -> Iterator[Callable[[tuple[DesiredVm, ...], dict[str, str]], Bridged]]:
+    """Made of those of its VMs that are served, in their order, and of the addresses that its interfaces have."""
+    made = Bridged(f"{PREFIX}-bridge", [], Dnsmasq(tmp_path))
+
+    def make(vms: tuple[DesiredVm, ...], addresses: dict[str, str]) -> Bridged:
+        run("ip", "netns", "add", made.namespace)
+        for command in (
+            ("link", "add", "vmbr0", "type", "bridge"),
+            ("link", "add", "eth0", "type", "veth", "peer", "name", "provider"),
+            *(("link", "set", name, "up") for name in ("lo", "vmbr0", "eth0", "provider")),
+            *(("address", "add", address, "dev", name) for name, address in addresses.items()),
+        ):
+            run("ip", "-n", made.namespace, *command)
+        for vm in vms:
+            guest = f"{made.namespace}-{vm.vm}"
+            run("ip", "netns", "add", guest)
+            made.guests.append(guest)
+            pair = ("type", "veth", "peer", "name", "eth0", "address", vm.mac, "netns", guest)
+            run("ip", "-n", made.namespace, "link", "add", f"vnet-{vm.vm}", "master", "vmbr0", "up", *pair)
+            for link in ("lo", "eth0"):
+                run("ip", "-n", guest, "link", "set", link, "up")
+        seen = links(*(a_link(name, address) for name, address in addresses.items()))
+        configuration = serving(vms, seen).configuration
+        assert configuration is not None
+        inside(made.namespace, lambda: made.server.start(configuration))
+        return made
+
+    try:
+        yield make
+    finally:
+        made.server.remove()
+        for namespace in (*made.guests, made.namespace):
+            run("ip", "netns", "del", namespace, check=False)
+
+
+def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_stranger_gets_nothing(
+    bridged: Callable[..., Bridged], inside: Inside, tmp_path: Path
+) -> None:
+    stranger = a_vm(9)
+    node = bridged((*SWITCHED, stranger), {"vmbr0": "192.0.2.10/24"})
+    first, second, third, strange = node.guests
+    with inside(strange, a_port("eth0")) as port:
+        # Had it been answered itself, that would be the first offer.
+        for asks_for in (stranger.mac, SWITCHED[0].mac):
+            port.send(discover(asks_for, source=stranger.mac))
+        assert offered(port) == (SWITCHED[0].mac, "192.0.2.21")
+    for guest in (first, second, third):
+        ask(guest, "eth0", tmp_path)
+    local = ("198.51.100.0/25", None)
+    assert configured(first) == ({"192.0.2.21/24"}, {("192.0.2.0/24", None), ("default", "192.0.2.1")}, 1500)
+    assert configured(second) == ({"198.51.100.22/25"}, {local, ("default", "198.51.100.1")}, 1500)
+    assert configured(third) == ({"198.51.100.23/25"}, {local}, 1500)
+
+
+def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(
+    bridged: Callable[..., Bridged], tmp_path: Path
+) -> None:
+    vm = a_routed(1, "203.0.113.1")
+    node = bridged((vm,), {"eth0": "192.0.2.10/24"})
+    run("ip", "-n", node.namespace, "route", "add", "203.0.113.1", "dev", "vmbr0")
+    ask(node.guests[0], "eth0", tmp_path)
+    assert configured(node.guests[0]) == ({"203.0.113.1/32"}, {("192.0.2.10", None), ("default", "192.0.2.10")}, 1500)
+    run("ip", "netns", "exec", node.guests[0], "ping", "-c", "1", "-W", "2", "192.0.2.10")
