@@ -46,15 +46,13 @@ def ask(guest: str, interface: str, directory: Path) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
-def configured(guest: str) -> tuple[set[str], set[tuple[str, str | None]], int]:
-    """Its IPv4 addresses, its routes with their next hops, and its MTU."""
+def configured(guest: str) -> tuple[str, set[tuple[str, str | None]], int]:
+    """Its IPv4 address with the broadcast address, its routes with their next hops, and its MTU."""
     [*_lo, link] = json.loads(run("ip", "-n", guest, "-j", "-4", "address"))
     routes = json.loads(run("ip", "-n", guest, "-j", "-4", "route"))
-    return (
-        {f"{it['local']}/{it['prefixlen']}" for it in link["addr_info"]},
-        {(route["dst"], route.get("gateway")) for route in routes},
-        link["mtu"],
-    )
+    [own] = link["addr_info"]
+    address = f"{own['local']}/{own['prefixlen']} brd {own['broadcast']}"
+    return address, {(route["dst"], route.get("gateway")) for route in routes}, link["mtu"]
 
 
 def dnsmasq(node: Node) -> int | None:
@@ -116,7 +114,8 @@ def test_a_guest_gets_its_address_mask_route_and_mtu_by_dhcp_and_reaches_the_wor
             port.send(discover(asks_for, source=first.mac))
         assert offered(port) == (first.mac, "10.0.0.1")
     ask(guest, "vm1_eth0", tmp_path)
-    assert configured(guest) == ({"10.0.0.1/32"}, {("169.254.0.1", None), ("default", "169.254.0.1")}, 1400)
+    routes = {("169.254.0.1", None), ("default", "169.254.0.1")}
+    assert configured(guest) == ("10.0.0.1/32 brd 255.255.255.255", routes, 1400)
     for address in ("169.254.0.1", ELSEWHERE):
         run("ip", "netns", "exec", guest, "ping", "-c", "1", "-W", "2", address)
 
@@ -198,10 +197,11 @@ def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_strang
         assert offered(port) == (SWITCHED[0].mac, "192.0.2.21")
     for guest in (first, second, third):
         ask(guest, "eth0", tmp_path)
+    routes = {("192.0.2.0/24", None), ("default", "192.0.2.1")}
+    assert configured(first) == ("192.0.2.21/24 brd 192.0.2.255", routes, 1500)
     local = ("198.51.100.0/25", None)
-    assert configured(first) == ({"192.0.2.21/24"}, {("192.0.2.0/24", None), ("default", "192.0.2.1")}, 1500)
-    assert configured(second) == ({"198.51.100.22/25"}, {local, ("default", "198.51.100.1")}, 1500)
-    assert configured(third) == ({"198.51.100.23/25"}, {local}, 1500)
+    assert configured(second) == ("198.51.100.22/25 brd 198.51.100.127", {local, ("default", "198.51.100.1")}, 1500)
+    assert configured(third) == ("198.51.100.23/25 brd 198.51.100.127", {local}, 1500)
 
 
 def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(
@@ -211,5 +211,6 @@ def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(
     node = bridged((vm,), {"eth0": "192.0.2.10/24"})
     run("ip", "-n", node.namespace, "route", "add", "203.0.113.1", "dev", "vmbr0")
     ask(node.guests[0], "eth0", tmp_path)
-    assert configured(node.guests[0]) == ({"203.0.113.1/32"}, {("192.0.2.10", None), ("default", "192.0.2.10")}, 1500)
+    routes = {("192.0.2.10", None), ("default", "192.0.2.10")}
+    assert configured(node.guests[0]) == ("203.0.113.1/32 brd 255.255.255.255", routes, 1500)
     run("ip", "netns", "exec", node.guests[0], "ping", "-c", "1", "-W", "2", "192.0.2.10")

@@ -30,8 +30,10 @@ _HEAD = (
 """No DNS, nothing of the machine's own files. Interfaces may come later (bind-dynamic). There is no lease file, and a
 guest that has its address from an earlier dnsmasq is told that it may keep it (dhcp-authoritative)."""
 
+_POINT_TO_POINT = 31
+"""A network of this length has no broadcast address (RFC 3021), and a longer one neither."""
 _BROADCAST = 28
-"""The option (RFC 2132, 5.3), for which dnsmasq has no name. It is left out: guests know it from their mask."""
+"""The option (RFC 2132, 5.3), for which dnsmasq has no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,12 @@ class Answer:
     def is_gateway_outside(self) -> bool:
         """Whether it is in no network of the guest's, which must be told then that it is on the link."""
         return self.gateway is not None and self.gateway not in self.address.network
+
+    @property
+    def broadcast(self) -> IPv4Address:
+        """Of its network. With a /32 some clients make one up from the address's class, which may be a VM's."""
+        has_one = self.address.network.prefixlen < _POINT_TO_POINT
+        return self.address.network.broadcast_address if has_one else IPv4Address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,7 @@ def _of_guest(answer: Answer) -> Iterator[str]:
     yield f"dhcp-range={address.ip},static,255.255.255.255,infinite"
     yield f"dhcp-host=tag:{responder.holder},{answer.mac},set:{tag},{address.ip},infinite"
     yield f"dhcp-option-force=tag:{tag},option:netmask,{address.netmask}"
-    yield f"dhcp-option=tag:{tag},{_BROADCAST}"
+    yield f"dhcp-option-force=tag:{tag},{_BROADCAST},{answer.broadcast}"
     yield f"dhcp-option-force=tag:{tag},option:mtu,{answer.mtu}"
     if answer.gateway is not None:
         yield f"dhcp-option-force=tag:{tag},option:router,{answer.gateway}"
