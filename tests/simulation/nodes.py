@@ -17,8 +17,9 @@ from vmfabric.bgp_announcer.simulated import SimulatedFrr
 from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.errors import Code
 from vmfabric.contract.explanation import ReflectedRoute
-from vmfabric.contract.names import NodeName
-from vmfabric.node_agent.domain.actual import Actual, HostRoute
+from vmfabric.contract.names import InterfaceName, NodeName
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest
+from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel, an_uplink
@@ -171,7 +172,7 @@ class NodeKernel:
         self._process = process
         self._faults = faults
 
-    async def read(self) -> Actual:
+    async def read(self, interest: Interest) -> Actual:  # noqa: ARG002  # all of it is at hand
         """It may fail; it is never empty by mistake."""
         await self._process.point()
         if self._faults.roll(Fault.KERNEL_UNREADABLE):
@@ -185,6 +186,10 @@ class NodeKernel:
             await self._node.kernel.apply(operations[: self._faults.random.randrange(len(operations) + 1)])
             await self._process.die("amid operations of the kernel")
         return await self._node.kernel.apply(operations)
+
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Of a node of a switching cluster, of which there is none here."""
+        return await self._node.kernel.ask(interface, question, seconds)
 
 
 class NodeFrr:

@@ -45,6 +45,7 @@ from vmfabric.ipam.sweep import Sweep as IpamSweep
 from vmfabric.ipam.writer import Writer
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.main import _beat
+from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Loop
 from vmfabric.runtime.bucket import read_bucket
 from vmfabric.runtime.bus import Bus
@@ -201,13 +202,15 @@ async def node_agent(ground: Ground, node: Node, process: Process) -> None:
             on_change=lambda vm: _mark(loop, vm),
             bucket_seconds=ground.faults.random.choice(_BUCKET_SECONDS),
         )
+        kernel = NodeKernel(node, process, ground.faults)
         agent = Agent(
             cluster=ground.plant.cluster.name,
             node=node.name,
             view=mirror,
-            kernel=NodeKernel(node, process, ground.faults),
+            kernel=kernel,
             publisher=bus,
             confirmations=Confirmations(node.directory / "node-agent.confirmed.json"),
+            uplink=UplinkMove(kernel, node.directory / "node-agent.uplink.json"),
         )
         loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=_RESYNC_SECONDS)
         bus.on_reconnect(loop.mark_all)

@@ -16,9 +16,9 @@ import pytest
 from pyroute2 import netns
 
 from vmfabric.contract.cluster import Gateway
-from vmfabric.contract.desired import DesiredVm
+from vmfabric.contract.desired import DesiredNode, DesiredVm
 from vmfabric.node_agent.domain import naming
-from vmfabric.runtime.snapshot import SavedVm, Snapshot, save
+from vmfabric.runtime.snapshot import SavedNode, SavedVm, Snapshot, save
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class Node:
     namespace: str
     directory: Path
     wanted: dict[str, DesiredVm] = field(default_factory=dict)
+    value: DesiredNode | None = None
     process: subprocess.Popen[bytes] | None = None
     guests: list[str] = field(default_factory=list)
     resync_seconds: float = 3.0
@@ -57,7 +58,12 @@ class Node:
     def want(self, *vms: DesiredVm) -> None:
         self.wanted |= {vm.vm: vm for vm in vms}
         saved = {name: SavedVm(revision=number, value=vm) for number, (name, vm) in enumerate(self.wanted.items(), 1)}
-        save(self.directory / "node-agent.desired.json", Snapshot(vms=saved))
+        node = None if self.value is None else SavedNode(revision=1, value=self.value)
+        save(self.directory / "node-agent.desired.json", Snapshot(vms=saved, node=node))
+
+    def want_node(self, value: DesiredNode) -> None:
+        self.value = value
+        self.want()
 
     def start(self) -> None:
         environment = {

@@ -14,11 +14,12 @@ from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.model import Event
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
-from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.operations import LoadGuard, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
+from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Dirty
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
@@ -79,6 +80,7 @@ class Node:
             kernel=self.kernel,
             publisher=self.published,
             confirmations=Confirmations(self.directory / "confirmed.json"),
+            uplink=UplinkMove(self.kernel, self.directory / "uplink.json"),
         )
 
     async def step(self, *keys: str) -> list[Event]:
@@ -250,7 +252,7 @@ async def test_a_kernel_that_cannot_be_read_is_an_error_and_nothing_is_done(
     node.view.want(a_vm(1))
     await node.step()
 
-    async def unreadable() -> Actual:
+    async def unreadable(interest: Interest) -> Actual:
         raise KernelUnreadableError("no")
 
     monkeypatch.setattr(node.kernel, "read", unreadable)

@@ -9,15 +9,20 @@ from pyroute2 import netns
 
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.node_agent.domain.actual import Interest
 from vmfabric.node_agent.domain.antispoof import SHARED_CHAINS, Rule
-from vmfabric.node_agent.domain.operations import GuardOperation, LoadTable, Stage
+from vmfabric.node_agent.domain.operations import GuardOperation, LoadTable
 from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.domain.setup import FORWARDING
+from vmfabric.node_agent.domain.stage import Stage
 from vmfabric.node_agent.kernel import nftables
 from vmfabric.node_agent.kernel.links import _DOOMED_GROUP
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_vm
 
 pytestmark = pytest.mark.lab
+
+INTEREST = Interest(sysctls=frozenset(FORWARDING))
 
 
 @pytest.fixture
@@ -30,9 +35,9 @@ async def kernel(node: Any) -> AsyncIterator[NodeKernel]:
 
 async def carry_out(kernel: NodeKernel, *vms: DesiredVm) -> int:
     """How many operations it took; afterwards there is nothing left to do."""
-    operations = plan(vms, await kernel.read()).operations
+    operations = plan(vms, await kernel.read(INTEREST)).operations
     assert await kernel.apply(operations) == ()
-    assert plan(vms, await kernel.read()).operations == ()
+    assert plan(vms, await kernel.read(INTEREST)).operations == ()
     return len(operations)
 
 
@@ -86,16 +91,16 @@ async def test_a_refused_operation_stops_its_vm_only(node: Any, kernel: NodeKern
     # The guest's end cannot have its name, so the first VM's veth cannot be made.
     node.run("ip", "link", "add", "vm1_eth0", "type", "veth", "peer", "name", "stranger1")
     vms = [a_vm(number, virtualization=Virtualization.LXD) for number in (1, 2)]
-    failures = await kernel.apply(plan(vms, await kernel.read()).operations)
+    failures = await kernel.apply(plan(vms, await kernel.read(INTEREST)).operations)
     assert [failure.operation.vm for failure in failures] == ["vm1"]
-    assert {operation.vm for operation in plan(vms, await kernel.read()).operations} == {"vm1"}
+    assert {operation.vm for operation in plan(vms, await kernel.read(INTEREST)).operations} == {"vm1"}
 
 
 async def test_a_port_whose_rules_are_refused_stops_no_other_and_is_found_quickly(
     node: Any, kernel: NodeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vms = [a_vm(number) for number in range(1, 65)]
-    operations = plan(vms, await kernel.read()).operations
+    operations = plan(vms, await kernel.read(INTEREST)).operations
     before = [operation for operation in operations if operation.stage < Stage.GUARD]
     assert await kernel.apply(before) == ()
     node.run("ip", "link", "del", "vm7_net0")
@@ -118,7 +123,7 @@ async def test_without_nft_no_link_comes_up_and_it_is_asked_for_once(
     node: Any, kernel: NodeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vms = [a_vm(number) for number in range(1, 4)]
-    operations = plan(vms, await kernel.read()).operations
+    operations = plan(vms, await kernel.read(INTEREST)).operations
     monkeypatch.setenv("PATH", "/nowhere")
     failures = await kernel.apply(operations)
     monkeypatch.undo()
@@ -131,7 +136,7 @@ async def test_a_link_does_not_come_up_while_the_shared_rules_cannot_be_loaded(n
     await carry_out(kernel, a_vm(1))
     node.run("ip", "link", "set", "vm1_net0", "down")
     node.run("nft", "flush chain netdev vmfabric guest_arp; insert rule netdev vmfabric guest accept")
-    operations = plan([a_vm(1)], await kernel.read()).operations
+    operations = plan([a_vm(1)], await kernel.read(INTEREST)).operations
     assert "set vm1_net0 up" in map(str, operations)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SHARED_CHAINS, "guest_arp", (Rule("no rule of nft", "what is this"),))
@@ -145,7 +150,7 @@ async def test_a_link_does_not_come_up_while_the_shared_rules_cannot_be_loaded(n
 async def test_the_settings_read_are_those_under_proc(node: Any, kernel: NodeKernel) -> None:
     await carry_out(kernel, a_vm(1))
     for interface in ("vm1_net0", "lo"):
-        for name, value in (await kernel.read()).links[interface].sysctls.items():
+        for name, value in (await kernel.read(INTEREST)).links[interface].sysctls.items():
             family, setting = name.split("/")
             path = f"/proc/sys/net/{family}/conf/{interface}/{setting}"
             assert int(node.run("cat", path)) == value, path

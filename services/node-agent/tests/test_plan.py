@@ -374,8 +374,8 @@ def test_names_fit_the_kernel_and_stay_apart() -> None:
     assert {len(name) for name in long} == {15}
     # No VM's own name has an underscore, so no VM can ask for another's short name.
     assert all(name.removesuffix("_net0").startswith("v_") for name in long)
-    assert naming.alternative_name("msk", "a" * 63) == "a" * 63 + "_net0"
-    assert naming.alternative_name("msk", "vm12") is None
+    assert naming.alternative_name("a" * 63, naming.interface_name("msk", "a" * 63)) == "a" * 63 + "_net0"
+    assert naming.alternative_name("vm12", "vm12_net0") is None
     assert naming.guest_interface_name("msk", "vm12") == "vm12_eth0"
 
 

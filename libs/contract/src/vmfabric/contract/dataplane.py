@@ -23,6 +23,9 @@ RESTORED_METRIC = 18650
 RESTORED_REFUGE_METRIC = 18625
 """The same of a VM that was evacuated to this node: the lost node may remember it too, and know less."""
 
+SUBNET_METRIC = 18700
+"""Of a route of a routing node to a whole subnet, which is no VM's own."""
+
 LOCAL_PREFERENCE = 100
 """BGP's own default (RFC 4271, 9.1.1 leaves it to configuration; FRR takes 100)."""
 

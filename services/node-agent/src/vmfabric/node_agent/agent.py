@@ -8,19 +8,21 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from vmfabric.contract.addresses import parse_host
-from vmfabric.contract.desired import DesiredVm, Presence
+from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
-from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.explanation import explain, strays
+from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.facts import confirmation, is_news, own_addresses
 from vmfabric.node_agent.ports import KeptView, Kernel, KernelUnreadableError
+from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.message import Publisher
@@ -49,6 +51,7 @@ class Agent:
         kernel: Kernel,
         publisher: Publisher,
         confirmations: Confirmations,
+        uplink: UplinkMove,
     ) -> None:
         self._cluster = cluster
         self._node = node
@@ -56,6 +59,9 @@ class Agent:
         self._kernel = kernel
         self._publisher = publisher
         self._confirmations = confirmations
+        self._uplink = uplink
+        self._in_the_way: tuple[str, ...] = ()
+        """Of the uplink's way into its bridge."""
         self._seen: Actual | None = None
         self._is_fresh = False
         """Whether the kernel was read since we wrote to it; what others write marks everything."""
@@ -83,6 +89,7 @@ class Agent:
         wanted = dict(self._view.vms)
         # What is done and said must be known after a crash: an older snapshot would undo it.
         self._view.save()
+        await self._move_uplink()
         remembered = frozenset(self._view.remembered)
         before, after, failures = await self._reconcile([it.value for it in wanted.values()], remembered)
         unfinished = _unfinished(after, failures)
@@ -99,11 +106,11 @@ class Agent:
     async def explain(self, asked: ExplainOnNode) -> Findings:
         """What the kernel has of a VM now, or what it should have and has not."""
         try:
-            actual = await self._kernel.read()
+            actual = await self._kernel.read(self._interest())
         except KernelUnreadableError as error:
             return Findings(findings=(Finding(about="kernel", is_right=False, sentence=f"cannot be read: {error}"),))
         wanted = {vm: it.value for vm, it in self._view.vms.items()}
-        found = plan(list(wanted.values()), actual, remembered=frozenset(self._view.remembered))
+        found = self._plan(list(wanted.values()), actual, frozenset(self._view.remembered))
         if asked.vm is not None:
             return Findings(findings=tuple(explain(asked.vm, wanted.get(asked.vm), actual, found)))
         of_vms = [finding for vm in sorted(wanted) for finding in explain(vm, wanted[vm], actual, found)]
@@ -120,9 +127,27 @@ class Agent:
             vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
         )
 
+    def _node_value(self) -> DesiredNode | None:
+        return None if self._view.node is None else self._view.node.value
+
+    def _interest(self) -> Interest:
+        return fabric.interest(self._node_value()) | self._uplink.interest()
+
     async def _read(self) -> None:
-        self._seen = await self._kernel.read()
+        self._seen = await self._kernel.read(self._interest())
         self._is_fresh = True
+
+    async def _move_uplink(self) -> None:
+        if self._seen is None:
+            raise RuntimeError("the kernel is read before anything is moved")
+        moved = await self._uplink.step(self._node_value(), self._seen, self._interest())
+        self._seen = moved.actual
+        self._in_the_way = () if moved.problem is None else (moved.problem,)
+        if moved.done and self._node_converged:
+            self._drifting[None].extend(map(str, moved.done))
+
+    def _plan(self, desired: list[DesiredVm], actual: Actual, remembered: frozenset[VmName]) -> Plan:
+        return plan(desired, actual, node=self._node_value(), remembered=remembered, in_the_way=self._in_the_way)
 
     async def _reconcile(
         self, desired: list[DesiredVm], remembered: frozenset[VmName]
@@ -130,7 +155,7 @@ class Agent:
         """The plan, what is left of it after it was carried out and read back, and what the kernel refused."""
         if self._seen is None:
             raise RuntimeError("the kernel is read before it is reconciled")
-        before = plan(desired, self._seen, remembered=remembered)
+        before = self._plan(desired, self._seen, remembered)
         if not before.operations:
             return before, before, ()
         for operation in before.operations:
@@ -143,7 +168,7 @@ class Agent:
         self._is_fresh = False
         failures = await self._kernel.apply(before.operations)
         await self._read()
-        return before, plan(desired, self._seen, remembered=remembered), failures
+        return before, self._plan(desired, self._seen, remembered), failures
 
     def _report(self, wanted: Mapping[VmName, Revised[DesiredVm]], after: Plan, failures: Iterable[Failure]) -> None:
         found: set[tuple[VmName | None, str]] = {(problem.vm, problem.sentence) for problem in after.problems}

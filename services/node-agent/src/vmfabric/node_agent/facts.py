@@ -6,7 +6,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.iface import GuestNetwork, IfaceReady, IfaceRemoved
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.guest_config.form import guest_config
-from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
+from vmfabric.node_agent.domain.naming import ALIAS_PREFIX, BRIDGE_ALIAS
 from vmfabric.node_agent.domain.port import port_of
 from vmfabric.runtime.snapshot import Confirmed
 
@@ -47,7 +47,7 @@ def own_addresses(actual: Actual) -> Iterable[str]:
         {
             str(address.ip)
             for link in actual.links.values()
-            if not (link.alias or "").startswith(ALIAS_PREFIX)
+            if link.alias == BRIDGE_ALIAS or not (link.alias or "").startswith(ALIAS_PREFIX)
             for address in link.addresses
             if not (address.ip.is_link_local or address.ip.is_loopback)
         }

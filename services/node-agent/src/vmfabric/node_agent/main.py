@@ -12,6 +12,7 @@ from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
+from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Again, Dirty, Loop
 from vmfabric.runtime import micro
 from vmfabric.runtime.bus import Bus
@@ -61,6 +62,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
         )
         arrivals = Arrivals(service.bus)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))

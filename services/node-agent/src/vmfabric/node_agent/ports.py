@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from vmfabric.contract.names import VmName
-from vmfabric.node_agent.domain.actual import Actual
+from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain.actual import Actual, Interest
+from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Failure, Operation
 from vmfabric.runtime.desired import DesiredView
 
@@ -29,10 +30,14 @@ class KeptView(DesiredView, Protocol):
 class Kernel(Protocol):
     """The kernel of one node."""
 
-    async def read(self) -> Actual:
-        """All that concerns us. KernelUnreadableError when a part of it cannot be read."""
+    async def read(self, interest: Interest) -> Actual:
+        """All that concerns us, and what is of interest besides. KernelUnreadableError when that cannot be read."""
         ...
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure, ...]:
         """Do them in this order. One that is refused stops its VM and no other."""
+        ...
+
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Whether that neighbour answers on this link within this time. OSError when the link is not up."""
         ...

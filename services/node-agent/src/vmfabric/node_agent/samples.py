@@ -1,10 +1,17 @@
 """Builders that keep tests short."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface, ip_network
 
 from vmfabric.contract.addresses import Family
-from vmfabric.contract.cluster import Gateway, Virtualization
-from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
+from vmfabric.contract.cluster import Gateway, Upstream, Virtualization
+from vmfabric.contract.desired import (
+    DesiredVm,
+    PointToPoint,
+    Presence,
+    RoutingNode,
+    SwitchingNode,
+    Wiring,
+)
 from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.iface import of_host
 
@@ -22,6 +29,7 @@ def a_vm(
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
     dhcp: bool = False,
+    wiring: Wiring | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -38,9 +46,35 @@ def a_vm(
         guest_addresses=tuple(of_host(address, near.of(Family.of(address))) for address in addressed),
         toward=() if toward is None else (ip_address(toward),),
         virtualization=virtualization,
-        wiring=PointToPoint(gateway=near),
+        wiring=wiring or PointToPoint(gateway=near),
         mtu=mtu,
         guest_config=guest_config,
         dhcp=dhcp,
         trace_id=f"{number:032x}",
+    )
+
+
+def a_routing_node(*, upstream: Upstream = Upstream.ROUTED) -> RoutingNode:
+    """Node `n1`, 192.0.2.1 on `uplink`, with 10.0.0.0/24 and 2001:db8::/64 for its VMs, which are in `vmbr0`."""
+    return RoutingNode(
+        cluster="msk",
+        node="n1",
+        address=ip_address("192.0.2.1"),
+        bridge="vmbr0",
+        uplink="uplink",
+        ipv6=ip_interface("2001:db8::ffff/64"),
+        subnets=(ip_network("10.0.0.0/24"),),
+        upstream=upstream,
+    )
+
+
+def a_switching_node(*, uplink: str | None = "uplink", confirm_seconds: int = 1) -> SwitchingNode:
+    """Node `n1`, 192.0.2.1, whose VMs are in `vmbr0`."""
+    return SwitchingNode(
+        cluster="msk",
+        node="n1",
+        address=ip_address("192.0.2.1"),
+        bridge="vmbr0",
+        uplink=uplink,
+        confirm_seconds=confirm_seconds,
     )

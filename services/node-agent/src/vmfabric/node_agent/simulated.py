@@ -4,14 +4,27 @@ IPv6 addresses go when a link goes down, a chain may outlive its device, a name 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Any, assert_never
 
-from vmfabric.contract.addresses import Prefix
-from vmfabric.contract.names import VmName
+from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, HostRoute, InterfaceAddress, Link
+from vmfabric.node_agent.domain.actual import (
+    Actual,
+    BridgeSettings,
+    Held,
+    HostRoute,
+    Interest,
+    InterfaceAddress,
+    Link,
+    LinkKind,
+    Proxy,
+)
 from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
-from vmfabric.node_agent.domain.port import LINK_GROUP, NODE_SYSCTLS, SYSCTLS
+from vmfabric.node_agent.domain.neighbour import Question
+from vmfabric.node_agent.domain.port import LINK_GROUP, SYSCTLS
+from vmfabric.node_agent.domain.setup import FORWARDING
 
 
 def an_uplink(address: InterfaceAddress) -> Link:
@@ -44,16 +57,27 @@ class SimulatedKernel:
     uplinks: dict[str, Link] = field(default_factory=dict)
     """The node's own links."""
     routes: set[HostRoute] = field(default_factory=set)
-    sysctls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NODE_SYSCTLS, 0))
+    sysctls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FORWARDING, 0))
     table: bool = False
     guards: dict[str, GuardState] = field(default_factory=dict)
+    proxies: set[Proxy] = field(default_factory=set)
+    holdings: dict[str, Held] = field(default_factory=dict)
+    """What links of the node's own have."""
+    uplink_guards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    answering: set[HostAddress] = field(default_factory=set)
+    """Neighbours."""
     writes: int = 0
     """Operations that were carried out."""
     _next_index: int = 100
 
-    async def read(self) -> Actual:
+    async def read(self, interest: Interest) -> Actual:  # noqa: ARG002  # all of it is at hand
         """What is there now."""
         return self.actual()
+
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:  # noqa: ARG002
+        """Whether the neighbour is among those that answer, and the NIC is in the bridge."""
+        is_reached = any(link.master == interface for link in self.uplinks.values())
+        return is_reached and question.target in self.answering
 
     async def apply(self, operations: Sequence[do.Operation]) -> tuple[do.Failure, ...]:
         """Do them in this order. One that is refused stops its VM and no other."""
@@ -77,6 +101,9 @@ class SimulatedKernel:
             routes=frozenset(self.routes),
             sysctls=dict(self.sysctls),
             ruleset=Ruleset(self.table, dict(self.guards)),
+            proxies=frozenset(self.proxies),
+            held=dict(self.holdings),
+            uplink_guards=dict(self.uplink_guards),
         )
 
     def carry_out(self, operation: do.Operation) -> None:  # noqa: C901, PLR0912  # one case for each kind
@@ -84,16 +111,8 @@ class SimulatedKernel:
         match operation:
             case do.SetNodeSysctl(name=name, value=value):
                 self.sysctls[name] = value
-            case do.LoadTable():
-                self.table = True
-            case do.LoadGuard(interface=interface, guard=guard):
-                self._link(interface)
-                if not self.table:
-                    raise RefusedError("the table does not exist")
-                self.guards[interface] = guard.loaded()
-            case do.RemoveGuard(interface=interface):
-                if self.guards.pop(interface, None) is None:
-                    raise RefusedError(f"there is no chain for {interface}")
+            case do.LoadTable() | do.LoadGuard() | do.RemoveGuard():
+                self._guard(operation)
             case do.RemoveRoute(interface=interface, prefix=prefix, metric=metric):
                 self._remove_route(prefix, interface, metric)
             case do.AddRoute():
@@ -106,26 +125,28 @@ class SimulatedKernel:
                 self.set_down(self._name(index))
             case do.RenameLink(interface=interface, index=index):
                 self.rename_link(self._name(index), interface)
+            case do.CreateBridge() | do.SetBridge() | do.SetMaster() | do.SetIsolated():
+                self._bridge(operation)
+            case do.LoadUplinkGuard() | do.RemoveUplinkGuard() | do.AddProxy() | do.RemoveProxy():
+                self._on_uplink(operation)
+            case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
+                self._move(operation)
             case do.SetUp(interface=interface):
-                self.links[interface] = replace(self._link(interface), up=True)
+                self._change(interface, up=True)
             case do.SetAlias(interface=interface, alias=alias):
-                self.links[interface] = replace(self._link(interface), alias=alias)
+                self._change(interface, alias=alias)
             case do.AddAlternativeName(interface=interface, name=name):
-                link = self._link(interface)
-                self.links[interface] = replace(link, alternative_names=link.alternative_names | {name})
+                self._change(interface, alternative_names=self._link(interface).alternative_names | {name})
             case do.SetMac(interface=interface, mac=mac):
-                self.links[interface] = replace(self._link(interface), mac=mac)
+                self._change(interface, mac=mac)
             case do.SetMtu(interface=interface, mtu=mtu):
-                self.links[interface] = replace(self._link(interface), mtu=mtu)
+                self._change(interface, mtu=mtu)
             case do.SetSysctl(interface=interface, name=name, value=value):
-                link = self._link(interface)
-                self.links[interface] = replace(link, sysctls={**link.sysctls, name: value})
+                self._change(interface, sysctls={**self._link(interface).sysctls, name: value})
             case do.AddAddress(interface=interface, address=address):
-                link = self._link(interface)
-                self.links[interface] = replace(link, addresses=link.addresses | {address})
+                self._change(interface, addresses=self._link(interface).addresses | {address})
             case do.RemoveAddress(interface=interface, address=address):
-                link = self._link(interface)
-                self.links[interface] = replace(link, addresses=link.addresses - {address})
+                self._change(interface, addresses=self._link(interface).addresses - {address})
             case _:
                 assert_never(operation)
         self.writes += 1
@@ -135,6 +156,10 @@ class SimulatedKernel:
         self._link(interface)
         self.set_down(interface)
         del self.links[interface]
+        self.holdings.pop(interface, None)
+        self.proxies = {it for it in self.proxies if it.interface != interface}
+        for port in [it for it in (*self.links.values(), *self.uplinks.values()) if it.master == interface]:
+            self._change(port.name, master=None, isolated=False)
 
     def rename_link(self, old: str, new: str) -> None:
         """With its routes, if it is up."""
@@ -146,9 +171,10 @@ class SimulatedKernel:
 
     def set_down(self, interface: str) -> None:
         """With its routes and IPv6 addresses."""
-        link = self._link(interface)
-        kept = frozenset(address for address in link.addresses if address.version == 4)
-        self.links[interface] = replace(link, up=False, addresses=kept)
+        kept = frozenset(address for address in self._link(interface).addresses if address.version == 4)
+        self._change(interface, up=False, addresses=kept)
+        stays = tuple(it for it in self.holdings.get(interface, Held()).addresses if it.address.version == 4)
+        self.holdings[interface] = Held(stays, ())
         self.routes = {route for route in self.routes if route.interface != interface}
 
     def _create(self, wanted: do.CreateLink) -> None:
@@ -170,8 +196,108 @@ class SimulatedKernel:
             sysctls=dict.fromkeys(SYSCTLS, 0),
         )
 
+    def _guard(self, operation: do.GuardOperation) -> None:
+        match operation:
+            case do.LoadTable():
+                self.table = True
+            case do.LoadGuard(interface=interface, guard=guard):
+                self._link(interface)
+                if not self.table:
+                    raise RefusedError("the table does not exist")
+                self.guards[interface] = guard.loaded()
+            case do.RemoveGuard(interface=interface):
+                if self.guards.pop(interface, None) is None:
+                    raise RefusedError(f"there is no chain for {interface}")
+            case _:
+                assert_never(operation)
+
+    def _bridge(self, operation: do.BridgeOperation) -> None:
+        match operation:
+            case do.CreateBridge():
+                self._create_bridge(operation)
+            case do.SetBridge(interface=interface, settings=settings):
+                self._change(interface, bridge=settings)
+            case do.SetMaster(interface=interface, bridge=bridge):
+                self._set_master(interface, bridge)
+            case do.SetIsolated(interface=interface, isolated=isolated):
+                if self._link(interface).master is None:
+                    raise RefusedError(f"{interface} is no port of a bridge")
+                self._change(interface, isolated=isolated)
+            case _:
+                assert_never(operation)
+
+    def _on_uplink(self, operation: do.UplinkOperation) -> None:
+        self._link(operation.interface)
+        match operation:
+            case do.LoadUplinkGuard(interface=interface, guard=guard):
+                self.uplink_guards[interface] = (guard.rule.comment,)
+            case do.RemoveUplinkGuard(interface=interface):
+                del self.uplink_guards[interface]
+            case do.AddProxy(interface=interface, address=address):
+                self.proxies.add(Proxy(address, interface))
+            case do.RemoveProxy(interface=interface, address=address):
+                if Proxy(address, interface) not in self.proxies:
+                    raise RefusedError(f"{address} is not answered for")
+                self.proxies.remove(Proxy(address, interface))
+            case _:
+                assert_never(operation)
+
+    def _create_bridge(self, wanted: do.CreateBridge) -> None:
+        if wanted.interface in self.links:
+            raise RefusedError(f"{wanted.interface} exists")
+        self._next_index += 1
+        self.links[wanted.interface] = Link(
+            index=self._next_index,
+            name=wanted.interface,
+            kind=LinkKind.BRIDGE.value,
+            alias=None,
+            alternative_names=frozenset(),
+            group=LINK_GROUP,
+            mac=wanted.mac,
+            mtu=1500,
+            up=False,
+            carrier=True,
+            addresses=frozenset(),
+            sysctls={},
+            bridge=BridgeSettings(stp=0, forward_delay=1500),
+        )
+
+    def _set_master(self, interface: str, bridge: str | None) -> None:
+        if bridge is not None and self._link(bridge).kind != LinkKind.BRIDGE:
+            raise RefusedError(f"{bridge} is no bridge")
+        self._change(interface, master=bridge, isolated=False)
+
+    def _move(self, operation: held.MoveOperation) -> None:
+        name = operation.interface
+        self._link(name)
+        has = self.holdings.get(name, Held())
+        match operation:
+            case held.PutAddress(held=address):
+                self.holdings[name] = has | Held((address,))
+            case held.TakeAddress(held=address):
+                if address not in has.addresses:
+                    raise RefusedError(f"{name} has no address {address.address}")
+                left = tuple(it for it in has.addresses if it != address)
+                # With its last address of a family a link loses the routes of that family.
+                versions = {it.address.version for it in left}
+                self.holdings[name] = Held(left, tuple(it for it in has.routes if it.prefix.version in versions))
+            case held.PutRoute(held=route):
+                if not self._link(name).up:
+                    raise RefusedError(f"{name} is down")
+                if not any(it.address.version == route.prefix.version for it in has.addresses):
+                    raise RefusedError(f"the gateway of {route.prefix} is not reached over {name}")
+                for other, its in self.holdings.items():
+                    self.holdings[other] = Held(its.addresses, tuple(it for it in its.routes if it != route))
+                self.holdings[name] = self.holdings[name] | Held((), (route,))
+            case held.TakeRoute(held=route):
+                if route not in has.routes:
+                    raise RefusedError(f"there is no route {route.prefix} over {name}")
+                self.holdings[name] = Held(has.addresses, tuple(it for it in has.routes if it != route))
+            case _:
+                assert_never(operation)
+
     def _add_route(self, wanted: do.AddRoute) -> None:
-        if not (self.uplinks.get(wanted.interface) or self._link(wanted.interface)).up:
+        if not self._link(wanted.interface).up:
             raise RefusedError(f"{wanted.interface} is down")
         if any(route.prefix == wanted.prefix and route.metric == wanted.metric for route in self.routes):
             raise RefusedError(f"a route to {wanted.prefix} exists")
@@ -190,7 +316,11 @@ class SimulatedKernel:
         raise RefusedError(f"there is no link {index}")
 
     def _link(self, interface: str) -> Link:
-        link = self.links.get(interface)
+        link = self.links.get(interface) or self.uplinks.get(interface)
         if link is None:
             raise RefusedError(f"there is no link {interface}")
         return link
+
+    def _change(self, interface: str, **values: Any) -> None:
+        links = self.links if interface in self.links else self.uplinks
+        links[interface] = replace(self._link(interface), **values)

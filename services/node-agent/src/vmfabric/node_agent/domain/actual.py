@@ -1,9 +1,9 @@
-"""What was read from the kernel in one pass. No field has a default: what was not read is an error, not empty."""
+"""What was read from the kernel in one pass. `Actual` has no defaults: what was not read is an error, not empty."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.node_agent.domain.antispoof import Ruleset
@@ -16,6 +16,7 @@ class LinkKind(StrEnum):
 
     TAP = "tun"
     VETH = "veth"
+    BRIDGE = "bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,85 @@ class Link:
     """Whether the other end is there: whoever holds the TAP, or the guest's end of the veth, up."""
     addresses: frozenset[InterfaceAddress]
     sysctls: Mapping[str, int]
-    """The settings of `port.SYSCTLS`, as in `ipv4/forwarding`; those of IPv6 are missing where it has none."""
+    """As in `ipv4/forwarding`; those of IPv6 are missing where it has none."""
+    master: str | None = None
+    """The bridge that it is a port of, or whatever else holds it."""
+    isolated: bool = False
+    """As a port of a bridge: nothing passes between it and others that are isolated."""
+    bridge: "BridgeSettings | None" = None
+    """None: it is no bridge."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """How a bridge forwards."""
+
+    stp: int
+    forward_delay: int
+    """In hundredths of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A neighbour entry by which the node answers for an address that is behind it."""
+
+    address: HostAddress
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAddress:
+    """An address of the node's own, with all that has to be kept when it moves to another link."""
+
+    address: InterfaceAddress
+    scope: int = 0
+    broadcast: IPv4Address | None = None
+    metric: int = 0
+    """Of its connected route; 0: the kernel's choice."""
+    has_no_prefix_route: bool = False
+    """Whoever gave the address made its connected route too."""
+    is_temporary: bool = False
+    """The kernel makes and drops it (RFC 8981)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRoute:
+    """A route of the main table over a link of the node's own, with all that has to be kept when it moves."""
+
+    prefix: Prefix
+    gateway: HostAddress | None = None
+    metric: int = 0
+    protocol: int = 4
+    scope: int = 0
+    source: HostAddress | None = None
+    on_link: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a link of the node's own has, link-local addresses and what the kernel makes by itself left out."""
+
+    addresses: tuple[HeldAddress, ...] = ()
+    """As they were given: the first of a network is the one that the node sends from."""
+    routes: tuple[HeldRoute, ...] = ()
+
+    def __or__(self, other: "Held") -> "Held":
+        return Held(
+            tuple(dict.fromkeys((*self.addresses, *other.addresses))),
+            tuple(dict.fromkeys((*self.routes, *other.routes))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What of the kernel is to be read besides what always is."""
+
+    sysctls: frozenset[str] = frozenset()
+    held_by: frozenset[str] = frozenset()
+    """Links whose `Held` is wanted."""
+
+    def __or__(self, other: "Interest") -> "Interest":
+        return Interest(self.sysctls | other.sysctls, self.held_by | other.held_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +138,10 @@ class Actual:
     """By name."""
     routes: frozenset[HostRoute]
     sysctls: Mapping[str, int]
-    """The settings of `port.NODE_SYSCTLS`."""
+    """Those of the node that were asked for, as far as they exist."""
     ruleset: Ruleset
+    proxies: frozenset[Proxy]
+    held: Mapping[str, Held]
+    """Of each link that was asked for."""
+    uplink_guards: Mapping[str, tuple[str, ...]]
+    """By interface: the marks of the rules that guard it as an uplink."""

@@ -8,7 +8,7 @@ from vmfabric.contract.explanation import Finding
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.plan import Plan
-from vmfabric.node_agent.domain.port import port_of
+from vmfabric.node_agent.domain.port import interface_of, port_of
 
 _SHOWN = 5
 
@@ -19,7 +19,7 @@ def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) 
         yield _wrong(vm, "node-agent", f"this node has not been told of {vm}; does its node-agent reach the bus?")
         return
     yield _right(vm, "node-agent", f"generation {desired.generation} should be {desired.presence} here")
-    problems = [problem.sentence for problem in found.problems if problem.vm == vm]
+    problems = [problem.sentence for problem in found.problems if problem.vm in {vm, None}]
     todo = [str(operation) for operation in found.operations if operation.vm in {vm, None}]
     for problem in problems:
         yield _wrong(vm, "kernel", problem)
@@ -52,13 +52,18 @@ def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
     port = port_of(desired)
     if desired.presence is Presence.ABSENT:
         return f"nothing of it is left: no {port.interface}, no rule, no route"
-    routes = sorted(str(route.prefix) for route in actual.routes if route.interface == port.interface)
-    routed = f"routes {', '.join(routes)} lead to it" if routes else "no route leads to it"
+    if port.routed_to is None:
+        return f"{port.interface} is up behind its anti-spoofing, a port of {port.bridge}"
+    routes = sorted(
+        str(it.prefix) for it in actual.routes if it.prefix in port.prefixes and it.interface == port.routed_to
+    )
+    where = "it" if port.routed_to == port.interface else f"{port.routed_to}, which it is a port of"
+    routed = f"routes {', '.join(routes)} lead to {where}" if routes else f"no route leads to {where}"
     return f"{port.interface} is up behind its anti-spoofing, {routed}"
 
 
 def _carrier(desired: DesiredVm, actual: Actual) -> Iterator[Finding]:
-    interface = port_of(desired).interface
+    interface = interface_of(desired)
     if desired.presence.is_announced and not actual.links[interface].carrier:
         yield _wrong(
             desired.vm,

@@ -30,7 +30,8 @@ def wanted_routes(port: Port, links: Iterable[Link]) -> frozenset[HostRoute]:
         case Presence.ROUTED:
             return _to_port(port, ROUTE_METRIC)
         case Presence.FORWARDED:
-            return _to_port(port, ROUTE_METRIC) | frozenset(_onward(port, list(links)))
+            onward = frozenset() if port.bridge else frozenset(_onward(port, list(links)))
+            return _to_port(port, ROUTE_METRIC) | onward
         case _:
             return frozenset()
 
@@ -39,18 +40,20 @@ def remembered_routes(port: Port, present: frozenset[HostRoute]) -> frozenset[Ho
     """Those of a port that only this node remembers: what is there stays, and what is missing comes back with less
     preference than the route of any other node.
     """
-    if not port.presence.is_announced:
+    if not port.presence.is_announced or port.routed_to is None:
         return frozenset()
-    to_port = {route for route in present if route.prefix in port.prefixes and route.interface == port.interface}
+    to_port = {route for route in present if route.prefix in port.prefixes and route.interface == port.routed_to}
     onward = {route for route in present if route.prefix in port.prefixes and route.gateway in port.toward}
     kept = frozenset(route for route in to_port | onward if route.metric in _METRICS)
     served = {route.prefix for route in kept & to_port}
     metric = RESTORED_REFUGE_METRIC if port.presence is Presence.EVACUATED else RESTORED_METRIC
-    return kept | {HostRoute(prefix, port.interface, metric) for prefix in port.prefixes - served}
+    return kept | {HostRoute(prefix, port.routed_to, metric) for prefix in port.prefixes - served}
 
 
 def _to_port(port: Port, metric: int) -> frozenset[HostRoute]:
-    return frozenset(HostRoute(prefix, port.interface, metric) for prefix in port.prefixes)
+    if port.routed_to is None:
+        return frozenset()
+    return frozenset(HostRoute(prefix, port.routed_to, metric) for prefix in port.prefixes)
 
 
 def _onward(port: Port, links: Sequence[Link]) -> Iterator[HostRoute]:

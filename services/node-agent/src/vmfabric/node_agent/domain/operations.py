@@ -4,32 +4,16 @@
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar
 
 from vmfabric.contract.addresses import HostAddress, Mac, Prefix
 from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import InterfaceName, VmName
-from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
+from vmfabric.node_agent.domain.actual import BridgeSettings, InterfaceAddress, LinkKind
 from vmfabric.node_agent.domain.antispoof import TABLE, Guard, GuardState
-
-
-class Stage(IntEnum):
-    """Operations of one stage are done for all VMs before those of the next."""
-
-    NODE = 0
-    REMOVE_ROUTE = 1
-    SET_DOWN = 2
-    REMOVE_GUARD = 3
-    DELETE_LINK = 4
-    CREATE_LINK = 5
-    NAME = 6
-    SYSCTL = 7
-    ADDRESS = 8
-    GUARD = 9
-    SET_UP = 10
-    ADD_ROUTE = 11
-    RETIRE_ROUTE = 12
+from vmfabric.node_agent.domain.held import MoveOperation
+from vmfabric.node_agent.domain.stage import Stage
+from vmfabric.node_agent.domain.uplink_guard import UplinkGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +42,19 @@ class LoadTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfPort:
-    vm: VmName
+class _OfLink:
+    vm: VmName | None
+    """None: the link is the node's."""
     interface: InterfaceName
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveRoute(_OfPort):
+class _OfPort(_OfLink):
+    vm: VmName
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute(_OfLink):
     """Take a route of ours away."""
 
     stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
@@ -87,7 +77,7 @@ class RetireRoute(RemoveRoute):
 
 
 @dataclass(frozen=True, slots=True)
-class SetDown(_OfPort):
+class SetDown(_OfLink):
     """Nothing passes any more."""
 
     stage: ClassVar[Stage] = Stage.SET_DOWN
@@ -111,7 +101,7 @@ class RemoveGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteLink(_OfPort):
+class DeleteLink(_OfLink):
     """Delete a link of ours, by its index: its name may be another's by now."""
 
     stage: ClassVar[Stage] = Stage.DELETE_LINK
@@ -139,7 +129,31 @@ class CreateLink(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class RenameLink(_OfPort):
+class CreateBridge(_OfLink):
+    """Make a bridge of ours, down, with our group. It forwards at once: there is no other way to be closed."""
+
+    stage: ClassVar[Stage] = Stage.CREATE_LINK
+
+    mac: Mac
+
+    def __str__(self) -> str:
+        return f"create bridge {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridge(_OfLink):
+    """How the bridge forwards."""
+
+    stage: ClassVar[Stage] = Stage.NAME
+
+    settings: BridgeSettings
+
+    def __str__(self) -> str:
+        return f"set bridge {self.interface} to STP {self.settings.stp}, forward delay {self.settings.forward_delay}"
+
+
+@dataclass(frozen=True, slots=True)
+class RenameLink(_OfLink):
     """Give a link of ours its name back. It must be down."""
 
     stage: ClassVar[Stage] = Stage.CREATE_LINK
@@ -151,7 +165,7 @@ class RenameLink(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAlias(_OfPort):
+class SetAlias(_OfLink):
     """Say whose link it is."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -175,7 +189,7 @@ class AddAlternativeName(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMac(_OfPort):
+class SetMac(_OfLink):
     """Set the host side's MAC address."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -187,7 +201,7 @@ class SetMac(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMtu(_OfPort):
+class SetMtu(_OfLink):
     """Set the MTU, in bytes."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -199,7 +213,7 @@ class SetMtu(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetSysctl(_OfPort):
+class SetSysctl(_OfLink):
     """A setting of the port, as in `ipv4/rp_filter`."""
 
     stage: ClassVar[Stage] = Stage.SYSCTL
@@ -212,7 +226,7 @@ class SetSysctl(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveAddress(_OfPort):
+class RemoveAddress(_OfLink):
     """Take an address from a port that should not have it."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -224,7 +238,7 @@ class RemoveAddress(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class AddAddress(_OfPort):
+class AddAddress(_OfLink):
     """Give the port a gateway address, without duplicate address detection."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -250,7 +264,55 @@ class LoadGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetUp(_OfPort):
+class LoadUplinkGuard(_OfLink):
+    """Let no frame out that has another source than the NIC's own MAC address."""
+
+    stage: ClassVar[Stage] = Stage.UPLINK
+
+    guard: UplinkGuard
+
+    def __str__(self) -> str:
+        return f"let only frames from {self.guard.mac} out of {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveUplinkGuard(_OfLink):
+    """The link is no uplink any more."""
+
+    stage: ClassVar[Stage] = Stage.REMOVE_GUARD
+
+    def __str__(self) -> str:
+        return f"let any frame out of {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaster(_OfLink):
+    """Put a link into a bridge; None: take it out of whatever holds it."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    bridge: InterfaceName | None
+
+    def __str__(self) -> str:
+        return (
+            f"put {self.interface} into {self.bridge}" if self.bridge else f"take {self.interface} out of its bridge"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetIsolated(_OfLink):
+    """Whether other isolated ports of the bridge are reached only through the node."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    isolated: bool
+
+    def __str__(self) -> str:
+        return f"set {self.interface} {'isolated' if self.isolated else 'not isolated'}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp(_OfLink):
     """Let frames pass."""
 
     stage: ClassVar[Stage] = Stage.SET_UP
@@ -260,7 +322,7 @@ class SetUp(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute(_OfPort):
+class AddRoute(_OfLink):
     """Route an address of the VM, with our protocol number and a metric that says the preference."""
 
     stage: ClassVar[Stage] = Stage.ADD_ROUTE
@@ -276,7 +338,33 @@ class AddRoute(_OfPort):
         return f"add route {self.prefix}{way} to {self.interface}{preference}"
 
 
+@dataclass(frozen=True, slots=True)
+class AddProxy(_OfLink):
+    """Answer on this link for an address that is behind the node."""
+
+    stage: ClassVar[Stage] = Stage.ADD_ROUTE
+
+    address: HostAddress
+
+    def __str__(self) -> str:
+        return f"answer for {self.address} on {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveProxy(_OfLink):
+    """Answer for it no more."""
+
+    stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
+
+    address: HostAddress
+
+    def __str__(self) -> str:
+        return f"answer for {self.address} on {self.interface} no more"
+
+
 GuardOperation = LoadTable | LoadGuard | RemoveGuard
+BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
+UplinkOperation = LoadUplinkGuard | RemoveUplinkGuard | AddProxy | RemoveProxy
 Operation = (
     SetNodeSysctl
     | GuardOperation
@@ -284,6 +372,9 @@ Operation = (
     | SetDown
     | DeleteLink
     | CreateLink
+    | BridgeOperation
+    | UplinkOperation
+    | MoveOperation
     | RenameLink
     | SetAlias
     | AddAlternativeName

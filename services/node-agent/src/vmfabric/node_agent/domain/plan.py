@@ -1,25 +1,30 @@
 """The difference between what should be and what is, as operations in the kernel's order."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vmfabric.contract.addresses import Family, Prefix
+from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence
-from vmfabric.contract.names import VmName
+from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.antispoof import GuardState
+from vmfabric.node_agent.domain.fabrics.fabric import Node, bridge_of, setup
 from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
-from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, LINK_GROUP, NODE_SYSCTLS, Port, port_of
+from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, Port, port_of
+from vmfabric.node_agent.domain.setup import Setup
+from vmfabric.node_agent.domain.setup_plan import is_ours, node_operations, node_problems, port_proxies
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why nothing can be done for a VM until somebody acts."""
+    """Why nothing can be done for a VM, or for all of the node, until somebody acts."""
 
-    vm: VmName
+    vm: VmName | None
+    """None: the node's own setup."""
     sentence: str
 
 
@@ -35,30 +40,55 @@ class Plan:
     """Routes with our protocol number that are no VM's. They are reported and left too."""
 
 
-def plan(desired: Sequence[DesiredVm], actual: Actual, *, remembered: Collection[VmName] = ()) -> Plan:
+def plan(
+    desired: Sequence[DesiredVm],
+    actual: Actual,
+    *,
+    node: Node | None = None,
+    remembered: Collection[VmName] = (),
+    in_the_way: Iterable[str] = (),
+) -> Plan:
     """What brings the kernel from `actual` to `desired`. Empty when it is there.
 
-    Of the VMs that are only `remembered` nobody has said yet that they are still this node's.
+    Of the VMs that are only `remembered` nobody has said yet that they are still this node's. `in_the_way` is what
+    is known already of the node's own setup.
     """
     ports = [port_of(vm) for vm in desired]
-    problems = {problem.vm: problem for problem in _problems(ports, actual)}
+    wanted = setup(node, actual) if node or any(port.routed_to for port in ports) else Setup()
+    of_node = [Problem(None, sentence) for sentence in (*in_the_way, *node_problems(wanted, actual))]
+    bridges = _bridges(wanted, actual)
+    problems = {problem.vm: problem for problem in _problems(ports, actual, bridges)}
     interfaces = {port.interface for port in ports}
     routes = _Routes.of(actual, interfaces)
     marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
-    todo: list[do.Operation] = [*_node(actual)]
+    todo: list[do.Operation] = [*node_operations(wanted, actual)]
     for port in ports:
         if port.vm not in problems:
             is_remembered = port.vm in remembered
             todo.extend(_port(port, actual, routes, marked.get(port.alias), is_remembered=is_remembered))
+            todo.extend(_proxies(port, actual, wanted.answers_on))
         elif _is_taken(port, actual):
             # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
             todo.extend(_removal(port, None, actual.ruleset.guards.get(port.interface)))
     return Plan(
         operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
-        problems=tuple(problems.values()),
-        orphans=tuple(sorted(_orphans(actual, interfaces))),
+        problems=(*of_node, *problems.values()),
+        orphans=tuple(sorted(_orphans(actual, interfaces | bridge_of(node)))),
         stray_routes=_stray_routes(ports, actual),
     )
+
+
+def _bridges(wanted: Setup, actual: Actual) -> frozenset[str]:
+    """Those that a port can be put into, the one that is about to be made with them."""
+    there = {link.name for link in actual.links.values() if link.kind == LinkKind.BRIDGE}
+    return frozenset(there if wanted.bridge is None else there | {wanted.bridge.interface} - actual.links.keys())
+
+
+def _proxies(port: Port, actual: Actual, answers_on: InterfaceName | None) -> Iterator[do.Operation]:
+    addresses = {prefix.network_address for prefix in port.prefixes}
+    is_answered_for = answers_on is not None and port.presence.is_announced
+    wanted = frozenset(Proxy(it, answers_on) for it in addresses) if answers_on and is_answered_for else frozenset()
+    yield from port_proxies(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +116,6 @@ class _Routes:
         return here.union(*(self.astray.get(prefix, frozenset()) for prefix in port.prefixes))
 
 
-def is_ours(link: Link, alias: str) -> bool:
-    """Whether the link is that VM's: by its alias, or by our group where no other VM's stands there."""
-    return link.alias == alias or (link.group == LINK_GROUP and not (link.alias or "").startswith(ALIAS_PREFIX))
-
-
 def _is_taken(port: Port, actual: Actual) -> bool:
     link = actual.links.get(port.interface)
     return link is not None and not is_ours(link, port.alias)
@@ -105,11 +130,15 @@ def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
 def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...]:
     known = frozenset(prefix for port in ports for prefix in port.prefixes)
     interfaces = {port.interface for port in ports}
-    strays = (it for it in actual.routes if it.prefix not in known and it.interface not in interfaces)
+    strays = (
+        it
+        for it in actual.routes
+        if it.prefix not in known and it.interface not in interfaces and it.metric != SUBNET_METRIC
+    )
     return tuple(sorted(strays, key=str))
 
 
-def _problems(ports: Sequence[Port], actual: Actual) -> Iterator[Problem]:
+def _problems(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) -> Iterator[Problem]:
     owners = _owners(ports)
     for port in ports:
         if port.presence is Presence.ABSENT:
@@ -120,6 +149,17 @@ def _problems(ports: Sequence[Port], actual: Actual) -> Iterator[Problem]:
                 port.vm,
                 f"interface {port.interface} should be the VM's, but another one has this name "
                 f"(kind {link.kind}, alias {link.alias}); it is left alone: rename or delete it",
+            )
+        if port.bridge is not None and port.bridge not in bridges:
+            yield Problem(
+                port.vm, f"the VM's port should be in bridge {port.bridge}, and there is no such bridge here"
+            )
+        if port.vlan is not None:
+            yield Problem(
+                port.vm,
+                f"the VM's network has VLAN {port.vlan}, and vmfabric sets no VLANs on the ports of a bridge; make a "
+                f"bridge over a VLAN device of the uplink, name it as `bridge` of a cluster with autosetup false, "
+                "and leave out the network's VLAN",
             )
         for prefix in sorted(port.prefixes, key=str):
             if owners[prefix] != port.vm:
@@ -139,14 +179,6 @@ def _owners(ports: Sequence[Port]) -> Mapping[Prefix, VmName]:
             for prefix in port.prefixes:
                 owners.setdefault(prefix, port.vm)
     return owners
-
-
-def _node(actual: Actual) -> Iterator[do.Operation]:
-    for name, value in NODE_SYSCTLS.items():
-        if actual.sysctls[name] != value:
-            yield do.SetNodeSysctl(name, value)
-    if not actual.ruleset.complete:
-        yield do.LoadTable()
 
 
 def _port(
@@ -231,7 +263,16 @@ def _creation(port: Port, found: GuardState | None) -> Iterator[do.Operation]:
         yield do.AddAddress(port.vm, port.interface, address)
     # A chain that outlived its device may hang on nothing: it is made anew with the link.
     yield do.LoadGuard(port.vm, port.interface, port.guard, found)
+    yield from _joining(port, None, isolated=False)
     yield do.SetUp(port.vm, port.interface)
+
+
+def _joining(port: Port, master: str | None, *, isolated: bool) -> Iterator[do.Operation]:
+    if master != port.bridge:
+        yield do.SetMaster(port.vm, port.interface, port.bridge)
+        isolated = False
+    if isolated != port.isolated:
+        yield do.SetIsolated(port.vm, port.interface, port.isolated)
 
 
 def _repair(port: Port, link: Link) -> Iterator[do.Operation]:
@@ -250,3 +291,4 @@ def _repair(port: Port, link: Link) -> Iterator[do.Operation]:
         yield do.RemoveAddress(port.vm, port.interface, address)
     for address in sorted(port.addresses - link.addresses, key=str):
         yield do.AddAddress(port.vm, port.interface, address)
+    yield from _joining(port, link.master, isolated=link.isolated)

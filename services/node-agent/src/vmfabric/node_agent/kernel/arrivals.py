@@ -12,7 +12,7 @@ from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain.announcement import is_announcement
-from vmfabric.node_agent.domain.naming import interface_name
+from vmfabric.node_agent.domain.port import interface_of
 from vmfabric.runtime.message import Publisher
 
 _ETH_P_ALL = 0x0003
@@ -79,7 +79,7 @@ class Arrivals:
     def _listen(self, desired: DesiredVm) -> None:
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
         try:
-            listener.bind((interface_name(desired.cluster, desired.vm), _ETH_P_ALL))
+            listener.bind((interface_of(desired), _ETH_P_ALL))
         except OSError as error:
             # Its port is not there yet, or not any more; each pass of the agent tries again.
             listener.close()

@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import Collection, Mapping
 
-from vmfabric.node_agent.domain.actual import InterfaceAddress, Link, LinkKind
+from vmfabric.node_agent.domain.actual import BridgeSettings, InterfaceAddress, Link, LinkKind
 from vmfabric.node_agent.domain.operations import CreateLink
 from vmfabric.node_agent.domain.port import LINK_GROUP
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute, attribute_list, attributes
@@ -19,14 +19,29 @@ _RTM_GETLINK = 18
 _INFO = struct.Struct("=BxHiII")
 _U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
 _ADDRESS, _IFNAME, _MTU, _LINKINFO, _IFALIAS, _AF_SPEC = 1, 3, 4, 18, 20, 26
-_GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 27, 29, 52, 53
-_INFO_KIND = 1
+_MASTER, _GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 10, 27, 29, 52, 53
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_BRIDGE_PORT = b"bridge\0"
+_BRPORT_ISOLATED = 33
+_BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _SKIP_STATISTICS = 1 << 3
 
 # Places in IFLA_INET_CONF (IPV4_DEVCONF_* - 1, linux/ip.h) and in IFLA_INET6_CONF (DEVCONF_*, linux/ipv6.h).
-_IPV4_CONF = {"ipv4/forwarding": 0, "ipv4/proxy_arp": 2, "ipv4/rp_filter": 7}
-_IPV6_CONF = {"ipv6/forwarding": 0, "ipv6/accept_ra": 3, "ipv6/disable_ipv6": 26, "ipv6/accept_dad": 27}
+_IPV4_CONF = {
+    "ipv4/forwarding": 0,
+    "ipv4/proxy_arp": 2,
+    "ipv4/send_redirects": 5,
+    "ipv4/rp_filter": 7,
+    "ipv4/arp_ignore": 18,
+}
+_IPV6_CONF = {
+    "ipv6/forwarding": 0,
+    "ipv6/accept_ra": 3,
+    "ipv6/proxy_ndp": 22,
+    "ipv6/disable_ipv6": 26,
+    "ipv6/accept_dad": 27,
+}
 
 _DOOMED_GROUP = LINK_GROUP + 1
 _WORTH_A_GROUP = 5
@@ -42,7 +57,9 @@ _IFF_TUN_EXCL = 0x8000
 def read(dump: Dump, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> dict[str, Link]:
     """Every link of the namespace, by name."""
     request = _INFO.pack(0, 0, 0, 0, 0) + attribute(_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
-    links = (_link(entry, addresses) for entry in dump.entries(_RTM_GETLINK, request, _INFO.size))
+    entries = dump.entries(_RTM_GETLINK, request, _INFO.size)
+    names = {_INFO.unpack(entry.fixed)[2]: _text(entry.attributes[_IFNAME]) for entry in entries}
+    links = (_link(entry, addresses, names) for entry in entries)
     return {link.name: link for link in links}
 
 
@@ -60,6 +77,33 @@ def create(netlink: Netlink, wanted: CreateLink) -> None:
         mtu=wanted.mtu,
         peer={"ifname": wanted.guest_interface, "address": wanted.guest_mac, "mtu": wanted.mtu},
     )
+
+
+def create_bridge(netlink: Netlink, interface: str, mac: str) -> None:
+    """Make it, down. Its MAC address is its own, whatever ports it gets."""
+    netlink.link("add", ifname=interface, kind=LinkKind.BRIDGE.value, group=LINK_GROUP, address=mac)
+
+
+def set_bridge(netlink: Netlink, interface: str, settings: BridgeSettings) -> None:
+    """How it forwards."""
+    netlink.link(
+        "set",
+        index=socket.if_nametoindex(interface),
+        kind=LinkKind.BRIDGE.value,
+        br_stp_state=settings.stp,
+        br_forward_delay=settings.forward_delay,
+    )
+
+
+def set_master(netlink: Netlink, interface: str, bridge: str | None) -> None:
+    """None: no longer in any."""
+    master = 0 if bridge is None else socket.if_nametoindex(bridge)
+    netlink.link("set", index=socket.if_nametoindex(interface), master=master)
+
+
+def isolate(netlink: Netlink, interface: str, *, isolated: bool) -> None:
+    """As a port of a bridge."""
+    netlink.brport("set", index=socket.if_nametoindex(interface), isolated=int(isolated))
 
 
 def change(netlink: Netlink, interface: str, **values: str | int) -> None:
@@ -110,15 +154,18 @@ def _create_tap(netlink: Netlink, wanted: CreateLink) -> None:
         os.close(device)
 
 
-def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> Link:
+def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]], names: Mapping[int, str]) -> Link:
     _family, _type, index, flags, _change = _INFO.unpack(entry.fixed)
     found = entry.attributes
-    kind = attributes(found.get(_LINKINFO, b"")).get(_INFO_KIND)
+    info = attributes(found.get(_LINKINFO, b""))
+    kind = _text(info[_INFO_KIND]) if _INFO_KIND in info else None
+    as_port = attributes(info.get(_INFO_SLAVE_DATA, b"")) if info.get(_INFO_SLAVE_KIND, b"") == _BRIDGE_PORT else {}
+    master = _U32.unpack(found[_MASTER])[0] if _MASTER in found else 0
     mac = found.get(_ADDRESS)
     return Link(
         index=index,
         name=_text(found[_IFNAME]),
-        kind=_text(kind) if kind else None,
+        kind=kind,
         alias=_text(found[_IFALIAS]) if _IFALIAS in found else None,
         alternative_names=frozenset(
             _text(name) for number, name in attribute_list(found.get(_PROP_LIST, b"")) if number == _ALT_IFNAME
@@ -130,7 +177,15 @@ def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]]) ->
         carrier=bool(flags & _IFF_LOWER_UP),
         addresses=addresses.get(index, frozenset()),
         sysctls=_sysctls(found),
+        # One whose name is not known is in another namespace.
+        master=names.get(master, f"link {master}") if master else None,
+        isolated=as_port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
+        bridge=_bridge(attributes(info[_INFO_DATA])) if kind == LinkKind.BRIDGE else None,
     )
+
+
+def _bridge(found: Mapping[int, bytes]) -> BridgeSettings:
+    return BridgeSettings(_U32.unpack(found[_BR_STP_STATE])[0], _U32.unpack(found[_BR_FORWARD_DELAY])[0])
 
 
 def _sysctls(found: Mapping[int, bytes]) -> dict[str, int]:

@@ -20,6 +20,14 @@ class Netlink(Protocol):
         """RTM_NEWROUTE and its like."""
         ...
 
+    def brport(self, command: str, **values: Any) -> Any:
+        """RTM_SETLINK of a port of a bridge."""
+        ...
+
+    def neigh(self, command: str, **values: Any) -> Any:
+        """RTM_NEWNEIGH and its like."""
+        ...
+
     def close(self) -> None:
         """Close the socket."""
         ...

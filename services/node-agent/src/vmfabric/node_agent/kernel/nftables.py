@@ -38,13 +38,24 @@ class NftNotRunError(NftError):
 
 def apply(operations: Sequence[GuardOperation]) -> None:
     """All of it or nothing. NftError when nft refuses."""
-    _nft("-f", "-", text=render(operations))
+    load(render(operations))
+
+
+def load(text: str) -> None:
+    """One transaction. NftError when nft refuses."""
+    _nft("-f", "-", text=text)
 
 
 def read() -> Ruleset:
     """Our table. NftError when it cannot be read; a table that is not there is an answer."""
-    # The whole family is listed: to ask for a table that is missing is an error that looks like any other.
-    return parse(_nft("-j", "list", "ruleset", "netdev"))
+    return parse(listed())
+
+
+def listed() -> str:
+    """What nft prints of the whole family: to ask for a table that is missing is an error that looks like any other.
+    NftError when it cannot be read.
+    """
+    return _nft("-j", "list", "ruleset", "netdev")
 
 
 def parse(text: str) -> Ruleset:

@@ -11,12 +11,22 @@ from typing import Self, TypeVar, assert_never
 from prometheus_client import Counter
 from pyroute2.netlink.exceptions import NetlinkError
 
-from vmfabric.contract.names import VmName
+from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, HostRoute
+from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, HostRoute, Interest
 from vmfabric.node_agent.domain.antispoof import Ruleset
-from vmfabric.node_agent.domain.port import NODE_SYSCTLS
-from vmfabric.node_agent.kernel import addresses, links, nftables, routes, sysctls
+from vmfabric.node_agent.domain.neighbour import Question
+from vmfabric.node_agent.kernel import (
+    addresses,
+    asking,
+    links,
+    neighbours,
+    nftables,
+    routes,
+    sysctls,
+    uplink_guard,
+)
 from vmfabric.node_agent.kernel.dump import Dump, DumpInterruptedError
 from vmfabric.node_agent.kernel.netlink import Netlink, open_netlink
 from vmfabric.node_agent.ports import KernelUnreadableError
@@ -48,13 +58,18 @@ class NodeKernel:
             dump.close()
         self._thread.shutdown()
 
-    async def read(self) -> Actual:
+    async def read(self, interest: Interest) -> Actual:
         """All that concerns us. KernelUnreadableError when a part of it cannot be read."""
-        return await self._run(self._read)
+        return await self._run(lambda: self._read(interest))
 
     async def apply(self, operations: Sequence[do.Operation]) -> tuple[do.Failure, ...]:
         """Do them in this order. One that is refused stops its VM and no other."""
         return await self._run(lambda: self._apply(operations))
+
+    async def ask(self, interface: InterfaceName, question: Question, seconds: float) -> bool:
+        """Whether that neighbour answers on this link within this time. OSError when the link is not up."""
+        with await self._run(lambda: asking.open_on(interface)) as asked:
+            return await asking.ask(asked, question, seconds)
 
     def _run(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -64,10 +79,10 @@ class NodeKernel:
             raise RuntimeError("NodeKernel is used outside its `async with`")
         return self._open
 
-    def _read(self) -> Actual:
+    def _read(self, interest: Interest) -> Actual:
         for _attempt in range(_READ_ATTEMPTS):
             try:
-                return self._read_once()
+                return self._read_once(interest)
             except DumpInterruptedError:
                 # Something changed while the kernel was telling; it says so, and is asked again.
                 continue
@@ -75,14 +90,23 @@ class NodeKernel:
                 raise KernelUnreadableError(f"the kernel could not be read: {error}") from error
         raise KernelUnreadableError(f"the kernel changed during each of {_READ_ATTEMPTS} reads; read again later")
 
-    def _read_once(self) -> Actual:
+    def _read_once(self, interest: Interest) -> Actual:
         _netlink, dump = self._sockets()
-        found = links.read(dump, addresses.read(dump))
+        given = addresses.read(dump)
+        found = links.read(dump, {index: frozenset(it.address for it in its) for index, its in given.items()})
+        listed = nftables.listed()
         return Actual(
             links=found,
             routes=routes.read(dump, found),
-            sysctls=sysctls.read(NODE_SYSCTLS),
-            ruleset=nftables.read(),
+            sysctls=sysctls.read(interest.sysctls),
+            ruleset=nftables.parse(listed),
+            proxies=neighbours.read(dump, found),
+            held={
+                name: _held(dump, link.index, given.get(link.index, ()))
+                for name, link in found.items()
+                if name in interest.held_by
+            },
+            uplink_guards=uplink_guard.parse(listed),
         )
 
     def _apply(self, operations: Sequence[do.Operation]) -> tuple[do.Failure, ...]:
@@ -91,7 +115,7 @@ class NodeKernel:
         for batch in _batches(operations):
             if any(isinstance(failure.operation, do.LoadTable) for failure in failures):
                 # A port's own rules lead to the shared ones: without those no link comes up.
-                stopped |= {operation.vm for operation in batch if isinstance(operation, do.SetUp)}
+                stopped |= {it.vm for it in batch if isinstance(it, do.SetUp) and it.vm is not None}
             todo = [operation for operation in batch if operation.vm is None or operation.vm not in stopped]
             for failure in self._batch(todo):
                 writes.labels(type(failure.operation).__name__, "refused").inc()
@@ -113,7 +137,7 @@ class NodeKernel:
         for operation in operations:
             try:
                 self._one(operation)
-            except (NetlinkError, OSError) as error:
+            except (NetlinkError, OSError, nftables.NftError) as error:
                 failures.append(do.Failure(operation, str(error)))
             else:
                 _count(operation)
@@ -159,6 +183,12 @@ class NodeKernel:
                 addresses.remove(netlink, interface, address)
             case do.AddAddress(interface=interface, address=address):
                 addresses.add(netlink, interface, address)
+            case do.CreateBridge() | do.SetBridge() | do.SetMaster() | do.SetIsolated():
+                _bridge(netlink, operation)
+            case do.LoadUplinkGuard() | do.RemoveUplinkGuard() | do.AddProxy() | do.RemoveProxy():
+                _on_uplink(netlink, operation)
+            case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
+                _move(netlink, operation)
             case do.SetUp(interface=interface):
                 links.change(netlink, interface, state="up")
             case do.AddRoute(interface=interface, prefix=prefix, metric=metric, gateway=gateway):
@@ -167,6 +197,54 @@ class NodeKernel:
                 raise RuntimeError(f"{operation} belongs in a transaction with its like")
             case _:
                 assert_never(operation)
+
+
+def _bridge(netlink: Netlink, operation: do.BridgeOperation) -> None:
+    match operation:
+        case do.CreateBridge(interface=interface, mac=mac):
+            links.create_bridge(netlink, interface, mac)
+        case do.SetBridge(interface=interface, settings=settings):
+            links.set_bridge(netlink, interface, settings)
+        case do.SetMaster(interface=interface, bridge=bridge):
+            links.set_master(netlink, interface, bridge)
+        case do.SetIsolated(interface=interface, isolated=isolated):
+            links.isolate(netlink, interface, isolated=isolated)
+        case _:
+            assert_never(operation)
+
+
+def _on_uplink(netlink: Netlink, operation: do.UplinkOperation) -> None:
+    match operation:
+        case do.LoadUplinkGuard(guard=guard):
+            uplink_guard.load(guard)
+        case do.RemoveUplinkGuard(interface=interface):
+            uplink_guard.remove(interface)
+        case do.AddProxy(interface=interface, address=address):
+            neighbours.add(netlink, interface, address)
+        case do.RemoveProxy(interface=interface, address=address):
+            neighbours.remove(netlink, interface, address)
+        case _:
+            assert_never(operation)
+
+
+def _move(netlink: Netlink, operation: held.MoveOperation) -> None:
+    match operation:
+        case held.PutAddress(interface=interface, held=address):
+            addresses.put(netlink, interface, address)
+        case held.TakeAddress(interface=interface, held=address):
+            addresses.remove(netlink, interface, address.address)
+        case held.PutRoute(interface=interface, held=route):
+            routes.put(netlink, interface, route)
+        case held.TakeRoute(interface=interface, held=route):
+            routes.take(netlink, interface, route)
+        case _:
+            assert_never(operation)
+
+
+def _held(dump: Dump, index: int, given: Sequence[HeldAddress]) -> Held:
+    kept = tuple(it for it in given if not it.address.ip.is_link_local and not it.is_temporary)
+    with_connected = any(it.has_no_prefix_route for it in kept)
+    return Held(kept, routes.held(dump, index, with_connected=with_connected))
 
 
 def _batches(operations: Sequence[do.Operation]) -> Iterator[list[do.Operation]]:

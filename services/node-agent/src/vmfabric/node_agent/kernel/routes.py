@@ -8,8 +8,8 @@ from typing import Any
 
 from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL
-from vmfabric.node_agent.domain.actual import HostRoute, Link
-from vmfabric.node_agent.kernel.dump import Dump, Entry
+from vmfabric.node_agent.domain.actual import HeldRoute, HostRoute, Link
+from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute
 from vmfabric.node_agent.kernel.netlink import Netlink
 
 _MAIN_TABLE = 254
@@ -20,7 +20,10 @@ _SCOPE_NOWHERE = 255
 _RTM_GETROUTE = 26
 _MESSAGE = struct.Struct("=BBBBBBBBI")
 _U32 = struct.Struct("=I")
-_DESTINATION, _OIF, _GATEWAY, _PRIORITY = 1, 4, 5, 6
+_DESTINATION, _OIF, _GATEWAY, _PRIORITY, _SOURCE = 1, 4, 5, 6, 7
+_RTN_UNICAST = 1
+_RTPROT_KERNEL = 2
+_RTNH_F_ONLINK = 4
 
 
 def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
@@ -32,6 +35,30 @@ def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
         for entry in dump.entries(_RTM_GETROUTE, _request(family), _MESSAGE.size)
         if _is_ours(entry)
     )
+
+
+def held(dump: Dump, index: int, *, with_connected: bool) -> tuple[HeldRoute, ...]:
+    """Those of the main table over one link, `with_connected` with those that belong to its addresses."""
+    return tuple(
+        _held(entry)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for entry in dump.entries(
+            _RTM_GETROUTE,
+            _MESSAGE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(_OIF, _U32.pack(index)),
+            _MESSAGE.size,
+        )
+        if _is_held(entry, with_connected=with_connected)
+    )
+
+
+def put(netlink: Netlink, interface: str, route: HeldRoute) -> None:
+    """Instead of any other with the same prefix and metric."""
+    netlink.route("replace", **_held_spec(interface, route), **({"flags": _RTNH_F_ONLINK} if route.on_link else {}))
+
+
+def take(netlink: Netlink, interface: str, route: HeldRoute) -> None:
+    """Only that one."""
+    netlink.route("del", **_held_spec(interface, route))
 
 
 def add(netlink: Netlink, route: HostRoute) -> None:
@@ -59,6 +86,46 @@ def _spec(route: HostRoute) -> dict[str, Any]:
     }
 
 
+def _held_spec(interface: str, route: HeldRoute) -> dict[str, Any]:
+    return {
+        "family": socket.AF_INET if route.prefix.version == 4 else socket.AF_INET6,
+        "dst": str(route.prefix),
+        "oif": socket.if_nametoindex(interface),
+        "proto": route.protocol,
+        "scope": route.scope,
+        "table": _MAIN_TABLE,
+        **({"priority": route.metric} if route.metric else {}),
+        **({} if route.gateway is None else {"gateway": str(route.gateway)}),
+        **({} if route.source is None else {"prefsrc": str(route.source)}),
+    }
+
+
+def _is_held(entry: Entry, *, with_connected: bool) -> bool:
+    family, length, _source_length, _tos, table, protocol, _scope, kind, _flags = _MESSAGE.unpack(entry.fixed)
+    if table != _MAIN_TABLE or kind != _RTN_UNICAST:
+        return False
+    destination = _network(family, length, entry)
+    return not destination.is_link_local and (with_connected or protocol != _RTPROT_KERNEL)
+
+
+def _held(entry: Entry) -> HeldRoute:
+    family, length, _source_length, _tos, _table, protocol, scope, _kind, flags = _MESSAGE.unpack(entry.fixed)
+    found = entry.attributes
+    return HeldRoute(
+        prefix=_network(family, length, entry),
+        gateway=ip_address(found[_GATEWAY]) if _GATEWAY in found else None,
+        metric=_U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0,
+        protocol=protocol,
+        scope=scope,
+        source=ip_address(found[_SOURCE]) if _SOURCE in found else None,
+        on_link=bool(flags & _RTNH_F_ONLINK),
+    )
+
+
+def _network(family: int, length: int, entry: Entry) -> Prefix:
+    return ip_network((entry.attributes.get(_DESTINATION) or bytes(4 if family == socket.AF_INET else 16), length))
+
+
 def _request(family: int) -> bytes:
     # Not narrowed to the main table: where that is still empty, the kernel says that there is no such table.
     return _MESSAGE.pack(family, 0, 0, 0, 0, KERNEL_PROTOCOL, 0, 0, 0)
@@ -72,9 +139,8 @@ def _is_ours(entry: Entry) -> bool:
 def _route(entry: Entry, names: Mapping[int, str]) -> HostRoute:
     family, length, *_rest = _MESSAGE.unpack(entry.fixed)
     found = entry.attributes
-    destination = found.get(_DESTINATION) or bytes(4 if family == socket.AF_INET else 16)
     return HostRoute(
-        prefix=ip_network((destination, length)),
+        prefix=_network(family, length, entry),
         # A route of several next hops or of none is nobody's port.
         interface=names.get(_U32.unpack(found[_OIF])[0], "") if _OIF in found else "",
         metric=_U32.unpack(found[_PRIORITY])[0] if _PRIORITY in found else 0,

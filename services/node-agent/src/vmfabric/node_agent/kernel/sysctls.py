@@ -7,8 +7,8 @@ _ROOT = Path("/proc/sys/net")
 
 
 def read(names: Iterable[str]) -> dict[str, int]:
-    """Settings of the node, by their paths."""
-    return {name: int((_ROOT / name).read_text()) for name in names}
+    """Settings of the node, by their paths; what a link has that is not there is left out."""
+    return {name: int((_ROOT / name).read_text()) for name in names if (_ROOT / name).exists()}
 
 
 def write(name: str, value: int) -> None:

@@ -1,0 +1,42 @@
+"""Which network type a node has."""
+
+from typing import assert_never
+
+from vmfabric.contract.desired import FabricNode, RoutingNode, SwitchingNode
+from vmfabric.contract.names import InterfaceName
+from vmfabric.node_agent.domain.actual import Actual, Interest
+from vmfabric.node_agent.domain.fabrics import routing, switching
+from vmfabric.node_agent.domain.setup import FORWARDING, Setup
+
+Node = FabricNode | SwitchingNode | RoutingNode
+
+
+def interest(node: Node | None) -> Interest:
+    """What has to be read of its kernel. None: its values are not known yet, and it may be in an ip-fabric."""
+    match node:
+        case None | FabricNode():
+            return Interest(sysctls=frozenset(FORWARDING))
+        case SwitchingNode():
+            return switching.interest(node)
+        case RoutingNode():
+            return routing.interest(node)
+        case _:
+            assert_never(node)
+
+
+def setup(node: Node | None, actual: Actual) -> Setup:
+    """What it should have besides its VMs' ports."""
+    match node:
+        case None | FabricNode():
+            return Setup(sysctls=FORWARDING)
+        case SwitchingNode():
+            return switching.setup(node, actual)
+        case RoutingNode():
+            return routing.setup(node, actual)
+        case _:
+            assert_never(node)
+
+
+def bridge_of(node: Node | None) -> frozenset[InterfaceName]:
+    """The bridge that its VMs are in, if they are in one."""
+    return frozenset({node.bridge}) if isinstance(node, SwitchingNode | RoutingNode) else frozenset()

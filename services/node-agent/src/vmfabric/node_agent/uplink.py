@@ -1,0 +1,97 @@
+"""Brings the uplink of a switching node into its bridge, step by step, and keeps the journal of it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from vmfabric.contract.desired import DesiredNode, SwitchingNode
+from vmfabric.node_agent.domain import move
+from vmfabric.node_agent.domain.actual import Actual, Interest
+from vmfabric.node_agent.domain.fabrics import switching
+from vmfabric.node_agent.domain.move import Journal, Phase
+from vmfabric.node_agent.domain.neighbour import Question
+from vmfabric.node_agent.domain.operations import Operation
+from vmfabric.node_agent.ports import Kernel
+from vmfabric.runtime.snapshot import load, save
+
+_MOST_STEPS = 20
+"""More than a move that is taken back has: begun, moved, asked, returned, ended."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What came of it."""
+
+    actual: Actual
+    """The kernel as it is then."""
+    done: tuple[Operation, ...]
+    problem: str | None
+
+
+class UplinkMove:
+    """One for each node; it acts only where the node is a switching one that names its uplink."""
+
+    def __init__(self, kernel: Kernel, path: Path) -> None:
+        self._kernel = kernel
+        self._path = path
+        self._journal = load(path, Journal)
+
+    def interest(self) -> Interest:
+        """What has to be read of the kernel for what was begun, whatever the node's values are now."""
+        return Interest() if self._journal is None else switching.interest(self._journal.node)
+
+    async def step(self, node: DesiredNode | None, actual: Actual, interest: Interest) -> Moved:
+        """All that can be done, the answer of the gateway included."""
+        wanted = node if isinstance(node, SwitchingNode) else None
+        done: list[Operation] = []
+        for _ in range(_MOST_STEPS):
+            step = move.next_step(self._journal, wanted, actual, time.time())
+            is_news = step.journal != self._journal
+            if not self._note(step.journal):
+                unsaved = f"{self._path} cannot be written, and nothing is moved without it; is the disk full?"
+                return Moved(actual, tuple(done), unsaved)
+            if step.operations:
+                refused = await self._carry_out(step)
+                done += step.operations
+                actual = await self._kernel.read(interest)
+                if refused is not None:
+                    return Moved(actual, tuple(done), refused)
+            elif step.question is not None and step.journal is not None:
+                self._note(await self._asked(step.journal, step.question))
+            elif not is_news:
+                return Moved(actual, tuple(done), step.problem)
+        unsettled = f"the uplink does not come to rest in {_MOST_STEPS} steps; who else changes it?"
+        return Moved(actual, tuple(done), unsettled)
+
+    async def _carry_out(self, step: move.Step) -> str | None:
+        for operation in step.operations:
+            log.info("uplink.write", operation=str(operation))
+            failures = await self._kernel.apply([operation])
+            if failures:
+                return str(failures[0])
+        return None
+
+    async def _asked(self, journal: Journal, question: Question) -> Journal:
+        try:
+            is_answered = await self._kernel.ask(journal.node.bridge, question, journal.node.confirm_seconds)
+        except OSError as error:
+            log.warning("uplink.not_asked", reason=str(error))
+            is_answered = False
+        return move.answered(journal) if is_answered else move.unanswered(journal, question)
+
+    def _note(self, journal: Journal | None) -> bool:
+        if journal == self._journal:
+            return True
+        if journal is None:
+            self._path.unlink(missing_ok=True)
+        elif not save(self._path, journal):
+            return False
+        if journal is not None and (self._journal is None or self._journal.phase is not journal.phase):
+            tell = log.warning if journal.phase in {Phase.RETURNING, Phase.TAKEN_BACK} else log.info
+            tell(f"uplink.{journal.phase}", uplink=journal.uplink, bridge=journal.node.bridge, reason=journal.reason)
+        self._journal = journal
+        return True

@@ -1,0 +1,214 @@
+"""Ports in a bridge, and the node's own part of it, on a real kernel."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import netns
+
+from vmfabric.contract.cluster import Upstream, Virtualization
+from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence, Routed, Switched, SwitchingNode
+from vmfabric.node_agent.domain.fabrics import fabric
+from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.kernel.node import NodeKernel
+from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
+from vmfabric.node_agent.uplink import UplinkMove
+
+from .conftest import run as run_outside
+
+pytestmark = pytest.mark.lab
+
+_EXPERIMENTAL = 0x88B5
+ROUTED, SWITCHED = Routed(bridge="vmbr0"), Switched(bridge="vmbr0")
+
+
+@pytest.fixture
+async def kernel(node: Any) -> AsyncIterator[NodeKernel]:
+    made = NodeKernel()
+    await made._run(lambda: netns.setns(node.namespace))
+    async with made:
+        yield made
+
+
+@pytest.fixture
+def provider(node: Any) -> Callable[..., str]:
+    """The other end of `uplink`: a router with 192.0.2.254 and 2001:db8:ff::254."""
+    name = f"{node.namespace}-provider"
+    run_outside("ip", "netns", "add", name)
+    node.guests.append(name)
+    run_outside("ip", "-n", node.namespace, "link", "add", "uplink", "type", "veth", "peer", "name", "to-node")
+    run_outside("ip", "-n", node.namespace, "link", "set", "to-node", "netns", name)
+
+    def run(*command: str, check: bool = True) -> str:
+        return run_outside("ip", "netns", "exec", name, *command, check=check)
+
+    # A link that has just come up has no address to ask its neighbours from until it has asked for its own.
+    run("sysctl", "-qw", "net.ipv6.conf.to-node.accept_dad=0")
+    node.run("sysctl", "-qw", "net.ipv6.conf.uplink.accept_dad=0")
+    for address in ("192.0.2.254/24", "2001:db8:ff::254/64"):
+        run("ip", "address", "add", address, "dev", "to-node", *(["nodad"] if ":" in address else []))
+    run("ip", "link", "set", "to-node", "up")
+    node.run("ip", "link", "set", "uplink", "up")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    node.run("ip", "address", "add", "2001:db8:ff::1/64", "dev", "uplink", "nodad")
+    node.run("ip", "route", "add", "default", "via", "192.0.2.254", "proto", "static", "metric", "100")
+    node.run("ip", "route", "add", "default", "via", "2001:db8:ff::254", "proto", "static")
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.253", "src", "192.0.2.1")
+    return run
+
+
+async def carry_out(kernel: NodeKernel, node: DesiredNode, *vms: DesiredVm) -> int:
+    """How many operations it took; afterwards there is nothing left to do."""
+    interest = fabric.interest(node)
+    planned = plan(vms, await kernel.read(interest), node=node)
+    assert planned.problems == ()
+    assert await kernel.apply(planned.operations) == ()
+    assert plan(vms, await kernel.read(interest), node=node).operations == ()
+    return len(planned.operations)
+
+
+@pytest.mark.parametrize("upstream", list(Upstream))
+async def test_a_routing_node_is_set_up_in_one_pass_and_then_left(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], upstream: Upstream
+) -> None:
+    wanted = a_routing_node(upstream=upstream)
+    vms = [a_vm(number, wiring=ROUTED, virtualization=Virtualization.LXD) for number in (1, 2)]
+    assert await carry_out(kernel, wanted, *vms) > 0
+    assert await carry_out(kernel, wanted, *vms) == 0
+    assert {link["master"] for name, link in node.links().items() if name.startswith("vnet")} == {"vmbr0"}
+    proxied = {
+        (it["dst"], it["dev"]) for f in ("-4", "-6") for it in node.json("ip", f, "-j", "neigh", "show", "proxy")
+    }
+    behind = {"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8::ffff"}
+    assert proxied == ({(it, "uplink") for it in behind} if upstream is Upstream.ON_LINK else set())
+    gone = [a_vm(number, wiring=ROUTED, presence=Presence.ABSENT) for number in (1, 2)]
+    await carry_out(kernel, wanted, *gone)
+    assert set(node.links()) == {"lo", "uplink", "vmbr0"}
+
+
+def everything(node: Any) -> tuple[Any, ...]:
+    """The node's own network, as an operator sees it."""
+    return (
+        sorted(node.links()),
+        sorted(
+            (it["local"], it["prefixlen"], it.get("broadcast"), it["scope"])
+            for it in node.json("ip", "-j", "address", "show", "dev", "uplink")[0]["addr_info"]
+        ),
+        node.run("ip", "-4", "route"),
+        sorted(node.run("ip", "-6", "route").splitlines()),
+    )
+
+
+async def moved(kernel: NodeKernel, node: SwitchingNode, path: Path) -> tuple[str | None, int]:
+    """What is in the way, and how much was done."""
+    move = UplinkMove(kernel, path)
+    interest = fabric.interest(node) | move.interest()
+    found = await move.step(node, await kernel.read(interest), interest)
+    return found.problem, len(found.done)
+
+
+async def test_an_uplink_moves_into_its_bridge_with_all_that_it_has(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+) -> None:
+    before = node.links()["uplink"]["address"]
+    problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
+    assert (problem, done > 0) == (None, True)
+    links = node.links()
+    assert links["uplink"]["master"] == "vmbr0"
+    assert links["vmbr0"]["address"] == before
+    assert {"192.0.2.1/24", "2001:db8:ff::1/64"} <= node.addresses("vmbr0")
+    assert not {"192.0.2.1/24", "2001:db8:ff::1/64"} & node.addresses("uplink")
+    routes = node.run("ip", "route") + node.run("ip", "-6", "route")
+    assert "default via 192.0.2.254 dev vmbr0 proto static metric 100" in routes
+    assert "default via 2001:db8:ff::254 dev vmbr0 proto static" in routes
+    assert "198.51.100.0/24 via 192.0.2.253 dev vmbr0 src 192.0.2.1" in routes
+    assert await moved(kernel, a_switching_node(), tmp_path / "journal") == (None, 0)
+    provider("ping", "-c", "1", "-W", "1", "192.0.2.1")
+    provider("ping", "-c", "1", "-W", "1", "2001:db8:ff::1")
+
+
+async def test_an_uplink_whose_gateway_is_silent_is_as_it_was_before(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+) -> None:
+    provider("ip", "address", "del", "192.0.2.254/24", "dev", "to-node")
+    before = everything(node)
+    problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
+    assert problem is not None
+    assert "192.0.2.254 did not answer within 1 s" in problem
+    assert done > 0
+    assert everything(node) == before
+    assert (await moved(kernel, a_switching_node(), tmp_path / "journal"))[1] == 0
+
+
+def a_guest(node: Any, vm: DesiredVm) -> Callable[[str], bool]:
+    """A namespace that has the guest's end, configured as a routing cluster has it; pings from there."""
+    name = f"{node.namespace}-{vm.vm}"
+    run_outside("ip", "netns", "add", name)
+    node.guests.append(name)
+    run_outside("ip", "-n", node.namespace, "link", "set", f"{vm.vm}_eth0", "netns", name)
+    for command in (
+        f"link set {vm.vm}_eth0 address {vm.mac} up",
+        f"address add {vm.addresses[0]}/32 dev {vm.vm}_eth0",
+        f"address add {vm.addresses[1]}/128 dev {vm.vm}_eth0 nodad",
+        f"route add default via 192.0.2.1 dev {vm.vm}_eth0 onlink",
+        f"-6 route add 2001:db8::ffff dev {vm.vm}_eth0",
+        f"-6 route add default via 2001:db8::ffff dev {vm.vm}_eth0",
+    ):
+        run_outside("ip", "-n", name, *command.split())
+
+    def reaches(address: str) -> bool:
+        ping = ("ping", "-c", "2", "-i", "0.2", "-W", "1", address)
+        return " 0% packet loss" in run_outside("ip", "netns", "exec", name, *ping, check=False)
+
+    return reaches
+
+
+@pytest.mark.parametrize("upstream", list(Upstream))
+async def test_routed_vms_reach_the_provider_and_each_other_and_no_foreign_mac_leaves(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], upstream: Upstream
+) -> None:
+    ways = ("via", "192.0.2.1"), ("via", "2001:db8:ff::1")
+    for prefix, way in zip(("10.0.0.0/24", "2001:db8::/64"), ways, strict=True):
+        over = way if upstream is Upstream.ROUTED else ("dev", "to-node")
+        provider("ip", "route", "add", prefix, *over)
+    vms = [a_vm(number, wiring=ROUTED, virtualization=Virtualization.LXD) for number in (1, 2)]
+    await carry_out(kernel, a_routing_node(upstream=upstream), *vms)
+    first, second = (a_guest(node, vm) for vm in vms)
+    for address in ("192.0.2.1", "192.0.2.254", "2001:db8::ffff", "2001:db8:ff::254"):
+        assert first(address), address
+    assert first("10.0.0.2")
+    assert second("2001:db8::1")
+    for vm in vms:
+        for own in vm.addresses:
+            assert " 0% packet loss" in provider("ping", "-c", "1", "-W", "1", str(own), check=False), own
+    assert node.counters()["foreign_mac"] == 0
+
+
+def test_a_frame_with_a_foreign_mac_is_counted_and_does_not_leave(
+    node: Any, provider: Callable[..., str], inside: Callable[..., Any]
+) -> None:
+    node.want_node(a_routing_node())
+    node.start()
+    node.until(lambda: "foreign_mac" in node.counters())
+    own = bytes.fromhex(node.links()["uplink"]["address"].replace(":", ""))
+    foreign = bytes.fromhex("02aaaaaaaaaa")
+
+    def listener() -> socket.socket:
+        listening = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EXPERIMENTAL))
+        listening.settimeout(5)
+        return listening
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+            raw.bind(("uplink", 0))
+            for source in (foreign, own):
+                with suppress(OSError):  # the kernel says so when it drops one
+                    raw.send(bytes.fromhex("ffffffffffff") + source + _EXPERIMENTAL.to_bytes(2) + bytes(46))
+
+    with inside(f"{node.namespace}-provider", listener) as listening:
+        inside(node.namespace, send)
+        assert listening.recv(64)[6:12] == own
+    assert node.counters()["foreign_mac"] == 1

@@ -1,0 +1,211 @@
+"""The uplink's way into the bridge, on a kernel in memory."""
+
+import time
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmfabric.contract.desired import SwitchingNode
+from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, HeldRoute, Interest
+from vmfabric.node_agent.domain.neighbour import Question
+from vmfabric.node_agent.domain.operations import Failure, Operation
+from vmfabric.node_agent.samples import a_switching_node
+from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
+from vmfabric.node_agent.uplink import UplinkMove
+
+GATEWAY, GATEWAY6 = ip_address("192.0.2.254"), ip_address("2001:db8:ff::254")
+HAS = Held(
+    (
+        HeldAddress(ip_interface("192.0.2.1/24"), broadcast=IPv4Address("192.0.2.255")),
+        HeldAddress(ip_interface("192.0.2.7/24")),
+        HeldAddress(ip_interface("2001:db8:ff::1/64")),
+    ),
+    (
+        HeldRoute(ip_network("0.0.0.0/0"), GATEWAY, metric=100),
+        HeldRoute(ip_network("198.51.100.0/24"), ip_address("192.0.2.253"), protocol=3),
+        HeldRoute(ip_network("::/0"), GATEWAY6, metric=1024),
+    ),
+)
+
+
+class KilledError(Exception):
+    """As by a signal: nothing that comes after it happens."""
+
+
+@dataclass
+class Mortal:
+    """The kernel, as a process reaches it that is killed after so many calls that change or ask something."""
+
+    kernel: SimulatedKernel
+    calls: int = 10_000
+
+    async def read(self, interest: Interest) -> Actual:
+        return await self.kernel.read(interest)
+
+    async def apply(self, operations: list[Operation]) -> tuple[Failure, ...]:
+        self._live()
+        return await self.kernel.apply(operations)
+
+    async def ask(self, interface: str, question: Question, seconds: float) -> bool:
+        self._live()
+        return await self.kernel.ask(interface, question, seconds)
+
+    def _live(self) -> None:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KilledError
+
+
+@dataclass
+class Node:
+    directory: Path
+    wanted: SwitchingNode | None = field(default_factory=lambda: a_switching_node(confirm_seconds=1))
+    kernel: SimulatedKernel = field(
+        default_factory=lambda: SimulatedKernel(
+            uplinks={"uplink": an_uplink(ip_interface("192.0.2.1/24"))},
+            holdings={"uplink": HAS},
+            answering={GATEWAY},
+        )
+    )
+
+    async def live(self, calls: int = 10_000) -> str | None:
+        """One life of the agent. Returns what is in the way."""
+        move = UplinkMove(Mortal(self.kernel, calls), self.directory / "journal")  # type: ignore[arg-type]
+        moved = await move.step(self.wanted, self.kernel.actual(), Interest())
+        return moved.problem
+
+    def is_moved(self) -> bool:
+        there = self.kernel.holdings.get("vmbr0", Held())
+        return (
+            self.kernel.uplinks["uplink"].master == "vmbr0"
+            and self.kernel.links["vmbr0"].up
+            and self.kernel.holdings["uplink"] == Held()
+            and (set(there.addresses), set(there.routes)) == (set(HAS.addresses), set(HAS.routes))
+        )
+
+    def is_as_before(self) -> bool:
+        return self.kernel.links == {} and self.kernel.holdings["uplink"] == HAS
+
+    def is_reached(self) -> bool:
+        """Whether each address and route of the node is somewhere."""
+        everywhere = [it for its in self.kernel.holdings.values() for it in (*its.addresses, *its.routes)]
+        return set(everywhere) == {*HAS.addresses, *HAS.routes}
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    return Node(tmp_path)
+
+
+async def test_an_uplink_moves_once(node: Node) -> None:
+    assert await node.live() is None
+    assert node.is_moved()
+    assert node.kernel.links["vmbr0"].mac == "02:00:00:00:00:fe"
+    writes = node.kernel.writes
+    assert await node.live() is None
+    assert node.kernel.writes == writes
+
+
+async def test_an_uplink_whose_gateway_is_silent_is_taken_back_and_tried_again_when_the_node_changes(
+    node: Node,
+) -> None:
+    node.kernel.answering = set()
+    problem = await node.live()
+    assert problem is not None
+    assert "gateway 192.0.2.254 did not answer within 1 s" in problem
+    assert node.is_as_before()
+    writes = node.kernel.writes
+    node.kernel.answering = {GATEWAY}
+    assert await node.live() == problem
+    assert node.kernel.writes == writes
+    node.wanted = a_switching_node(confirm_seconds=2)
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_an_uplink_that_was_taken_back_is_tried_again_after_five_minutes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.kernel.answering = set()
+    await node.live()
+    node.kernel.answering = {GATEWAY}
+    later = time.time() + 301
+    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: later)
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_a_node_without_a_gateway_asks_nobody(node: Node) -> None:
+    node.kernel.holdings["uplink"] = Held(HAS.addresses, ())
+    node.kernel.answering = set()
+    assert await node.live() is None
+    assert node.kernel.uplinks["uplink"].master == "vmbr0"
+
+
+async def test_a_node_with_an_ipv6_gateway_only_asks_that(node: Node) -> None:
+    node.kernel.holdings["uplink"] = Held(HAS.addresses, HAS.routes[2:])
+    node.kernel.answering = {GATEWAY6}
+    assert await node.live() is None
+    assert node.kernel.uplinks["uplink"].master == "vmbr0"
+
+
+async def test_what_somebody_undoes_is_moved_again(node: Node) -> None:
+    await node.live()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.holdings["uplink"] = Held(HAS.addresses[:1], HAS.routes[:1])
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_a_bridge_that_somebody_deletes_is_made_again_with_all_that_it_had(node: Node) -> None:
+    await node.live()
+    node.kernel.delete_link("vmbr0")
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_a_strangers_bridge_is_left_alone(node: Node) -> None:
+    await node.live()
+    node.kernel.links["vmbr0"] = replace(node.kernel.links["vmbr0"], alias=None, group=0)
+    writes = node.kernel.writes
+    assert await node.live() is None, "the uplink is in it, which is all that is wanted"
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    problem = await node.live()
+    assert problem is not None
+    assert "vmbr0 is there, is not vmfabric's" in problem
+    assert node.kernel.writes == writes
+
+
+async def test_without_the_nodes_address_nothing_is_moved(node: Node) -> None:
+    node.kernel.holdings["uplink"] = Held(HAS.addresses[2:], ())
+    problem = await node.live()
+    assert problem is not None
+    assert "192.0.2.1 should be on its uplink uplink, which has 2001:db8:ff::1/64" in problem
+    assert node.kernel.writes == 0
+
+
+async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:
+    node.kernel.uplinks = {}
+    problem = await node.live()
+    assert problem is not None
+    assert "uplink should be uplink, and there is no such link" in problem
+
+
+@given(st.lists(st.integers(0, 40), max_size=4), st.booleans())
+async def test_an_agent_that_is_killed_at_any_moment_ends_what_it_began(lives: list[int], answers: bool) -> None:
+    with TemporaryDirectory() as directory:
+        node = Node(Path(directory))
+        node.kernel.answering = {GATEWAY} if answers else set()
+        for calls in lives:
+            try:
+                await node.live(calls)
+            except KilledError:
+                assert node.is_reached()
+        problem = await node.live()
+        assert (problem is None) == answers
+        assert node.is_moved() if answers else node.is_as_before()
