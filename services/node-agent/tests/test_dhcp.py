@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence, Routed, Switched
 from vmfabric.contract.iface import GuestAddress
 from vmfabric.node_agent.domain.actual import Link
@@ -40,32 +41,23 @@ def links(*given: Link) -> dict[str, Link]:
     return {link.name: link for link in given}
 
 
-def of_its_network(vm: DesiredVm, prefix: str, gateway: str | None, wiring: Switched | Routed) -> DesiredVm:
+def a_bridged(number: int, prefix: str, gateway: str | None, wiring: Switched | Routed) -> DesiredVm:
     address = GuestAddress(prefix=ip_interface(prefix), gateway=None if gateway is None else ip_address(gateway))
-    return vm.model_copy(update={"guest_addresses": (address,), "addresses": (address.prefix.ip,), "wiring": wiring})
-
-
-def a_switched(number: int, prefix: str, gateway: str | None, *, vlan: int | None = None) -> DesiredVm:
-    return of_its_network(a_vm(number, dhcp=True), prefix, gateway, Switched(bridge="vmbr0", vlan=vlan))
-
-
-def a_routed(number: int, address: str) -> DesiredVm:
-    return of_its_network(a_vm(number, dhcp=True), f"{address}/32", "192.0.2.10", Routed(bridge="vmbr0"))
+    vm = a_vm(number, dhcp=True, wiring=wiring, virtualization=Virtualization.LXD)
+    return vm.model_copy(update={"guest_addresses": (address,), "addresses": (address.prefix.ip,)})
 
 
 SWITCHED = (
-    a_switched(1, "192.0.2.21/24", "192.0.2.1"),
-    a_switched(2, "198.51.100.22/25", "198.51.100.1"),
-    a_switched(3, "198.51.100.23/25", None),
+    a_bridged(1, "192.0.2.21/24", "192.0.2.254", Switched(bridge="vmbr0")),
+    a_bridged(2, "198.51.100.22/25", "198.51.100.1", Switched(bridge="vmbr0")),
+    a_bridged(3, "198.51.100.23/25", None, Switched(bridge="vmbr0")),
 )
+ROUTED = tuple(a_bridged(number, f"10.0.0.{number}/32", "192.0.2.1", Routed(bridge="vmbr0")) for number in (1, 2))
 
 CASES: dict[str, tuple[tuple[DesiredVm, ...], dict[str, Link]]] = {
     "ip_fabric": ((a_vm(1, dhcp=True, mtu=1450), a_vm(2), a_vm(3, dhcp=True, name="a" * 40)), {}),
-    "switching": (SWITCHED, links(a_link("vmbr0", "192.0.2.10/24", "fe80::2/64"))),
-    "routing": (
-        (a_routed(1, "203.0.113.1"), a_routed(2, "203.0.113.2")),
-        links(a_link("eth0", "192.0.2.10/24"), a_link("vmbr0", "2001:db8::2/64")),
-    ),
+    "switching": (SWITCHED, links(a_link("vmbr0", "192.0.2.1/24", "fe80::2/64"))),
+    "routing": (ROUTED, links(a_link("uplink", "192.0.2.1/24"), a_link("vmbr0", "2001:db8::2/64"))),
 }
 
 
@@ -86,17 +78,13 @@ def test_where_nobody_wants_it_there_is_none() -> None:
 UNSERVED: dict[str, tuple[DesiredVm, dict[str, Link], str]] = {
     "no IPv4 address": (a_vm(1, dhcp=True, addresses=("2001:db8::1",)), {}, "gives IPv4 addresses only"),
     "in a VLAN": (
-        a_switched(1, "192.0.2.21/24", "192.0.2.1", vlan=100),
-        links(a_link("vmbr0", "192.0.2.10/24")),
+        a_bridged(1, "192.0.2.21/24", "192.0.2.254", Switched(bridge="vmbr0", vlan=100)),
+        links(a_link("vmbr0", "192.0.2.1/24")),
         "is in VLAN 100, where the node has no address",
     ),
     "bridge without an address": (SWITCHED[0], links(a_link("vmbr0", "fe80::2/64")), "vmbr0, which has no IPv4"),
     "no bridge": (SWITCHED[0], {}, "vmbr0, which has no IPv4"),
-    "nobody has the gateway": (
-        a_routed(1, "203.0.113.1"),
-        links(a_link("vmbr0")),
-        "no interface of the node has its gateway 192.0.2.10",
-    ),
+    "nobody has the gateway": (ROUTED[0], links(a_link("vmbr0")), "no interface of the node has its gateway"),
 }
 
 

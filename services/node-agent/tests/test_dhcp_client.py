@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ from scapy.layers.l2 import Ether
 
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
-from vmfabric.node_agent.domain.dhcp import serving
-from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
-from vmfabric.node_agent.samples import a_vm
+from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 
-from .conftest import PREFIX, Node, run
-from .test_dhcp import SWITCHED, a_link, a_routed, links
+from .conftest import Node, run
+from .test_dhcp import ROUTED, SWITCHED
 from .test_spoofing import a_port
 
 pytestmark = pytest.mark.lab
@@ -139,78 +136,50 @@ def test_dnsmasq_outlives_the_agent_comes_back_when_it_dies_and_goes_with_the_la
     node.until(lambda: dnsmasq(node) is None and not files(node))
 
 
-@dataclass
-class Bridged:
-    """A node with a NIC and `vmbr0`, guests behind it, and dnsmasq."""
-
-    namespace: str
-    guests: list[str]
-    server: Dnsmasq
+def an_uplink(node: Node) -> None:
+    """Without an address, and with the other end of the wire in the same namespace."""
+    node.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "wire")
+    for link in ("uplink", "wire"):
+        node.run("ip", "link", "set", link, "up")
 
 
-@pytest.fixture
-def bridged(inside: Inside, tmp_path: Path) -> Iterator[Callable[[tuple[DesiredVm, ...], dict[str, str]], Bridged]]:
-    """Made of those of its VMs that are served, in their order, and of the addresses that its interfaces have."""
-    made = Bridged(f"{PREFIX}-bridge", [], Dnsmasq(tmp_path))
-
-    def make(vms: tuple[DesiredVm, ...], addresses: dict[str, str]) -> Bridged:
-        run("ip", "netns", "add", made.namespace)
-        for command in (
-            ("link", "add", "vmbr0", "type", "bridge"),
-            ("link", "add", "eth0", "type", "veth", "peer", "name", "provider"),
-            *(("link", "set", name, "up") for name in ("lo", "vmbr0", "eth0", "provider")),
-            *(("address", "add", address, "dev", name) for name, address in addresses.items()),
-        ):
-            run("ip", "-n", made.namespace, *command)
-        for vm in vms:
-            guest = f"{made.namespace}-{vm.vm}"
-            run("ip", "netns", "add", guest)
-            made.guests.append(guest)
-            pair = ("type", "veth", "peer", "name", "eth0", "address", vm.mac, "netns", guest)
-            run("ip", "-n", made.namespace, "link", "add", f"vnet-{vm.vm}", "master", "vmbr0", "up", *pair)
-            for link in ("lo", "eth0"):
-                run("ip", "-n", guest, "link", "set", link, "up")
-        seen = links(*(a_link(name, address) for name, address in addresses.items()))
-        configuration = serving(vms, seen).configuration
-        assert configuration is not None
-        inside(made.namespace, lambda: made.server.start(configuration))
-        return made
-
-    try:
-        yield make
-    finally:
-        made.server.remove()
-        for namespace in (*made.guests, made.namespace):
-            run("ip", "netns", "del", namespace, check=False)
-
-
-def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_stranger_gets_nothing(
-    bridged: Callable[..., Bridged], inside: Inside, tmp_path: Path
+def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_stranger_on_the_wire_gets_nothing(
+    node: Node, inside: Inside, tmp_path: Path
 ) -> None:
-    stranger = a_vm(9)
-    node = bridged((*SWITCHED, stranger), {"vmbr0": "192.0.2.10/24"})
-    first, second, third, strange = node.guests
-    with inside(strange, a_port("eth0")) as port:
+    an_uplink(node)
+    node.run("ip", "link", "add", "vmbr0", "up", "type", "bridge")
+    node.run("ip", "link", "set", "uplink", "master", "vmbr0")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "vmbr0")
+    node.want_node(a_switching_node(uplink=None))
+    node.want(*SWITCHED)
+    node.start()
+    node.until(lambda: dnsmasq(node) is not None)
+    stranger = "02:00:00:00:00:63"
+    with inside(node.namespace, a_port("wire")) as port:
         # Had it been answered itself, that would be the first offer.
-        for asks_for in (stranger.mac, SWITCHED[0].mac):
-            port.send(discover(asks_for, source=stranger.mac))
+        for asks_for in (stranger, SWITCHED[0].mac):
+            port.send(discover(asks_for, source=stranger))
         assert offered(port) == (SWITCHED[0].mac, "192.0.2.21")
-    for guest in (first, second, third):
-        ask(guest, "eth0", tmp_path)
-    routes = {("192.0.2.0/24", None), ("default", "192.0.2.1")}
+    first, second, third = (node.guest(vm, configured=False) for vm in SWITCHED)
+    for number, guest in enumerate((first, second, third), 1):
+        ask(guest, f"vm{number}_eth0", tmp_path)
+    routes = {("192.0.2.0/24", None), ("default", "192.0.2.254")}
     assert configured(first) == ("192.0.2.21/24 brd 192.0.2.255", routes, 1500)
     local = ("198.51.100.0/25", None)
     assert configured(second) == ("198.51.100.22/25 brd 198.51.100.127", {local, ("default", "198.51.100.1")}, 1500)
     assert configured(third) == ("198.51.100.23/25 brd 198.51.100.127", {local}, 1500)
 
 
-def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(
-    bridged: Callable[..., Bridged], tmp_path: Path
-) -> None:
-    vm = a_routed(1, "203.0.113.1")
-    node = bridged((vm,), {"eth0": "192.0.2.10/24"})
-    run("ip", "-n", node.namespace, "route", "add", "203.0.113.1", "dev", "vmbr0")
-    ask(node.guests[0], "eth0", tmp_path)
-    routes = {("192.0.2.10", None), ("default", "192.0.2.10")}
-    assert configured(node.guests[0]) == ("203.0.113.1/32 brd 255.255.255.255", routes, 1500)
-    run("ip", "netns", "exec", node.guests[0], "ping", "-c", "1", "-W", "2", "192.0.2.10")
+def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(node: Node, tmp_path: Path) -> None:
+    an_uplink(node)
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    node.want_node(a_routing_node())
+    node.want(ROUTED[0])
+    node.start()
+    node.until(lambda: dnsmasq(node) is not None)
+    guest = node.guest(ROUTED[0], configured=False)
+    ask(guest, "vm1_eth0", tmp_path)
+    routes = {("192.0.2.1", None), ("default", "192.0.2.1")}
+    assert configured(guest) == ("10.0.0.1/32 brd 255.255.255.255", routes, 1500)
+    for address in ("192.0.2.1", ELSEWHERE):
+        run("ip", "netns", "exec", guest, "ping", "-c", "1", "-W", "2", address)
