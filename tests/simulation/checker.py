@@ -260,8 +260,7 @@ class Checker:
 
 def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
     for interface, guard in node.kernel.guards.items():
-        addresses: Iterable[HostAddress] = (*guard.ipv4, *guard.ipv6)
-        for address in addresses:
+        for address in sorted(guard.addresses, key=str):
             yield address, interface
     for route in node.kernel.routes:
         if route.gateway is None:

@@ -10,7 +10,8 @@ from pyroute2 import netns
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain.actual import Interest
-from vmfabric.node_agent.domain.antispoof import SHARED_CHAINS, Rule
+from vmfabric.node_agent.domain.antispoof import Rule
+from vmfabric.node_agent.domain.guest_rules import SHARED_CHAINS
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadTable
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.domain.setup import FORWARDING

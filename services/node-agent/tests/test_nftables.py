@@ -3,12 +3,14 @@
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
-from vmfabric.node_agent.domain.antispoof import SHARED_CHAINS, ChainState, GuardState, Rule, Ruleset
+from vmfabric.contract.bandwidth import Bandwidth
+from vmfabric.node_agent.domain.antispoof import GuardState, Rule, Ruleset, link_local
+from vmfabric.node_agent.domain.guest_rules import SHARED_CHAINS
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadGuard, LoadTable, RemoveGuard
 from vmfabric.node_agent.domain.port import port_of
 from vmfabric.node_agent.kernel import nftables
@@ -24,12 +26,18 @@ def a_load(number: int, *, name: str | None = None, found: GuardState | None = N
     return LoadGuard(port.vm, port.interface, port.guard, found)
 
 
+def on_a_segment(number: int, bandwidth: Bandwidth | None = None) -> LoadGuard:
+    load = a_load(number)
+    return replace(load, guard=replace(load.guard, on_segment=True, bandwidth=bandwidth))
+
+
 def a_removal(number: int) -> RemoveGuard:
     load = a_load(number)
     return RemoveGuard(load.vm, load.interface, load.guard.loaded())
 
 
-OTHER_ADDRESS = replace(a_load(1).guard.loaded(), ipv4=frozenset({IPv4Address("10.0.0.77")}))
+LIMITED = on_a_segment(1, Bandwidth(in_kbit=5_000, out_kbit=50_000))
+OTHER_ADDRESS = replace(a_load(1).guard, ipv4=frozenset({IPv4Address("10.0.0.77")})).loaded()
 
 BEFORE: tuple[GuardOperation, ...] = (LoadTable(), a_load(1), a_load(2))
 """What stands in the kernel before the cases that change something."""
@@ -39,7 +47,9 @@ CASES: dict[str, tuple[GuardOperation, ...]] = {
     "name_that_begins_with_a_digit_or_is_long": (LoadTable(), a_load(3, name="1"), a_load(4, name="a" * 40)),
     "table_again": (LoadTable(),),
     "port_again": (a_load(1, found=a_load(1).guard.loaded()),),
-    "port_without_its_chain": (a_load(1, found=replace(a_load(1).guard.loaded(), chain=ChainState.ABSENT)),),
+    "port_without_its_chain": (a_load(1, found=replace(a_load(1).guard.loaded(), from_guest=None)),),
+    "port_on_a_segment_with_limits": (LoadTable(), LIMITED),
+    "limited_port_removed": (RemoveGuard(LIMITED.vm, LIMITED.interface, LIMITED.guard.loaded()),),
     "two_ports_removed": (a_removal(1), a_removal(2)),
 }
 
@@ -92,11 +102,11 @@ def ruleset() -> Ruleset:
 @pytest.mark.parametrize("case", CASES)
 def test_nft_takes_the_golden_text_and_shows_what_was_meant(case: str) -> None:
     if LoadTable() not in CASES[case] or case == "table_again":
-        inside("nft", "-f", "-", text=render(BEFORE))
+        inside("nft", "-f", "-", text=render((LoadTable(), LIMITED) if case == "limited_port_removed" else BEFORE))
     if case == "port_without_its_chain":
         inside("nft", "flush", "chain", "netdev", "vmfabric", "port-vm1_net0")
         inside("nft", "delete", "chain", "netdev", "vmfabric", "port-vm1_net0")
-        assert ruleset().guards["vm1_net0"].chain is ChainState.ABSENT
+        assert ruleset().guards["vm1_net0"].from_guest is None
     text = (GOLDEN / f"{case}.nft").read_text()
     inside("nft", "-c", "-f", "-", text=text)
     inside("nft", "-f", "-", text=text)
@@ -147,4 +157,30 @@ def test_rules_that_an_older_agent_loaded_are_seen(monkeypatch: pytest.MonkeyPat
 def test_a_port_chain_that_somebody_opened_is_seen() -> None:
     inside("nft", "-f", "-", text=render(BEFORE))
     inside("nft", "insert", "rule", "netdev", "vmfabric", "port-vm1_net0", "accept")
-    assert ruleset().guards["vm1_net0"].chain is ChainState.WRONG
+    assert not ruleset().guards["vm1_net0"].is_as(a_load(1).guard)
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "flush chain netdev vmfabric to-vm1_net0",
+        "add rule netdev vmfabric to-vm1_net0 accept",
+        "insert rule netdev vmfabric port-vm1_net0 limit rate over 1000 bytes/second drop",
+        "add element netdev vmfabric guest_link_local { vm1_net0 . fe80::1 }",
+        "add element netdev vmfabric guest_rarp { vm1_net0 . 0x020000000002 }",
+    ],
+)
+def test_a_limited_port_on_a_segment_that_somebody_changed_is_seen_and_mended(command: str) -> None:
+    inside("nft", "-f", "-", text=render((LoadTable(), LIMITED)))
+    assert ruleset().guards["vm1_net0"].is_as(LIMITED.guard)
+    inside("nft", *command.split())
+    found = ruleset().guards["vm1_net0"]
+    assert not found.is_as(LIMITED.guard)
+    inside("nft", "-f", "-", text=render([replace(LIMITED, found=found)]))
+    assert ruleset().guards["vm1_net0"].is_as(LIMITED.guard)
+
+
+def test_a_link_local_address_follows_from_the_mac_address() -> None:
+    assert link_local("34:56:78:9a:bc:de") == IPv6Address("fe80::3656:78ff:fe9a:bcde")

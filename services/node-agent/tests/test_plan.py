@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.dataplane import (
     RESTORED_LOCAL_PREFERENCE,
@@ -19,7 +20,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import HostRoute, Link
-from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, ChainState
+from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, Chain, SetName
 from vmfabric.node_agent.domain.explanation import explain, strays
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
@@ -208,6 +209,15 @@ def test_a_link_of_ours_stays_ours_whatever_somebody_writes_into_its_alias() -> 
     assert words([a_vm(1)], kernel) == ["set alias of vm1_net0 to vmfabric:msk/vm1", "set MTU of vm1_net0 to 1500"]
 
 
+def test_limits_are_explained() -> None:
+    vm = a_vm(1, bandwidth=Bandwidth(in_kbit=5_000, out_kbit=50_000))
+    kernel = a_kernel_with(vm)
+    found = [it.sentence for it in explain("vm1", vm, kernel.actual(), plan([vm], kernel.actual()))]
+    assert "limited to 5000 kbit/s to it and 50000 kbit/s from it; what goes over it is dropped" in found
+    free = explain("vm1", a_vm(1), kernel.actual(), plan([vm], kernel.actual()))
+    assert not any("limited" in it.sentence for it in free)
+
+
 def test_a_port_that_nobody_holds_is_explained() -> None:
     kernel = a_kernel_with(a_vm(1))
     found = plan([a_vm(1)], kernel.actual())
@@ -344,14 +354,21 @@ def test_anti_spoofing_that_lets_more_through_is_put_back() -> None:
     kernel = a_kernel_with(a_vm(1))
     right = kernel.guards["vm1_net0"]
     for wrong in (
-        replace(right, chain=ChainState.WRONG),
-        replace(right, chain=ChainState.ABSENT),
-        replace(right, macs=right.macs | {"02:aa:aa:aa:aa:aa"}),
-        replace(right, targets=frozenset()),
-        replace(NOT_GUARDED, chain=ChainState.RIGHT),
+        replace(right, from_guest=Chain(hooked=True, comments=())),
+        replace(right, from_guest=None),
+        replace(right, elements=right.elements | {(SetName.MACS, "02:aa:aa:aa:aa:aa")}),
+        replace(right, elements=frozenset(it for it in right.elements if it[0] is not SetName.TARGETS)),
+        replace(NOT_GUARDED, from_guest=right.from_guest),
     ):
         kernel.guards["vm1_net0"] = wrong
         assert words([a_vm(1)], kernel) == ["load anti-spoofing of vm1_net0"]
+
+
+def test_a_limit_that_is_missing_or_is_another_is_put_back() -> None:
+    limited = a_vm(1, bandwidth=Bandwidth(in_kbit=5_000, out_kbit=50_000))
+    for other in (a_vm(1), a_vm(1, bandwidth=Bandwidth(in_kbit=6_000, out_kbit=50_000))):
+        assert words([limited], a_kernel_with(other)) == ["load anti-spoofing of vm1_net0"]
+        assert words([other], a_kernel_with(limited)) == ["load anti-spoofing of vm1_net0"]
 
 
 def test_a_link_that_was_begun_and_not_marked_is_finished() -> None:

@@ -3,6 +3,7 @@
 from ipaddress import ip_address, ip_interface, ip_network
 
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.cluster import Gateway, Upstream, Virtualization
 from vmfabric.contract.desired import (
     DesiredVm,
@@ -30,6 +31,7 @@ def a_vm(
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
     dhcp: bool = False,
     wiring: Wiring | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -48,6 +50,7 @@ def a_vm(
         virtualization=virtualization,
         wiring=wiring or PointToPoint(gateway=near),
         mtu=mtu,
+        bandwidth=bandwidth,
         guest_config=guest_config,
         dhcp=dhcp,
         trace_id=f"{number:032x}",

@@ -1,20 +1,18 @@
-"""What a guest may send, as one nftables table.
+"""What the guest behind a port may send and how much, in the words of one nftables table.
 
-Each port has an ingress chain of its own, which only leads to the chains that all ports share; what differs between
-ports are elements of sets. So a frame costs the same with one VM and with a thousand.
-
-A guest may send from its own MAC address only; IPv4 from its own addresses; IPv6 from its own addresses, and from
-link-local ones for neighbour discovery (RFC 4861), duplicate address detection (RFC 4862), multicast listener reports
-(RFC 3810) and echo; as a neighbour it may claim its own addresses only; ARP with its own MAC and IPv4 address, or as
-a probe (RFC 5227). It may not be a router, nor a DHCP server.
+Each port has an ingress chain of its own, which holds its limit and leads to the chains that all ports share
+(`guest_rules.py`); what else differs between ports are elements of sets. So a frame costs the same with one VM and
+with a thousand.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from vmfabric.contract.addresses import Mac
+from vmfabric.contract.addresses import HostAddress, Mac
+from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.names import InterfaceName
 
 TABLE = "vmfabric"
@@ -25,32 +23,19 @@ class SetName(StrEnum):
     """The sets, keyed by interface and address."""
 
     MACS = "guest_macs"
+    RARP = "guest_rarp"
+    """The MAC address once more, as what RARP speaks of; of ports on a segment."""
     IPV4 = "guest_ipv4"
     IPV6 = "guest_ipv6"
+    LINK_LOCAL = "guest_link_local"
+    """Of ports on a segment."""
     TARGETS = "guest_targets"
     """The IPv6 addresses once more, as what neighbour discovery speaks of."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetKey:
-    """What the elements of a set are."""
-
-    declared: str
-    """As it is written."""
-    read: tuple[str, str]
-    """The types that nft shows."""
-
-
-_TARGET = "@th,64,128"
-"""The target of neighbour discovery, behind 8 octets of ICMPv6 (RFC 4861, 4.3 and 4.4). nft has a name for it since
-1.0.8 only, and compares this one with bare numbers."""
-
-SET_KEYS: dict[SetName, SetKey] = {
-    SetName.MACS: SetKey("type ifname . ether_addr", ("ifname", "ether_addr")),
-    SetName.IPV4: SetKey("type ifname . ipv4_addr", ("ifname", "ipv4_addr")),
-    SetName.IPV6: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
-    SetName.TARGETS: SetKey(f"typeof iifname . {_TARGET}", ("ifname", "integer")),
-}
+Address = Mac | IPv4Address | IPv6Address
+Element = tuple[SetName, Address]
+"""What one of the sets holds for a port."""
 
 
 class CounterName(StrEnum):
@@ -65,11 +50,13 @@ class CounterName(StrEnum):
     ROUTER = "dropped_router"
     REDIRECT = "dropped_redirect"
     OTHER = "dropped_other"
+    LIMIT_IN = "dropped_limit_in"
+    LIMIT_OUT = "dropped_limit_out"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of a shared chain."""
+    """One rule of a chain."""
 
     name: str
     text: str
@@ -82,114 +69,124 @@ class Rule:
         return f"{self.name} {hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
 
-def _drop(counter: CounterName) -> str:
+def drop(counter: CounterName) -> str:
+    """The end of a rule that drops and counts."""
     return f'counter name "{counter}" drop'
 
 
-# Link-local addresses are the guest's to choose (RFC 7217): the link has two ends, so there is nobody else to be.
-_NOT_ITS_OWN = (
-    f"iifname . {_TARGET} != @{SetName.TARGETS} @th,64,64 != 0xfe80000000000000 {_drop(CounterName.NEIGHBOUR)}"
-)
+class Direction(StrEnum):
+    """A port's own chains, by the beginning of their names."""
 
-SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
-    "guest_arp": (
-        Rule("ethernet-ipv4", f"arp htype != 1 {_drop(CounterName.OTHER)}"),
-        Rule("protocol", f"arp ptype != ip {_drop(CounterName.OTHER)}"),
-        Rule("sender-mac", f"iifname . arp saddr ether != @{SetName.MACS} {_drop(CounterName.ARP)}"),
-        Rule("probe", "arp operation request arp saddr ip 0.0.0.0 accept"),
-        Rule("sender-address", f"iifname . arp saddr ip != @{SetName.IPV4} {_drop(CounterName.ARP)}"),
-        Rule("own", "accept"),
-    ),
-    "guest_ipv4": (
-        Rule("dhcp-client", "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"),
-        Rule("source", f"iifname . ip saddr != @{SetName.IPV4} {_drop(CounterName.IPV4)}"),
-        Rule("dhcp-server", f"udp sport 67 {_drop(CounterName.DHCP)}"),
-        Rule("redirect", f"icmp type redirect {_drop(CounterName.REDIRECT)}"),
-        Rule("own", "accept"),
-    ),
-    "guest_ipv6": (
-        Rule("router", f"icmpv6 type nd-router-advert {_drop(CounterName.ROUTER)}"),
-        Rule("redirect", f"icmpv6 type nd-redirect {_drop(CounterName.REDIRECT)}"),
-        Rule("dhcp-server", f"udp sport 547 {_drop(CounterName.DHCP)}"),
-        Rule("claim", f"icmpv6 type nd-neighbor-advert {_NOT_ITS_OWN}"),
-        Rule("duplicate-probe", f"ip6 saddr :: icmpv6 type nd-neighbor-solicit {_NOT_ITS_OWN}"),
-        Rule(
-            "unspecified",
-            "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld-listener-report, "
-            "mld2-listener-report } accept",
-        ),
-        Rule(
-            "link-local",
-            "ip6 saddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, "
-            "mld-listener-report, mld-listener-done, mld2-listener-report, echo-request, echo-reply } accept",
-        ),
-        Rule("source", f"iifname . ip6 saddr != @{SetName.IPV6} {_drop(CounterName.IPV6)}"),
-        Rule("own", "accept"),
-    ),
-    "guest": (
-        Rule("source-mac", f"iifname . ether saddr != @{SetName.MACS} {_drop(CounterName.MAC)}"),
-        Rule("arp", "ether type arp goto guest_arp"),
-        Rule("ipv4", "ether type ip goto guest_ipv4"),
-        Rule("ipv6", "ether type ip6 goto guest_ipv6"),
-        Rule("other", _drop(CounterName.OTHER)),
-    ),
-}
-"""In the order in which they have to be made: a chain stands before those that lead to it."""
-
-PORT_RULE = Rule("guest", "goto guest")
-"""The only rule of a port's own chain."""
-
-_PORT_CHAIN_PREFIX = "port-"
+    OUT = "port-"
+    """From the guest."""
+    IN = "to-"
+    """To the guest; only where that is limited."""
 
 
-def chain_name(interface: InterfaceName) -> str:
-    """The chain of a port. A name of nft's must begin with a letter, an interface's need not."""
-    return _PORT_CHAIN_PREFIX + interface
+def chain_name(direction: Direction, interface: InterfaceName) -> str:
+    """A chain of a port. A name of nft's must begin with a letter, an interface's need not."""
+    return direction + interface
 
 
 def interface_of_chain(chain: str) -> str | None:
     """The interface whose chain this is; None when it is a shared one."""
-    return chain.removeprefix(_PORT_CHAIN_PREFIX) if chain.startswith(_PORT_CHAIN_PREFIX) else None
+    own = (chain.removeprefix(direction) for direction in Direction if chain.startswith(direction))
+    return next(own, None)
+
+
+_BURST = 64 * 1024
+"""Octets. A frame that segmentation offload has not cut yet is that long and must fit. The kernel adds a second's
+worth to it by itself, which is what TCP needs to keep near the rate."""
+
+
+def _limit(kbit: int, counter: CounterName) -> Rule:
+    return Rule("limit", f"limit rate over {kbit * 125} bytes/second burst {_BURST} bytes {drop(counter)}")
+
+
+def link_local(mac: Mac) -> IPv6Address:
+    """The link-local address that follows from a MAC address (modified EUI-64: RFC 4291, appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(bytes([0xFE, 0x80, *bytes(6), octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A port's own chain, as it was read or should be."""
+
+    hooked: bool
+    """To the port, where frames of its direction come by."""
+    comments: tuple[str | None, ...]
+    """Of its rules, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What the guest behind one port may call itself."""
+    """What the guest behind one port may call itself, and how much it may send and receive."""
 
     interface: InterfaceName
     mac: Mac
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
+    on_segment: bool
+    """Whether others are on its link too, so that link-local addresses are not the guest's to choose."""
+    bandwidth: Bandwidth | None
+
+    def rules(self, direction: Direction) -> tuple[Rule, ...]:
+        """Those of its own chain; none where it needs no chain."""
+        match direction:
+            case Direction.OUT:
+                kbit, counter = self.bandwidth and self.bandwidth.out_kbit, CounterName.LIMIT_OUT
+                shared = [Rule("segment", "goto guest_segment") if self.on_segment else Rule("guest", "goto guest")]
+            case Direction.IN:
+                kbit, counter = self.bandwidth and self.bandwidth.in_kbit, CounterName.LIMIT_IN
+                shared = []
+        return (*([_limit(kbit, counter)] if kbit else []), *shared)
 
     def loaded(self) -> "GuardState":
         """What the table holds when it is loaded."""
-        return GuardState(ChainState.RIGHT, frozenset({self.mac}), self.ipv4, self.ipv6, targets=self.ipv6)
+        return GuardState(self._chain(Direction.OUT), self._chain(Direction.IN), frozenset(self._elements()))
 
+    def _chain(self, direction: Direction) -> Chain | None:
+        rules = self.rules(direction)
+        return Chain(hooked=True, comments=tuple(rule.comment for rule in rules)) if rules else None
 
-class ChainState(StrEnum):
-    """A port's own chain, as it was read."""
-
-    ABSENT = "absent"
-    WRONG = "wrong"
-    RIGHT = "right"
+    def _elements(self) -> Iterator[Element]:
+        yield SetName.MACS, self.mac
+        for ipv4 in self.ipv4:
+            yield SetName.IPV4, ipv4
+        for ipv6 in self.ipv6:
+            yield SetName.IPV6, ipv6
+            yield SetName.TARGETS, ipv6
+        if self.on_segment:
+            yield SetName.RARP, self.mac
+            yield SetName.LINK_LOCAL, link_local(self.mac)
+            yield SetName.TARGETS, link_local(self.mac)
 
 
 @dataclass(frozen=True, slots=True)
 class GuardState:
     """What the table holds for one port."""
 
-    chain: ChainState
-    macs: frozenset[str]
-    ipv4: frozenset[IPv4Address]
-    ipv6: frozenset[IPv6Address]
-    targets: frozenset[IPv6Address]
+    from_guest: Chain | None
+    to_guest: Chain | None
+    elements: frozenset[Element]
+
+    @property
+    def addresses(self) -> frozenset[HostAddress]:
+        """The guest's own, its link-local one aside."""
+        own = (address for name, address in self.elements if name in {SetName.IPV4, SetName.IPV6})
+        return frozenset(address for address in own if not isinstance(address, str))
+
+    def chain(self, direction: Direction) -> Chain | None:
+        """Its own chain, if there is one."""
+        return self.from_guest if direction is Direction.OUT else self.to_guest
 
     def is_as(self, guard: Guard) -> bool:
         """Whether it lets through what it should and nothing else."""
         return self == guard.loaded()
 
 
-NOT_GUARDED = GuardState(ChainState.ABSENT, frozenset(), frozenset(), frozenset(), frozenset())
+NOT_GUARDED = GuardState(None, None, frozenset())
 """A port of which the table holds nothing."""
 
 

@@ -32,6 +32,7 @@ def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) 
         )
     if not problems and not todo:
         yield _right(vm, "kernel", _as_wanted(desired, actual))
+        yield from _limits(desired)
         yield from _carrier(desired, actual)
 
 
@@ -60,6 +61,14 @@ def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
     where = "it" if port.routed_to == port.interface else f"{port.routed_to}, which it is a port of"
     routed = f"routes {', '.join(routes)} lead to {where}" if routes else f"no route leads to {where}"
     return f"{port.interface} is up behind its anti-spoofing, {routed}"
+
+
+def _limits(desired: DesiredVm) -> Iterator[Finding]:
+    if desired.bandwidth is None or desired.presence is Presence.ABSENT:
+        return
+    ways = {"to it": desired.bandwidth.in_kbit, "from it": desired.bandwidth.out_kbit}
+    limits = " and ".join(f"{kbit} kbit/s {way}" for way, kbit in ways.items() if kbit is not None)
+    yield _right(desired.vm, "kernel", f"limited to {limits}; what goes over it is dropped")
 
 
 def _carrier(desired: DesiredVm, actual: Actual) -> Iterator[Finding]:

@@ -113,6 +113,8 @@ def port_of(desired: DesiredVm) -> Port:
             desired.mac,
             frozenset(address for address in desired.addresses if isinstance(address, IPv4Address)),
             frozenset(address for address in desired.addresses if isinstance(address, IPv6Address)),
+            on_segment=not isinstance(desired.wiring, PointToPoint),
+            bandwidth=desired.bandwidth,
         ),
         prefixes=frozenset(desired.prefixes()),
         routed_to=wired.routed_to,

@@ -3,24 +3,24 @@
 Every word comes from a constant or from a validated type (interface name, MAC, address objects), never from text.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
 from typing import assert_never
 
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.antispoof import (
     NOT_GUARDED,
-    PORT_RULE,
-    SET_KEYS,
-    SHARED_CHAINS,
     TABLE,
-    ChainState,
+    Address,
     CounterName,
+    Direction,
     Guard,
     GuardState,
     Rule,
     SetName,
     chain_name,
 )
+from vmfabric.node_agent.domain.guest_rules import SET_KEYS, SHARED_CHAINS
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadGuard, LoadTable, RemoveGuard
 
 _OURS = f"netdev {TABLE}"
@@ -58,35 +58,47 @@ def _table() -> Iterator[str]:
             yield _rule(chain, rule)
 
 
+_HOOKS = {
+    Direction.OUT: 'hook ingress device "{}" priority 0; policy drop;',
+    Direction.IN: 'hook egress device "{}" priority 0; policy accept;',
+}
+
+
 def _port(guard: Guard, found: GuardState | None) -> Iterator[str]:
-    chain = chain_name(guard.interface)
     yield from _surplus("add", guard.interface, guard.loaded(), found or NOT_GUARDED)
-    hook = f'type filter hook ingress device "{guard.interface}" priority 0; policy drop;'
-    yield f"add chain {_OURS} {chain} {{ {hook} }}"
-    yield _rule(chain, PORT_RULE)
+    for direction in Direction:
+        rules = guard.rules(direction)
+        chain = chain_name(direction, guard.interface)
+        if rules:
+            yield f"add chain {_OURS} {chain} {{ type filter {_HOOKS[direction].format(guard.interface)} }}"
+        for rule in rules:
+            yield _rule(chain, rule)
 
 
 def _removed(interface: InterfaceName, found: GuardState | None, *, keep: Guard | None) -> Iterator[str]:
     if found is None:
         return
-    if found.chain is not ChainState.ABSENT:
-        yield f"flush chain {_OURS} {chain_name(interface)}"
-        yield f"delete chain {_OURS} {chain_name(interface)}"
+    for direction in Direction:
+        if found.chain(direction) is not None:
+            yield f"flush chain {_OURS} {chain_name(direction, interface)}"
+            yield f"delete chain {_OURS} {chain_name(direction, interface)}"
     yield from _surplus("delete", interface, found, keep.loaded() if keep else NOT_GUARDED)
 
 
 def _surplus(verb: str, interface: InterfaceName, more: GuardState, less: GuardState) -> Iterator[str]:
     """What the one has and the other has not."""
-    yield from _elements(verb, SetName.MACS, interface, more.macs - less.macs)
-    yield from _elements(verb, SetName.IPV4, interface, map(str, more.ipv4 - less.ipv4))
-    yield from _elements(verb, SetName.IPV6, interface, map(str, more.ipv6 - less.ipv6))
-    yield from _elements(verb, SetName.TARGETS, interface, (f"{int(it):#034x}" for it in more.targets - less.targets))
+    surplus = more.elements - less.elements
+    for name in SetName:
+        words = sorted(f'"{interface}" . {_written(name, address)}' for of, address in surplus if of is name)
+        if words:
+            yield f"{verb} element {_OURS} {name} {{ {', '.join(words)} }}"
 
 
-def _elements(verb: str, name: SetName, interface: InterfaceName, addresses: Iterable[str]) -> Iterator[str]:
-    words = ", ".join(f'"{interface}" . {address}' for address in sorted(addresses))
-    if words:
-        yield f"{verb} element {_OURS} {name} {{ {words} }}"
+def _written(name: SetName, address: Address) -> str:
+    """As nft wants it: numbers where the set is compared with bare octets."""
+    if name is SetName.TARGETS and isinstance(address, IPv6Address):
+        return f"{int(address):#034x}"
+    return f"0x{str(address).replace(':', '')}" if name is SetName.RARP else str(address)
 
 
 def _rule(chain: str, rule: Rule) -> str:

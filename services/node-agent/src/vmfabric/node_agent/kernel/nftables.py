@@ -3,29 +3,33 @@
 import json
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, assert_never
 
 from vmfabric.node_agent.domain.antispoof import (
-    PORT_RULE,
-    SET_KEYS,
-    SHARED_CHAINS,
     TABLE,
-    ChainState,
+    Address,
+    Chain,
     CounterName,
+    Direction,
+    Element,
     GuardState,
     Ruleset,
     SetName,
     chain_name,
     interface_of_chain,
 )
+from vmfabric.node_agent.domain.guest_rules import SET_KEYS, SHARED_CHAINS
 from vmfabric.node_agent.domain.operations import GuardOperation
 from vmfabric.node_agent.kernel.nft_text import render
 
 _SECONDS = 20.0
 
-_HOOK = {"type": "filter", "hook": "ingress", "prio": 0, "policy": "drop"}
+_HOOKS = {
+    Direction.OUT: {"type": "filter", "hook": "ingress", "prio": 0, "policy": "drop"},
+    Direction.IN: {"type": "filter", "hook": "egress", "prio": 0, "policy": "accept"},
+}
 
 
 class NftError(Exception):
@@ -101,46 +105,58 @@ def _ruleset(entries: Sequence[tuple[str, Any]]) -> Ruleset:
             for name, wanted in SHARED_CHAINS.items()
         )
     )
-    elements = {name: _elements(sets.get(name)) for name in SET_KEYS}
+    elements = _elements(sets)
     bound = {interface for interface in map(interface_of_chain, chains) if interface is not None}
-    interfaces = bound.union(*elements.values())
     return Ruleset(
         complete=complete,
         guards={
             interface: GuardState(
-                chain=_chain_state(interface, chains.get(chain_name(interface)), rules[chain_name(interface)]),
-                macs=frozenset(elements[SetName.MACS].get(interface, ())),
-                ipv4=frozenset(IPv4Address(text) for text in elements[SetName.IPV4].get(interface, ())),
-                ipv6=frozenset(IPv6Address(text) for text in elements[SetName.IPV6].get(interface, ())),
-                targets=frozenset(_target(number) for number in elements[SetName.TARGETS].get(interface, ())),
+                from_guest=_chain(Direction.OUT, interface, chains, rules),
+                to_guest=_chain(Direction.IN, interface, chains, rules),
+                elements=frozenset(elements.get(interface, ())),
             )
-            for interface in interfaces
+            for interface in bound | elements.keys()
         },
     )
 
 
-def _chain_state(interface: str, chain: Any, comments: Sequence[str | None]) -> ChainState:
-    if chain is None:
-        return ChainState.ABSENT
-    hooked = all(chain.get(key) == value for key, value in _HOOK.items())
+def _chain(
+    direction: Direction, interface: str, chains: Mapping[str, Any], rules: Mapping[str, Sequence[str | None]]
+) -> Chain | None:
+    name = chain_name(direction, interface)
+    found = chains.get(name)
+    if found is None:
+        return None
+    hooked = all(found.get(key) == value for key, value in _HOOKS[direction].items())
     # nft 1.0.6 does not print the device; the name of the chain stands for it.
-    right = hooked and chain.get("dev", interface) == interface and list(comments) == [PORT_RULE.comment]
-    return ChainState.RIGHT if right else ChainState.WRONG
+    return Chain(hooked and found.get("dev", interface) == interface, tuple(rules.get(name, ())))
 
 
-def _target(number: str | int) -> IPv6Address:
+def _elements(sets: Mapping[str, Any]) -> Mapping[str, set[Element]]:
+    found: defaultdict[str, set[Element]] = defaultdict(set)
+    for name in SET_KEYS:
+        for element in sets.get(name, {}).get("elem", ()):
+            interface, address = (element["elem"]["val"] if "elem" in element else element)["concat"]
+            found[interface].add((name, _address(name, address)))
+    return found
+
+
+def _address(name: SetName, shown: str | int) -> Address:
+    match name:
+        case SetName.MACS:
+            return str(shown)
+        case SetName.RARP:
+            return _number(shown).to_bytes(6, "big").hex(":")
+        case SetName.IPV4:
+            return IPv4Address(shown)
+        case SetName.IPV6 | SetName.LINK_LOCAL:
+            return IPv6Address(shown)
+        case SetName.TARGETS:
+            return IPv6Address(_number(shown))
+        case _:
+            assert_never(name)
+
+
+def _number(shown: str | int) -> int:
     # nft prints a number that is too long for JSON as text.
-    return IPv6Address(int(number, 16) if isinstance(number, str) else number)
-
-
-def _elements(body: Any) -> dict[str, set[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for interface, address in _pairs(body.get("elem", ()) if body else ()):
-        found[interface].add(address)
-    return dict(found)
-
-
-def _pairs(elements: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    for element in elements:
-        interface, address = (element["elem"]["val"] if "elem" in element else element)["concat"]
-        yield interface, address
+    return int(shown, 16) if isinstance(shown, str) else shown

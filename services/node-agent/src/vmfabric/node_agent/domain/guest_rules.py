@@ -1,0 +1,135 @@
+"""What a guest may send, as the sets and chains that all ports share.
+
+A guest may send from its own MAC address only; IPv4 from its own addresses; IPv6 from its own addresses, and from
+link-local ones for neighbour discovery (RFC 4861), duplicate address detection (RFC 4862), multicast listener reports
+(RFC 3810), DHCP and echo; as a neighbour it may claim its own addresses only; ARP with its own MAC and IPv4 address,
+or as a probe for that (RFC 5227). It may ask a DHCP server, before it has an address too. It may not be a router, nor
+a DHCP server.
+
+Where the link has two ends, link-local addresses are the guest's to choose (RFC 7217): there is nobody else to be.
+On a segment that others share it has one, which follows from its MAC address; and it may tell switches where it is by
+RARP, as hypervisors do after a migration.
+"""
+
+from dataclasses import dataclass
+
+from vmfabric.node_agent.domain.antispoof import CounterName, Rule, SetName, drop
+
+
+@dataclass(frozen=True, slots=True)
+class SetKey:
+    """What the elements of a set are."""
+
+    declared: str
+    """As it is written."""
+    read: tuple[str, str]
+    """The types that nft shows."""
+
+
+_TARGET = "@th,64,128"
+"""The target of neighbour discovery, behind 8 octets of ICMPv6 (RFC 4861, 4.3 and 4.4). nft has a name for it since
+1.0.8 only, and compares this one with bare numbers."""
+_RARP_SENDER = "@nh,64,48"
+_RARP_TARGET = "@nh,144,48"
+"""MAC addresses, laid out as in ARP (RFC 903); nft has no names for those of RARP."""
+
+SET_KEYS: dict[SetName, SetKey] = {
+    SetName.MACS: SetKey("type ifname . ether_addr", ("ifname", "ether_addr")),
+    SetName.RARP: SetKey(f"typeof iifname . {_RARP_SENDER}", ("ifname", "integer")),
+    SetName.IPV4: SetKey("type ifname . ipv4_addr", ("ifname", "ipv4_addr")),
+    SetName.IPV6: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
+    SetName.LINK_LOCAL: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
+    SetName.TARGETS: SetKey(f"typeof iifname . {_TARGET}", ("ifname", "integer")),
+}
+
+_NOT_ITS_OWN = f"iifname . {_TARGET} != @{SetName.TARGETS}"
+_NOT_LINK_LOCAL = "@th,64,64 != 0xfe80000000000000"
+_CLAIM = "icmpv6 type nd-neighbor-advert"
+_PROBE = "ip6 saddr :: icmpv6 type nd-neighbor-solicit"
+
+# A rule whose field is missing, in a frame that was cut off or hides its header in a fragment, does not match: what
+# is accepted in the end must be readable. Of fragments but the first no port is known, only the protocol.
+_READABLE = (
+    Rule("own", "meta l4proto 0-254 accept"),
+    Rule("unreadable", drop(CounterName.OTHER)),
+)
+_SOURCE_MAC = Rule("source-mac", f"iifname . ether saddr != @{SetName.MACS} {drop(CounterName.MAC)}")
+_CUT_OFF = Rule("cut-off", f"meta length < 28 {drop(CounterName.OTHER)}")
+_NO_ROUTER = (
+    Rule("router", f"icmpv6 type nd-router-advert {drop(CounterName.ROUTER)}"),
+    Rule("redirect", f"icmpv6 type nd-redirect {drop(CounterName.REDIRECT)}"),
+    # RFC 6980: neighbour discovery is never fragmented; what it claims could be in another fragment.
+    Rule(
+        "fragmented-discovery",
+        "exthdr frag exists icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } "
+        f"{drop(CounterName.NEIGHBOUR)}",
+    ),
+)
+
+SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
+    "guest_arp": (
+        _CUT_OFF,
+        Rule("ethernet-ipv4", f"@nh,0,48 != 0x000108000604 {drop(CounterName.OTHER)}"),
+        Rule("sender-mac", f"iifname . arp saddr ether != @{SetName.MACS} {drop(CounterName.ARP)}"),
+        Rule("probe", f"arp operation request arp saddr ip 0.0.0.0 iifname . arp daddr ip @{SetName.IPV4} accept"),
+        Rule("sender-address", f"iifname . arp saddr ip != @{SetName.IPV4} {drop(CounterName.ARP)}"),
+        Rule("own", "accept"),
+    ),
+    "guest_rarp": (
+        _SOURCE_MAC,
+        _CUT_OFF,
+        Rule("reverse-request", f"@nh,0,64 != 0x0001080006040003 {drop(CounterName.OTHER)}"),
+        Rule("sender-mac", f"iifname . {_RARP_SENDER} != @{SetName.RARP} {drop(CounterName.ARP)}"),
+        Rule("target-mac", f"iifname . {_RARP_TARGET} != @{SetName.RARP} {drop(CounterName.ARP)}"),
+        Rule("own", "accept"),
+    ),
+    "guest_ipv4": (
+        Rule("dhcp-client", "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"),
+        Rule("source", f"iifname . ip saddr != @{SetName.IPV4} {drop(CounterName.IPV4)}"),
+        Rule("dhcp-server", f"udp sport 67 {drop(CounterName.DHCP)}"),
+        Rule("redirect", f"icmp type redirect {drop(CounterName.REDIRECT)}"),
+        *_READABLE,
+    ),
+    "guest_ipv6": (
+        *_NO_ROUTER,
+        Rule("dhcp-server", f"udp sport 547 {drop(CounterName.DHCP)}"),
+        Rule("claim", f"{_CLAIM} {_NOT_ITS_OWN} {_NOT_LINK_LOCAL} {drop(CounterName.NEIGHBOUR)}"),
+        Rule("duplicate-probe", f"{_PROBE} {_NOT_ITS_OWN} {_NOT_LINK_LOCAL} {drop(CounterName.NEIGHBOUR)}"),
+        Rule(
+            "unspecified",
+            "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld-listener-report, "
+            "mld2-listener-report } accept",
+        ),
+        Rule(
+            "link-local",
+            "ip6 saddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, "
+            "mld-listener-report, mld-listener-done, mld2-listener-report, echo-request, echo-reply } accept",
+        ),
+        Rule("dhcp-client", "ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept"),
+        Rule("source", f"iifname . ip6 saddr != @{SetName.IPV6} {drop(CounterName.IPV6)}"),
+        *_READABLE,
+    ),
+    "guest": (
+        _SOURCE_MAC,
+        Rule("arp", "ether type arp goto guest_arp"),
+        Rule("ipv4", "ether type ip goto guest_ipv4"),
+        Rule("ipv6", "ether type ip6 goto guest_ipv6"),
+        Rule("other", drop(CounterName.OTHER)),
+    ),
+    "guest_segment_ipv6": (
+        *_NO_ROUTER,
+        Rule(
+            "link-local",
+            f"ip6 saddr fe80::/10 iifname . ip6 saddr != @{SetName.LINK_LOCAL} {drop(CounterName.IPV6)}",
+        ),
+        Rule("claim", f"{_CLAIM} {_NOT_ITS_OWN} {drop(CounterName.NEIGHBOUR)}"),
+        Rule("duplicate-probe", f"{_PROBE} {_NOT_ITS_OWN} {drop(CounterName.NEIGHBOUR)}"),
+        Rule("others", "goto guest"),
+    ),
+    "guest_segment": (
+        Rule("ipv6", "ether type ip6 goto guest_segment_ipv6"),
+        Rule("rarp", "ether type 0x8035 goto guest_rarp"),
+        Rule("others", "goto guest"),
+    ),
+}
+"""In the order in which they have to be made: a chain stands before those that lead to it."""
