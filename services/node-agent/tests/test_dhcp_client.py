@@ -77,18 +77,18 @@ def node_with_more_behind_it(node: Node) -> Iterator[Node]:
             os.kill(pid, signal.SIGKILL)
 
 
-def discover(mac: str, source: str) -> bytes:
+def request(mac: str, source: str, kind: str = "discover", **options: str) -> bytes:
     return bytes(
         Ether(src=source, dst="ff:ff:ff:ff:ff:ff")
         / IP(src="0.0.0.0", dst="255.255.255.255")
         / UDP(sport=68, dport=67)
         / BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), flags=0x8000)
-        / DHCP(options=[("message-type", "discover"), "end"])
+        / DHCP(options=[("message-type", kind), *options.items(), "end"])
     )
 
 
-def offered(port: socket.socket) -> tuple[str, str]:
-    """To which MAC address the next offer is, and what it offers."""
+def answered(port: socket.socket) -> tuple[str, str]:
+    """To which MAC address the next answer is, and which address it gives."""
     port.settimeout(3.0)
     while True:
         frame = Ether(port.recv(2048))
@@ -106,10 +106,10 @@ def test_a_guest_gets_its_address_mask_route_and_mtu_by_dhcp_and_reaches_the_wor
     node.until(lambda: dnsmasq(node) is not None)
     guest = node.guest(first, configured=False)
     with inside(guest, a_port("vm1_eth0")) as port:
-        # Requests keep their order: had one of the others been answered, that would be the first offer.
+        # Requests keep their order: had one of the others been answered, that would be the first answer.
         for asks_for in ("02:00:00:00:00:63", second.mac, first.mac):
-            port.send(discover(asks_for, source=first.mac))
-        assert offered(port) == (first.mac, "10.0.0.1")
+            port.send(request(asks_for, source=first.mac))
+        assert answered(port) == (first.mac, "10.0.0.1")
     ask(guest, "vm1_eth0", tmp_path)
     routes = {("169.254.0.1", None), ("default", "169.254.0.1")}
     assert configured(guest) == ("10.0.0.1/32 brd 255.255.255.255", routes, 1400)
@@ -156,11 +156,18 @@ def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_strang
     node.until(lambda: dnsmasq(node) is not None)
     stranger = "02:00:00:00:00:63"
     with inside(node.namespace, a_port("wire")) as port:
-        # Had it been answered itself, that would be the first offer.
-        for asks_for in (stranger, SWITCHED[0].mac):
-            port.send(discover(asks_for, source=stranger))
-        assert offered(port) == (SWITCHED[0].mac, "192.0.2.21")
+        # Had it been answered itself, that would be the first answer.
+        port.send(request(stranger, stranger))
+        port.send(request(stranger, stranger, "request", requested_addr="203.0.113.9"))
+        port.send(request(SWITCHED[0].mac, stranger))
+        assert answered(port) == (SWITCHED[0].mac, "192.0.2.21")
     first, second, third = (node.guest(vm, configured=False) for vm in SWITCHED)
+    with inside(second, a_port("vm2_eth0")) as port:
+        refuse = {"server_id": "192.0.2.1", "requested_addr": "192.0.2.21"}
+        port.send(request(SWITCHED[0].mac, SWITCHED[1].mac, "decline", **refuse))
+        for asks_for in (SWITCHED[0].mac, SWITCHED[1].mac):
+            port.send(request(asks_for, source=SWITCHED[1].mac))
+        assert answered(port) == (SWITCHED[1].mac, "198.51.100.22")
     for number, guest in enumerate((first, second, third), 1):
         ask(guest, f"vm{number}_eth0", tmp_path)
     routes = {("192.0.2.0/24", None), ("default", "192.0.2.254")}
