@@ -12,9 +12,9 @@ from typing import assert_never
 from vmfabric.contract.addresses import Mac
 from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence, Routed, Switched
 from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import Link
 from vmfabric.node_agent.domain.plan import Problem
-from vmfabric.node_agent.domain.port import interface_of
 
 _HEAD = (
     "# Written by vmfabric's node-agent, which undoes other changes.",
@@ -113,7 +113,7 @@ def _responder(desired: DesiredVm, gateway: IPv4Address | None, links: Mapping[s
     wiring = desired.wiring
     match wiring:
         case PointToPoint(gateway=near) if isinstance(near.ipv4, IPv4Address):
-            interface = interface_of(desired)
+            interface = naming.interface_name(desired.cluster, desired.vm)
             return Responder(interface, near.ipv4, holder=interface)
         case Switched(bridge=bridge, vlan=None):
             address = min(_addresses(links.get(bridge)), default=None)
