@@ -29,9 +29,9 @@ def a_vm(
     generation: int | None = None,
     toward: str | None = None,
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
-    dhcp: bool = False,
-    wiring: Wiring | None = None,
     bandwidth: Bandwidth | None = None,
+    wiring: Wiring | None = None,
+    dhcp: bool = False,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
