@@ -186,6 +186,33 @@ def node(tmp_path: Path) -> Iterator[Node]:
         made.stop()
 
 
+@pytest.fixture
+def provider(node: Node) -> Callable[..., str]:
+    """The other end of `uplink`: a router with 192.0.2.254 and 2001:db8:ff::254. Runs a command there."""
+    name = f"{node.namespace}-provider"
+    run("ip", "netns", "add", name)
+    node.guests.append(name)
+    run("ip", "-n", node.namespace, "link", "add", "uplink", "type", "veth", "peer", "name", "to-node")
+    run("ip", "-n", node.namespace, "link", "set", "to-node", "netns", name)
+
+    def there(*command: str, check: bool = True) -> str:
+        return run("ip", "netns", "exec", name, *command, check=check)
+
+    # A link that has just come up has no address to ask its neighbours from until it has asked for its own.
+    there("sysctl", "-qw", "net.ipv6.conf.to-node.accept_dad=0")
+    node.run("sysctl", "-qw", "net.ipv6.conf.uplink.accept_dad=0")
+    for address in ("192.0.2.254/24", "2001:db8:ff::254/64"):
+        there("ip", "address", "add", address, "dev", "to-node", *(["nodad"] if ":" in address else []))
+    there("ip", "link", "set", "to-node", "up")
+    node.run("ip", "link", "set", "uplink", "up")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    node.run("ip", "address", "add", "2001:db8:ff::1/64", "dev", "uplink", "nodad")
+    node.run("ip", "route", "add", "default", "via", "192.0.2.254", "proto", "static", "metric", "100")
+    node.run("ip", "route", "add", "default", "via", "2001:db8:ff::254", "proto", "static")
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.253", "src", "192.0.2.1")
+    return there
+
+
 @pytest.fixture(name="inside")
 def inside_fixture() -> Callable[[str, Callable[[], Any]], Any]:
     return inside

@@ -33,33 +33,6 @@ async def kernel(node: Any) -> AsyncIterator[NodeKernel]:
         yield made
 
 
-@pytest.fixture
-def provider(node: Any) -> Callable[..., str]:
-    """The other end of `uplink`: a router with 192.0.2.254 and 2001:db8:ff::254."""
-    name = f"{node.namespace}-provider"
-    run_outside("ip", "netns", "add", name)
-    node.guests.append(name)
-    run_outside("ip", "-n", node.namespace, "link", "add", "uplink", "type", "veth", "peer", "name", "to-node")
-    run_outside("ip", "-n", node.namespace, "link", "set", "to-node", "netns", name)
-
-    def run(*command: str, check: bool = True) -> str:
-        return run_outside("ip", "netns", "exec", name, *command, check=check)
-
-    # A link that has just come up has no address to ask its neighbours from until it has asked for its own.
-    run("sysctl", "-qw", "net.ipv6.conf.to-node.accept_dad=0")
-    node.run("sysctl", "-qw", "net.ipv6.conf.uplink.accept_dad=0")
-    for address in ("192.0.2.254/24", "2001:db8:ff::254/64"):
-        run("ip", "address", "add", address, "dev", "to-node", *(["nodad"] if ":" in address else []))
-    run("ip", "link", "set", "to-node", "up")
-    node.run("ip", "link", "set", "uplink", "up")
-    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
-    node.run("ip", "address", "add", "2001:db8:ff::1/64", "dev", "uplink", "nodad")
-    node.run("ip", "route", "add", "default", "via", "192.0.2.254", "proto", "static", "metric", "100")
-    node.run("ip", "route", "add", "default", "via", "2001:db8:ff::254", "proto", "static")
-    node.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.253", "src", "192.0.2.1")
-    return run
-
-
 async def carry_out(kernel: NodeKernel, node: DesiredNode, *vms: DesiredVm) -> int:
     """How many operations it took; afterwards there is nothing left to do."""
     interest = fabric.interest(node)
@@ -128,6 +101,17 @@ async def test_an_uplink_moves_into_its_bridge_with_all_that_it_has(
     assert await moved(kernel, a_switching_node(), tmp_path / "journal") == (None, 0)
     provider("ping", "-c", "1", "-W", "1", "192.0.2.1")
     provider("ping", "-c", "1", "-W", "1", "2001:db8:ff::1")
+
+
+async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+) -> None:
+    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1400")
+    before = everything(node)
+    problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
+    assert problem is not None
+    assert "the route to 203.0.113.0/24 over uplink" in problem
+    assert (done, everything(node)) == (0, before)
 
 
 async def test_an_uplink_whose_gateway_is_silent_is_as_it_was_before(

@@ -189,6 +189,15 @@ async def test_without_the_nodes_address_nothing_is_moved(node: Node) -> None:
     assert node.kernel.writes == 0
 
 
+async def test_a_route_that_cannot_be_moved_is_named_and_nothing_is_moved(node: Node) -> None:
+    strange = replace(HAS.routes[1], is_plain=False)
+    node.kernel.holdings["uplink"] = Held(HAS.addresses, (HAS.routes[0], strange))
+    problem = await node.live()
+    assert problem is not None
+    assert "the route to 198.51.100.0/24 over uplink has several next hops" in problem
+    assert node.kernel.writes == 0
+
+
 async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:
     node.kernel.uplinks = {}
     problem = await node.live()

@@ -7,6 +7,7 @@ from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode, Findings
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.dhcp import Dhcp
+from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
 from vmfabric.node_agent.kernel.node import NodeKernel
@@ -65,12 +66,15 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
         )
         arrivals = Arrivals(service.bus)
+        announcing = Announcing(tasks)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
         dhcp_loop = Loop(dhcp.step, resync=settings.resync_seconds)
 
         async def step(dirty: Dirty) -> Again:
             again = await agent.step(dirty)
-            arrivals.expect([wanted.value for wanted in mirror.vms.values()])
+            wanted = [vm.value for vm in mirror.vms.values()]
+            arrivals.expect(wanted)
+            announcing.notice(wanted)
             if dhcp.want(mirror, agent.seen):
                 dhcp_loop.mark_all()
             return again

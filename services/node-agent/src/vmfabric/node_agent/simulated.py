@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import (
@@ -25,6 +26,7 @@ from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.port import LINK_GROUP, SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING
+from vmfabric.node_agent.simulated_held import RefusedError, moved
 
 
 def an_uplink(address: InterfaceAddress) -> Link:
@@ -45,8 +47,7 @@ def an_uplink(address: InterfaceAddress) -> Link:
     )
 
 
-class RefusedError(Exception):
-    """What the kernel would say no to."""
+__all__ = ["RefusedError", "SimulatedKernel", "an_uplink"]
 
 
 @dataclass
@@ -125,9 +126,9 @@ class SimulatedKernel:
                 self.set_down(self._name(index))
             case do.RenameLink(interface=interface, index=index):
                 self.rename_link(self._name(index), interface)
-            case do.CreateBridge() | do.SetBridge() | do.SetMaster() | do.SetIsolated():
+            case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
                 self._bridge(operation)
-            case do.LoadUplinkGuard() | do.RemoveUplinkGuard() | do.AddProxy() | do.RemoveProxy():
+            case bridges.LoadUplinkGuard() | bridges.RemoveUplinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 self._on_uplink(operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
                 self._move(operation)
@@ -211,38 +212,38 @@ class SimulatedKernel:
             case _:
                 assert_never(operation)
 
-    def _bridge(self, operation: do.BridgeOperation) -> None:
+    def _bridge(self, operation: bridges.BridgeOperation) -> None:
         match operation:
-            case do.CreateBridge():
+            case bridges.CreateBridge():
                 self._create_bridge(operation)
-            case do.SetBridge(interface=interface, settings=settings):
+            case bridges.SetBridge(interface=interface, settings=settings):
                 self._change(interface, bridge=settings)
-            case do.SetMaster(interface=interface, bridge=bridge):
+            case bridges.SetMaster(interface=interface, bridge=bridge):
                 self._set_master(interface, bridge)
-            case do.SetIsolated(interface=interface, isolated=isolated):
+            case bridges.SetIsolated(interface=interface, isolated=isolated):
                 if self._link(interface).master is None:
                     raise RefusedError(f"{interface} is no port of a bridge")
                 self._change(interface, isolated=isolated)
             case _:
                 assert_never(operation)
 
-    def _on_uplink(self, operation: do.UplinkOperation) -> None:
+    def _on_uplink(self, operation: bridges.UplinkOperation) -> None:
         self._link(operation.interface)
         match operation:
-            case do.LoadUplinkGuard(interface=interface, guard=guard):
+            case bridges.LoadUplinkGuard(interface=interface, guard=guard):
                 self.uplink_guards[interface] = (guard.rule.comment,)
-            case do.RemoveUplinkGuard(interface=interface):
+            case bridges.RemoveUplinkGuard(interface=interface):
                 del self.uplink_guards[interface]
-            case do.AddProxy(interface=interface, address=address):
+            case bridges.AddProxy(interface=interface, address=address):
                 self.proxies.add(Proxy(address, interface))
-            case do.RemoveProxy(interface=interface, address=address):
+            case bridges.RemoveProxy(interface=interface, address=address):
                 if Proxy(address, interface) not in self.proxies:
                     raise RefusedError(f"{address} is not answered for")
                 self.proxies.remove(Proxy(address, interface))
             case _:
                 assert_never(operation)
 
-    def _create_bridge(self, wanted: do.CreateBridge) -> None:
+    def _create_bridge(self, wanted: bridges.CreateBridge) -> None:
         if wanted.interface in self.links:
             raise RefusedError(f"{wanted.interface} exists")
         self._next_index += 1
@@ -268,33 +269,9 @@ class SimulatedKernel:
         self._change(interface, master=bridge, isolated=False)
 
     def _move(self, operation: held.MoveOperation) -> None:
-        name = operation.interface
-        self._link(name)
-        has = self.holdings.get(name, Held())
-        match operation:
-            case held.PutAddress(held=address):
-                self.holdings[name] = has | Held((address,))
-            case held.TakeAddress(held=address):
-                if address not in has.addresses:
-                    raise RefusedError(f"{name} has no address {address.address}")
-                left = tuple(it for it in has.addresses if it != address)
-                # With its last address of a family a link loses the routes of that family.
-                versions = {it.address.version for it in left}
-                self.holdings[name] = Held(left, tuple(it for it in has.routes if it.prefix.version in versions))
-            case held.PutRoute(held=route):
-                if not self._link(name).up:
-                    raise RefusedError(f"{name} is down")
-                if not any(it.address.version == route.prefix.version for it in has.addresses):
-                    raise RefusedError(f"the gateway of {route.prefix} is not reached over {name}")
-                for other, its in self.holdings.items():
-                    self.holdings[other] = Held(its.addresses, tuple(it for it in its.routes if it != route))
-                self.holdings[name] = self.holdings[name] | Held((), (route,))
-            case held.TakeRoute(held=route):
-                if route not in has.routes:
-                    raise RefusedError(f"there is no route {route.prefix} over {name}")
-                self.holdings[name] = Held(has.addresses, tuple(it for it in has.routes if it != route))
-            case _:
-                assert_never(operation)
+        if not self._link(operation.interface).up and isinstance(operation, held.PutRoute):
+            raise RefusedError(f"{operation.interface} is down")
+        self.holdings = moved(self.holdings, operation)
 
     def _add_route(self, wanted: do.AddRoute) -> None:
         if not self._link(wanted.interface).up:

@@ -90,6 +90,8 @@ class HeldRoute:
     scope: int = 0
     source: HostAddress | None = None
     on_link: bool = False
+    is_plain: bool = True
+    """Whether this is all that there is to it: no second next hop, no MTU of its own, no encapsulation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence, Routed,
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import Link
-from vmfabric.node_agent.domain.plan import Problem
+from vmfabric.node_agent.domain.problems import Problem
 
 _HEAD = (
     "# Written by vmfabric's node-agent, which undoes other changes.",

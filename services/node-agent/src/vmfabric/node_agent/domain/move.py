@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.contract.names import InterfaceName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, Held, Link, LinkKind
@@ -143,7 +144,9 @@ def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual
     """What is still to be set then cuts nobody off, so nobody is asked."""
     if not is_ours(actual.links[node.bridge], BRIDGE_ALIAS):
         return Step(None)
-    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=actual.held.get(node.bridge, _NOTHING))
+    has = actual.held.get(node.bridge, _NOTHING)
+    plain = Held(has.addresses, tuple(it for it in has.routes if it.is_plain))
+    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=plain)
     return Step(now if now != journal else journal, tuple(_forward(now, actual)))
 
 
@@ -173,6 +176,13 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: L
             problem=f"the node's address {node.address} should be on its uplink {uplink.name}, which has {found}; "
             "mend `address` or `uplink` of the node, or give the NIC its address",
         )
+    for route in has.routes:
+        if not route.is_plain:
+            return Step(
+                journal,
+                problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
+                "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
+            )
     return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has))
 
 
@@ -192,7 +202,7 @@ def _forward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
     if not uplink.up:
         yield do.SetUp(None, uplink.name)
     if uplink.master != name:
-        yield do.SetMaster(None, uplink.name, name)
+        yield bridges.SetMaster(None, uplink.name, name)
     yield from _carried(_all(journal, actual), uplink.name, name, actual)
 
 
@@ -200,13 +210,13 @@ def _bridge(name: InterfaceName, bridge: Link | None, uplink: Link) -> Iterator[
     """With the NIC's MAC address: the switch and the gateway see no difference."""
     mac = uplink.mac or ""
     if bridge is None:
-        yield do.CreateBridge(None, name, mac)
+        yield bridges.CreateBridge(None, name, mac)
     elif bridge.mac != mac:
         yield do.SetMac(None, name, mac)
     if bridge is None or bridge.alias != BRIDGE_ALIAS:
         yield do.SetAlias(None, name, BRIDGE_ALIAS)
     if bridge is None or bridge.bridge != BRIDGE_SETTINGS:
-        yield do.SetBridge(None, name, BRIDGE_SETTINGS)
+        yield bridges.SetBridge(None, name, BRIDGE_SETTINGS)
     if bridge is None or bridge.mtu != uplink.mtu:
         # Once it is set, it does not follow that of the ports.
         yield do.SetMtu(None, name, uplink.mtu)
@@ -225,7 +235,7 @@ def _backward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
     if uplink is None:
         return
     if uplink.master == name:
-        yield do.SetMaster(None, uplink.name, None)
+        yield bridges.SetMaster(None, uplink.name, None)
     if not uplink.up:
         yield do.SetUp(None, uplink.name)
     yield from _carried(_all(journal, actual), name, uplink.name, actual)

@@ -9,11 +9,11 @@ from typing import ClassVar
 from vmfabric.contract.addresses import HostAddress, Mac, Prefix
 from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import InterfaceName, VmName
-from vmfabric.node_agent.domain.actual import BridgeSettings, InterfaceAddress, LinkKind
+from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
 from vmfabric.node_agent.domain.antispoof import TABLE, Guard, GuardState
+from vmfabric.node_agent.domain.bridge_operations import BridgeOperation, UplinkOperation
 from vmfabric.node_agent.domain.held import MoveOperation
-from vmfabric.node_agent.domain.stage import Stage
-from vmfabric.node_agent.domain.uplink_guard import UplinkGuard
+from vmfabric.node_agent.domain.stage import OfLink, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,12 @@ class LoadTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _OfLink:
-    vm: VmName | None
-    """None: the link is the node's."""
-    interface: InterfaceName
-
-
-@dataclass(frozen=True, slots=True)
-class _OfPort(_OfLink):
+class _OfPort(OfLink):
     vm: VmName
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveRoute(_OfLink):
+class RemoveRoute(OfLink):
     """Take a route of ours away."""
 
     stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
@@ -77,7 +70,7 @@ class RetireRoute(RemoveRoute):
 
 
 @dataclass(frozen=True, slots=True)
-class SetDown(_OfLink):
+class SetDown(OfLink):
     """Nothing passes any more."""
 
     stage: ClassVar[Stage] = Stage.SET_DOWN
@@ -101,7 +94,7 @@ class RemoveGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteLink(_OfLink):
+class DeleteLink(OfLink):
     """Delete a link of ours, by its index: its name may be another's by now."""
 
     stage: ClassVar[Stage] = Stage.DELETE_LINK
@@ -129,31 +122,7 @@ class CreateLink(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateBridge(_OfLink):
-    """Make a bridge of ours, down, with our group. It forwards at once: there is no other way to be closed."""
-
-    stage: ClassVar[Stage] = Stage.CREATE_LINK
-
-    mac: Mac
-
-    def __str__(self) -> str:
-        return f"create bridge {self.interface}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetBridge(_OfLink):
-    """How the bridge forwards."""
-
-    stage: ClassVar[Stage] = Stage.NAME
-
-    settings: BridgeSettings
-
-    def __str__(self) -> str:
-        return f"set bridge {self.interface} to STP {self.settings.stp}, forward delay {self.settings.forward_delay}"
-
-
-@dataclass(frozen=True, slots=True)
-class RenameLink(_OfLink):
+class RenameLink(OfLink):
     """Give a link of ours its name back. It must be down."""
 
     stage: ClassVar[Stage] = Stage.CREATE_LINK
@@ -165,7 +134,7 @@ class RenameLink(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAlias(_OfLink):
+class SetAlias(OfLink):
     """Say whose link it is."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -189,7 +158,7 @@ class AddAlternativeName(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMac(_OfLink):
+class SetMac(OfLink):
     """Set the host side's MAC address."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -201,7 +170,7 @@ class SetMac(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class SetMtu(_OfLink):
+class SetMtu(OfLink):
     """Set the MTU, in bytes."""
 
     stage: ClassVar[Stage] = Stage.NAME
@@ -213,7 +182,7 @@ class SetMtu(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class SetSysctl(_OfLink):
+class SetSysctl(OfLink):
     """A setting of the port, as in `ipv4/rp_filter`."""
 
     stage: ClassVar[Stage] = Stage.SYSCTL
@@ -226,7 +195,7 @@ class SetSysctl(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveAddress(_OfLink):
+class RemoveAddress(OfLink):
     """Take an address from a port that should not have it."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -238,7 +207,7 @@ class RemoveAddress(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class AddAddress(_OfLink):
+class AddAddress(OfLink):
     """Give the port a gateway address, without duplicate address detection."""
 
     stage: ClassVar[Stage] = Stage.ADDRESS
@@ -264,55 +233,7 @@ class LoadGuard(_OfPort):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadUplinkGuard(_OfLink):
-    """Let no frame out that has another source than the NIC's own MAC address."""
-
-    stage: ClassVar[Stage] = Stage.UPLINK
-
-    guard: UplinkGuard
-
-    def __str__(self) -> str:
-        return f"let only frames from {self.guard.mac} out of {self.interface}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveUplinkGuard(_OfLink):
-    """The link is no uplink any more."""
-
-    stage: ClassVar[Stage] = Stage.REMOVE_GUARD
-
-    def __str__(self) -> str:
-        return f"let any frame out of {self.interface}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetMaster(_OfLink):
-    """Put a link into a bridge; None: take it out of whatever holds it."""
-
-    stage: ClassVar[Stage] = Stage.JOIN
-
-    bridge: InterfaceName | None
-
-    def __str__(self) -> str:
-        return (
-            f"put {self.interface} into {self.bridge}" if self.bridge else f"take {self.interface} out of its bridge"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class SetIsolated(_OfLink):
-    """Whether other isolated ports of the bridge are reached only through the node."""
-
-    stage: ClassVar[Stage] = Stage.JOIN
-
-    isolated: bool
-
-    def __str__(self) -> str:
-        return f"set {self.interface} {'isolated' if self.isolated else 'not isolated'}"
-
-
-@dataclass(frozen=True, slots=True)
-class SetUp(_OfLink):
+class SetUp(OfLink):
     """Let frames pass."""
 
     stage: ClassVar[Stage] = Stage.SET_UP
@@ -322,7 +243,7 @@ class SetUp(_OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute(_OfLink):
+class AddRoute(OfLink):
     """Route an address of the VM, with our protocol number and a metric that says the preference."""
 
     stage: ClassVar[Stage] = Stage.ADD_ROUTE
@@ -338,33 +259,7 @@ class AddRoute(_OfLink):
         return f"add route {self.prefix}{way} to {self.interface}{preference}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddProxy(_OfLink):
-    """Answer on this link for an address that is behind the node."""
-
-    stage: ClassVar[Stage] = Stage.ADD_ROUTE
-
-    address: HostAddress
-
-    def __str__(self) -> str:
-        return f"answer for {self.address} on {self.interface}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveProxy(_OfLink):
-    """Answer for it no more."""
-
-    stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
-
-    address: HostAddress
-
-    def __str__(self) -> str:
-        return f"answer for {self.address} on {self.interface} no more"
-
-
 GuardOperation = LoadTable | LoadGuard | RemoveGuard
-BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
-UplinkOperation = LoadUplinkGuard | RemoveUplinkGuard | AddProxy | RemoveProxy
 Operation = (
     SetNodeSysctl
     | GuardOperation

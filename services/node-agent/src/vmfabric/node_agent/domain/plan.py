@@ -4,28 +4,21 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vmfabric.contract.addresses import Family, Prefix
+from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.antispoof import GuardState
 from vmfabric.node_agent.domain.fabrics.fabric import Node, bridge_of, setup
 from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
-from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, Port, port_of
+from vmfabric.node_agent.domain.port import Port, port_of
+from vmfabric.node_agent.domain.problems import Problem, is_taken, problems_of
 from vmfabric.node_agent.domain.setup import Setup
-from vmfabric.node_agent.domain.setup_plan import is_ours, node_operations, node_problems, port_proxies
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why nothing can be done for a VM, or for all of the node, until somebody acts."""
-
-    vm: VmName | None
-    """None: the node's own setup."""
-    sentence: str
+from vmfabric.node_agent.domain.setup_plan import node_operations, node_problems, proxy_operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,7 @@ def plan(
     wanted = setup(node, actual) if node or any(port.routed_to for port in ports) else Setup()
     of_node = [Problem(None, sentence) for sentence in (*in_the_way, *node_problems(wanted, actual))]
     bridges = _bridges(wanted, actual)
-    problems = {problem.vm: problem for problem in _problems(ports, actual, bridges)}
+    problems = {problem.vm: problem for problem in problems_of(ports, actual, bridges)}
     interfaces = {port.interface for port in ports}
     routes = _Routes.of(actual, interfaces)
     marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
@@ -67,7 +60,7 @@ def plan(
             is_remembered = port.vm in remembered
             todo.extend(_port(port, actual, routes, marked.get(port.alias), is_remembered=is_remembered))
             todo.extend(_proxies(port, actual, wanted.answers_on))
-        elif _is_taken(port, actual):
+        elif is_taken(port, actual):
             # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
             todo.extend(_removal(port, None, actual.ruleset.guards.get(port.interface)))
     return Plan(
@@ -88,7 +81,7 @@ def _proxies(port: Port, actual: Actual, answers_on: InterfaceName | None) -> It
     addresses = {prefix.network_address for prefix in port.prefixes}
     is_answered_for = answers_on is not None and port.presence.is_announced
     wanted = frozenset(Proxy(it, answers_on) for it in addresses) if answers_on and is_answered_for else frozenset()
-    yield from port_proxies(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
+    yield from proxy_operations(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +95,7 @@ class _Routes:
     def of(actual: Actual, interfaces: set[str]) -> "_Routes":
         by_interface: defaultdict[str, set[HostRoute]] = defaultdict(set)
         astray: defaultdict[Prefix, set[HostRoute]] = defaultdict(set)
-        for route in actual.routes:
+        for route in _of_vms(actual):
             by_interface[route.interface].add(route)
             if route.interface and route.interface not in interfaces:
                 astray[route.prefix].add(route)
@@ -116,76 +109,28 @@ class _Routes:
         return here.union(*(self.astray.get(prefix, frozenset()) for prefix in port.prefixes))
 
 
-def _is_taken(port: Port, actual: Actual) -> bool:
-    link = actual.links.get(port.interface)
-    return link is not None and not is_ours(link, port.alias)
-
-
 def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
     for link in actual.links.values():
         if link.name not in interfaces and link.alias is not None and link.alias.startswith(ALIAS_PREFIX):
             yield link.name
 
 
+def _of_vms(actual: Actual) -> Iterator[HostRoute]:
+    return (it for it in actual.routes if it.metric != SUBNET_METRIC)
+
+
 def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...]:
     known = frozenset(prefix for port in ports for prefix in port.prefixes)
     interfaces = {port.interface for port in ports}
-    strays = (
-        it
-        for it in actual.routes
-        if it.prefix not in known and it.interface not in interfaces and it.metric != SUBNET_METRIC
-    )
+    strays = (it for it in _of_vms(actual) if it.prefix not in known and it.interface not in interfaces)
     return tuple(sorted(strays, key=str))
-
-
-def _problems(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) -> Iterator[Problem]:
-    owners = _owners(ports)
-    for port in ports:
-        if port.presence is Presence.ABSENT:
-            continue
-        if _is_taken(port, actual):
-            link = actual.links[port.interface]
-            yield Problem(
-                port.vm,
-                f"interface {port.interface} should be the VM's, but another one has this name "
-                f"(kind {link.kind}, alias {link.alias}); it is left alone: rename or delete it",
-            )
-        if port.bridge is not None and port.bridge not in bridges:
-            yield Problem(
-                port.vm, f"the VM's port should be in bridge {port.bridge}, and there is no such bridge here"
-            )
-        if port.vlan is not None:
-            yield Problem(
-                port.vm,
-                f"the VM's network has VLAN {port.vlan}, and vmfabric sets no VLANs on the ports of a bridge; make a "
-                f"bridge over a VLAN device of the uplink, name it as `bridge` of a cluster with autosetup false, "
-                "and leave out the network's VLAN",
-            )
-        for prefix in sorted(port.prefixes, key=str):
-            if owners[prefix] != port.vm:
-                yield Problem(port.vm, f"{prefix} should be the VM's, but is still that of VM {owners[prefix]} here")
-            if Family.of(prefix) is Family.IPV6 and port.mtu < IPV6_SMALLEST_MTU:
-                yield Problem(
-                    port.vm,
-                    f"{prefix} needs an MTU of at least {IPV6_SMALLEST_MTU}, the VM's is {port.mtu}: raise it",
-                )
-
-
-def _owners(ports: Sequence[Port]) -> Mapping[Prefix, VmName]:
-    """Who holds each prefix: the lowest generation. A later one has to wait until that is told to be absent."""
-    owners: dict[Prefix, VmName] = {}
-    for port in sorted(ports, key=lambda port: (port.generation, port.vm)):
-        if port.presence is not Presence.ABSENT:
-            for prefix in port.prefixes:
-                owners.setdefault(prefix, port.vm)
-    return owners
 
 
 def _port(
     port: Port, actual: Actual, routes: _Routes, marked: Link | None, *, is_remembered: bool
 ) -> Iterator[do.Operation]:
     """`marked` is a link with the port's alias: ours, whatever somebody has named it."""
-    named = None if _is_taken(port, actual) else actual.links.get(port.interface)
+    named = None if is_taken(port, actual) else actual.links.get(port.interface)
     link = named or marked
     found = actual.ruleset.guards.get(port.interface)
     unwanted = link is not None and link.kind != port.kind
@@ -269,10 +214,10 @@ def _creation(port: Port, found: GuardState | None) -> Iterator[do.Operation]:
 
 def _joining(port: Port, master: str | None, *, isolated: bool) -> Iterator[do.Operation]:
     if master != port.bridge:
-        yield do.SetMaster(port.vm, port.interface, port.bridge)
+        yield bridges.SetMaster(port.vm, port.interface, port.bridge)
         isolated = False
     if isolated != port.isolated:
-        yield do.SetIsolated(port.vm, port.interface, port.isolated)
+        yield bridges.SetIsolated(port.vm, port.interface, port.isolated)
 
 
 def _repair(port: Port, link: Link) -> Iterator[do.Operation]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from vmfabric.contract.dataplane import SUBNET_METRIC
+from vmfabric.contract.names import VmName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, BridgeSettings, InterfaceAddress, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX, BRIDGE_ALIAS
@@ -41,16 +43,18 @@ def node_operations(wanted: Setup, actual: Actual) -> Iterator[do.Operation]:
     if wanted.bridge is not None and _is_free(wanted.bridge, actual):
         yield from _bridge(wanted.bridge, actual.links.get(wanted.bridge.interface))
         yield from _routes(wanted.bridge, actual)
-    for proxy in sorted(wanted.proxies - actual.proxies, key=str):
-        yield do.AddProxy(None, proxy.interface, proxy.address)
+        own = {it.ip for it in wanted.bridge.addresses}
+        yield from proxy_operations(wanted.proxies, frozenset(it for it in actual.proxies if it.address in own), None)
 
 
-def port_proxies(wanted: frozenset[Proxy], present: frozenset[Proxy], vm: str) -> Iterator[do.Operation]:
-    """The same for the addresses of one VM."""
+def proxy_operations(
+    wanted: frozenset[Proxy], present: frozenset[Proxy], vm: VmName | None
+) -> Iterator[do.Operation]:
+    """What makes the node answer for the addresses of a VM, or for its own, where it should."""
     for proxy in sorted(present - wanted, key=str):
-        yield do.RemoveProxy(vm, proxy.interface, proxy.address)
+        yield bridges.RemoveProxy(vm, proxy.interface, proxy.address)
     for proxy in sorted(wanted - present, key=str):
-        yield do.AddProxy(vm, proxy.interface, proxy.address)
+        yield bridges.AddProxy(vm, proxy.interface, proxy.address)
 
 
 def _is_free(bridge: OwnBridge, actual: Actual) -> bool:
@@ -65,21 +69,21 @@ def _uplink(uplink: Uplink, actual: Actual) -> Iterator[do.Operation]:
         if link.sysctls.get(name) != value:
             yield do.SetSysctl(None, link.name, name, value)
     for stale in sorted(actual.uplink_guards.keys() - {guard.interface}):
-        yield do.RemoveUplinkGuard(None, stale)
+        yield bridges.RemoveUplinkGuard(None, stale)
     if actual.uplink_guards.get(guard.interface) != (guard.rule.comment,):
-        yield do.LoadUplinkGuard(None, guard.interface, guard)
+        yield bridges.LoadUplinkGuard(None, guard.interface, guard)
 
 
 def _bridge(wanted: OwnBridge, link: Link | None) -> Iterator[do.Operation]:
     name = wanted.interface
     if link is None:
-        yield do.CreateBridge(None, name, wanted.mac)
+        yield bridges.CreateBridge(None, name, wanted.mac)
     elif link.mac != wanted.mac:
         yield do.SetMac(None, name, wanted.mac)
     if link is None or link.alias != BRIDGE_ALIAS:
         yield do.SetAlias(None, name, BRIDGE_ALIAS)
     if link is None or link.bridge != BRIDGE_SETTINGS:
-        yield do.SetBridge(None, name, BRIDGE_SETTINGS)
+        yield bridges.SetBridge(None, name, BRIDGE_SETTINGS)
     for setting, value in wanted.sysctls.items():
         if link is None or link.sysctls.get(setting) != value:
             yield do.SetSysctl(None, name, setting, value)

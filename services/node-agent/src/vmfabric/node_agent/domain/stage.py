@@ -1,6 +1,9 @@
-"""The order that the kernel wants."""
+"""The order that the kernel wants, and what all operations on a link have."""
 
+from dataclasses import dataclass
 from enum import IntEnum
+
+from vmfabric.contract.names import InterfaceName, VmName
 
 
 class Stage(IntEnum):
@@ -21,3 +24,12 @@ class Stage(IntEnum):
     SET_UP = 12
     ADD_ROUTE = 13
     RETIRE_ROUTE = 14
+
+
+@dataclass(frozen=True, slots=True)
+class OfLink:
+    """It concerns one link."""
+
+    vm: VmName | None
+    """None: the link is the node's."""
+    interface: InterfaceName

@@ -86,13 +86,9 @@ def create_bridge(netlink: Netlink, interface: str, mac: str) -> None:
 
 def set_bridge(netlink: Netlink, interface: str, settings: BridgeSettings) -> None:
     """How it forwards."""
-    netlink.link(
-        "set",
-        index=socket.if_nametoindex(interface),
-        kind=LinkKind.BRIDGE.value,
-        br_stp_state=settings.stp,
-        br_forward_delay=settings.forward_delay,
-    )
+    # Not in one message: while the spanning tree is on, the kernel refuses a delay that is as short as ours.
+    for value in ({"br_stp_state": settings.stp}, {"br_forward_delay": settings.forward_delay}):
+        netlink.link("set", index=socket.if_nametoindex(interface), kind=LinkKind.BRIDGE.value, **value)
 
 
 def set_master(netlink: Netlink, interface: str, bridge: str | None) -> None:

@@ -12,9 +12,10 @@ from prometheus_client import Counter
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vmfabric.contract.names import InterfaceName, VmName
+from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, HostRoute, Interest
+from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest
 from vmfabric.node_agent.domain.antispoof import Ruleset
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.kernel import (
@@ -23,6 +24,7 @@ from vmfabric.node_agent.kernel import (
     links,
     neighbours,
     nftables,
+    own,
     routes,
     sysctls,
     uplink_guard,
@@ -102,7 +104,7 @@ class NodeKernel:
             ruleset=nftables.parse(listed),
             proxies=neighbours.read(dump, found),
             held={
-                name: _held(dump, link.index, given.get(link.index, ()))
+                name: own.read_held(dump, link.index, given.get(link.index, ()))
                 for name, link in found.items()
                 if name in interest.held_by
             },
@@ -183,12 +185,12 @@ class NodeKernel:
                 addresses.remove(netlink, interface, address)
             case do.AddAddress(interface=interface, address=address):
                 addresses.add(netlink, interface, address)
-            case do.CreateBridge() | do.SetBridge() | do.SetMaster() | do.SetIsolated():
-                _bridge(netlink, operation)
-            case do.LoadUplinkGuard() | do.RemoveUplinkGuard() | do.AddProxy() | do.RemoveProxy():
-                _on_uplink(netlink, operation)
+            case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
+                own.change_bridge(netlink, operation)
+            case bridges.LoadUplinkGuard() | bridges.RemoveUplinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
+                own.change_uplink(netlink, operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
-                _move(netlink, operation)
+                own.move(netlink, operation)
             case do.SetUp(interface=interface):
                 links.change(netlink, interface, state="up")
             case do.AddRoute(interface=interface, prefix=prefix, metric=metric, gateway=gateway):
@@ -197,54 +199,6 @@ class NodeKernel:
                 raise RuntimeError(f"{operation} belongs in a transaction with its like")
             case _:
                 assert_never(operation)
-
-
-def _bridge(netlink: Netlink, operation: do.BridgeOperation) -> None:
-    match operation:
-        case do.CreateBridge(interface=interface, mac=mac):
-            links.create_bridge(netlink, interface, mac)
-        case do.SetBridge(interface=interface, settings=settings):
-            links.set_bridge(netlink, interface, settings)
-        case do.SetMaster(interface=interface, bridge=bridge):
-            links.set_master(netlink, interface, bridge)
-        case do.SetIsolated(interface=interface, isolated=isolated):
-            links.isolate(netlink, interface, isolated=isolated)
-        case _:
-            assert_never(operation)
-
-
-def _on_uplink(netlink: Netlink, operation: do.UplinkOperation) -> None:
-    match operation:
-        case do.LoadUplinkGuard(guard=guard):
-            uplink_guard.load(guard)
-        case do.RemoveUplinkGuard(interface=interface):
-            uplink_guard.remove(interface)
-        case do.AddProxy(interface=interface, address=address):
-            neighbours.add(netlink, interface, address)
-        case do.RemoveProxy(interface=interface, address=address):
-            neighbours.remove(netlink, interface, address)
-        case _:
-            assert_never(operation)
-
-
-def _move(netlink: Netlink, operation: held.MoveOperation) -> None:
-    match operation:
-        case held.PutAddress(interface=interface, held=address):
-            addresses.put(netlink, interface, address)
-        case held.TakeAddress(interface=interface, held=address):
-            addresses.remove(netlink, interface, address.address)
-        case held.PutRoute(interface=interface, held=route):
-            routes.put(netlink, interface, route)
-        case held.TakeRoute(interface=interface, held=route):
-            routes.take(netlink, interface, route)
-        case _:
-            assert_never(operation)
-
-
-def _held(dump: Dump, index: int, given: Sequence[HeldAddress]) -> Held:
-    kept = tuple(it for it in given if not it.address.ip.is_link_local and not it.is_temporary)
-    with_connected = any(it.has_no_prefix_route for it in kept)
-    return Held(kept, routes.held(dump, index, with_connected=with_connected))
 
 
 def _batches(operations: Sequence[do.Operation]) -> Iterator[list[do.Operation]]:

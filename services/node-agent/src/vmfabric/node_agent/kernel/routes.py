@@ -21,6 +21,8 @@ _RTM_GETROUTE = 26
 _MESSAGE = struct.Struct("=BBBBBBBBI")
 _U32 = struct.Struct("=I")
 _DESTINATION, _OIF, _GATEWAY, _PRIORITY, _SOURCE = 1, 4, 5, 6, 7
+_CACHEINFO, _TABLE, _PREFERENCE = 12, 15, 20
+_PLAIN = frozenset({_DESTINATION, _OIF, _GATEWAY, _PRIORITY, _SOURCE, _CACHEINFO, _TABLE, _PREFERENCE})
 _RTN_UNICAST = 1
 _RTPROT_KERNEL = 2
 _RTNH_F_ONLINK = 4
@@ -109,7 +111,7 @@ def _is_held(entry: Entry, *, with_connected: bool) -> bool:
 
 
 def _held(entry: Entry) -> HeldRoute:
-    family, length, _source_length, _tos, _table, protocol, scope, _kind, flags = _MESSAGE.unpack(entry.fixed)
+    family, length, _source_length, tos, _table, protocol, scope, _kind, flags = _MESSAGE.unpack(entry.fixed)
     found = entry.attributes
     return HeldRoute(
         prefix=_network(family, length, entry),
@@ -119,6 +121,7 @@ def _held(entry: Entry) -> HeldRoute:
         scope=scope,
         source=ip_address(found[_SOURCE]) if _SOURCE in found else None,
         on_link=bool(flags & _RTNH_F_ONLINK),
+        is_plain=tos == 0 and found.keys() <= _PLAIN,
     )
 
 

@@ -1,0 +1,110 @@
+"""What can be done to bridges and their ports, and to the uplink of a node that routes to one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vmfabric.contract.addresses import HostAddress, Mac
+from vmfabric.contract.names import InterfaceName
+from vmfabric.node_agent.domain.actual import BridgeSettings
+from vmfabric.node_agent.domain.stage import OfLink, Stage
+from vmfabric.node_agent.domain.uplink_guard import UplinkGuard
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBridge(OfLink):
+    """Make a bridge of ours, down, with our group. It forwards at once: there is no other way to be closed."""
+
+    stage: ClassVar[Stage] = Stage.CREATE_LINK
+
+    mac: Mac
+
+    def __str__(self) -> str:
+        return f"create bridge {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridge(OfLink):
+    """How the bridge forwards."""
+
+    stage: ClassVar[Stage] = Stage.NAME
+
+    settings: BridgeSettings
+
+    def __str__(self) -> str:
+        return f"set bridge {self.interface} to STP {self.settings.stp}, forward delay {self.settings.forward_delay}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadUplinkGuard(OfLink):
+    """Let no frame out that has another source than the NIC's own MAC address."""
+
+    stage: ClassVar[Stage] = Stage.UPLINK
+
+    guard: UplinkGuard
+
+    def __str__(self) -> str:
+        return f"let only frames from {self.guard.mac} out of {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveUplinkGuard(OfLink):
+    """The link is no uplink any more."""
+
+    stage: ClassVar[Stage] = Stage.REMOVE_GUARD
+
+    def __str__(self) -> str:
+        return f"let any frame out of {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaster(OfLink):
+    """Put a link into a bridge; None: take it out of whatever holds it."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    bridge: InterfaceName | None
+
+    def __str__(self) -> str:
+        return (
+            f"put {self.interface} into {self.bridge}" if self.bridge else f"take {self.interface} out of its bridge"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetIsolated(OfLink):
+    """Whether other isolated ports of the bridge are reached only through the node."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    isolated: bool
+
+    def __str__(self) -> str:
+        return f"set {self.interface} {'isolated' if self.isolated else 'not isolated'}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddProxy(OfLink):
+    """Answer on this link for an address that is behind the node."""
+
+    stage: ClassVar[Stage] = Stage.ADD_ROUTE
+
+    address: HostAddress
+
+    def __str__(self) -> str:
+        return f"answer for {self.address} on {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveProxy(OfLink):
+    """Answer for it no more."""
+
+    stage: ClassVar[Stage] = Stage.REMOVE_ROUTE
+
+    address: HostAddress
+
+    def __str__(self) -> str:
+        return f"answer for {self.address} on {self.interface} no more"
+
+
+BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
+UplinkOperation = LoadUplinkGuard | RemoveUplinkGuard | AddProxy | RemoveProxy
