@@ -64,7 +64,7 @@ def test_a_field_of_tomorrow_is_ignored_in_facts_and_refused_in_requests(stem: s
 def test_a_desired_vm_of_the_first_version_is_still_read() -> None:
     """Records in Postgres and snapshots of nodes have them."""
     vm = DesiredVm.model_validate_json((SAMPLES / "desired" / "vm.json").read_text())
-    assert (vm.guest_config, vm.mtu) == (GuestConfigForm.FACTS, 1450)
+    assert (vm.guest_config, vm.dhcp, vm.mtu) == (GuestConfigForm.FACTS, False, 1450)
 
 
 def test_every_field_that_may_be_none_may_be_left_out() -> None:

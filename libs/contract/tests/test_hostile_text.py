@@ -135,6 +135,7 @@ def test_other_interface_names_are_refused(name: str) -> None:
         {"cpu": 0}, {"cpu": -1}, {"cpu": "2"}, {"cpu": True}, {"cpu": 2.0}, {"cpu": 10**30},
         {"nope": 1}, {"vm": None},
         {"memory_mb": 0}, {"disk_gb": 0}, {"addresses": []}, {"guest_config": "netplan"}, {"guest_config": None},
+        {"dhcp": 1},
         {"addresses": [{"family": "ipv6", "address": "fe80::1%x"}]},
         {"addresses": [{"family": "ipv4", "address": "2001:db8::1"}]}, {"addresses": [{"family": "ipx"}]},
     ],

@@ -53,6 +53,7 @@ class Node:
     value: DesiredNode | None = None
     process: subprocess.Popen[bytes] | None = None
     guests: list[str] = field(default_factory=list)
+    resync_seconds: float = 3.0
 
     def want(self, *vms: DesiredVm) -> None:
         self.wanted |= {vm.vm: vm for vm in vms}
@@ -70,6 +71,7 @@ class Node:
             "VMFABRIC_CLUSTER": "msk",
             "VMFABRIC_NODE": "n1",
             "VMFABRIC_BUCKET_SECONDS": "0",
+            "VMFABRIC_RESYNC_SECONDS": str(self.resync_seconds),
             "VMFABRIC_STATE_DIR": str(self.directory),
         }
         with self.log.open("ab") as log:
@@ -143,14 +145,14 @@ class Node:
             time.sleep(0.05)
         return time.monotonic() - start
 
-    def guest(self, vm: DesiredVm) -> str:
-        """A namespace that holds the guest's end of the veth, configured as `iface.ready` says."""
+    def guest(self, vm: DesiredVm, *, configured: bool = True) -> str:
+        """A namespace that holds the guest's end of the veth, configured as `iface.ready` says, or only up."""
         namespace = f"{self.namespace}-{vm.vm}"
         interface = naming.guest_interface_name("msk", vm.vm)
         run("ip", "netns", "add", namespace)
         self.guests.append(namespace)
         self.run("ip", "link", "set", interface, "netns", namespace)
-        for command in _guest_commands(vm, interface):
+        for command in (*_plugged_in(vm, interface), *(_configured(vm, interface) if configured else ())):
             run("ip", "-n", namespace, *command)
         return namespace
 
@@ -160,9 +162,12 @@ class Node:
             run("ip", "netns", "del", namespace)
 
 
-def _guest_commands(vm: DesiredVm, interface: str) -> Iterator[Sequence[str]]:
+def _plugged_in(vm: DesiredVm, interface: str) -> Iterator[Sequence[str]]:
     yield ("link", "set", "lo", "up")
     yield ("link", "set", interface, "address", vm.mac, "up")
+
+
+def _configured(vm: DesiredVm, interface: str) -> Iterator[Sequence[str]]:
     for address in vm.addresses:
         yield ("address", "add", f"{address}/{address.max_prefixlen}", "dev", interface, "nodad")
     yield ("route", "add", "169.254.0.1", "dev", interface)

@@ -69,6 +69,13 @@ async def test_the_node_hears_in_which_form_the_guest_is_told_of_its_network(
     assert (await world.desired())[f"vm.msk.{ready['node']}.vm1"]["guest_config"] == wanted
 
 
+@pytest.mark.parametrize(("asked", "wanted"), [({}, False), ({"dhcp": True}, True)])
+async def test_the_node_answers_dhcp_only_where_it_is_asked_for(world: World, asked: Json, wanted: bool) -> None:
+    await world.publish("vm.requested", a_request(**asked))
+    ready = await world.fact("vm.ready.msk.vm1")
+    assert (await world.desired())[f"vm.msk.{ready['node']}.vm1"]["dhcp"] is wanted
+
+
 async def test_a_device_of_lxd_is_refused_where_guests_are_not_lxds(world: World) -> None:
     await world.publish("vm.requested", a_request(guest_config="lxd"))
     failed = await world.fact("vm.failed.msk.vm1")

@@ -128,6 +128,8 @@ class DesiredVm(Desired):
     bandwidth: Bandwidth | None = None
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form the node-agent says what the guest has to configure."""
+    dhcp: bool = False
+    """Whether its DHCP requests are answered."""
     trace_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     """The trace of the request that it follows from; the facts about it belong to the same."""
 

@@ -78,6 +78,8 @@ class VmRequested(VmSize, RequestEvent):
     """Only this node will do; without it, placement chooses."""
     guest_config: GuestConfigForm = GuestConfigForm.FACTS
     """In which form `iface.ready` carries the guest's network configuration, beside the plain facts."""
+    dhcp: bool = False
+    """Answer the guest's DHCP requests with its IPv4 address, for images that cannot be told otherwise."""
     bandwidth: Bandwidth | None = None
     """How much it may send and receive; without it, as much as the node can."""
     labels: Annotated[dict[LabelText, LabelText], Field(max_length=16)] = Field(default_factory=dict)

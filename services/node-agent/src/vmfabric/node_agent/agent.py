@@ -73,6 +73,11 @@ class Agent:
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
         self._reported: frozenset[tuple[VmName | None, str]] = frozenset()
 
+    @property
+    def seen(self) -> Actual | None:
+        """The kernel as it was read last; None until it has been read."""
+        return self._seen
+
     async def step(self, dirty: Dirty) -> Again:
         """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
         if dirty.all or not self._is_fresh:

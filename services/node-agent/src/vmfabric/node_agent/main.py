@@ -3,11 +3,13 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode
+from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode, Findings
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
+from vmfabric.node_agent.dhcp import Dhcp
 from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
+from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
@@ -65,22 +67,31 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
         )
         arrivals = Arrivals(service.bus)
         announcing = Announcing(tasks)
+        dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
+        dhcp_loop = Loop(dhcp.step, resync=settings.resync_seconds)
 
         async def step(dirty: Dirty) -> Again:
             again = await agent.step(dirty)
             wanted = [vm.value for vm in mirror.vms.values()]
             arrivals.expect(wanted)
             announcing.notice(wanted)
+            if dhcp.want(mirror, agent.seen):
+                dhcp_loop.mark_all()
             return again
+
+        async def explain(asked: ExplainOnNode) -> Findings:
+            found = await agent.explain(asked)
+            return Findings(findings=(*found.findings, *dhcp.findings(asked.vm)))
 
         loop = Loop(step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)
         service.bus.on_reconnect(loop.mark_all)
         stack.enter_context(Watch(loop.mark_all))
         tasks.create_task(mirror.run())
         tasks.create_task(loop.run())
+        tasks.create_task(dhcp_loop.run())
         tasks.create_task(arrivals.run())
         subject = IFACE_EXPLAIN.render({"cluster": settings.cluster, "node": settings.node})
-        endpoint = Endpoint(subject, ExplainOnNode, agent.explain, "what the kernel has of a VM")
+        endpoint = Endpoint(subject, ExplainOnNode, explain, "what the kernel has of a VM")
         tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=[endpoint]))
         tasks.create_task(_beat(service.bus, agent, settings.heartbeat_seconds))
 

@@ -31,6 +31,7 @@ def a_vm(
     guest_config: GuestConfigForm = GuestConfigForm.FACTS,
     bandwidth: Bandwidth | None = None,
     wiring: Wiring | None = None,
+    dhcp: bool = False,
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -51,6 +52,7 @@ def a_vm(
         mtu=mtu,
         bandwidth=bandwidth,
         guest_config=guest_config,
+        dhcp=dhcp,
         trace_id=f"{number:032x}",
     )
 

@@ -7,8 +7,8 @@ or as a probe for that (RFC 5227). It may ask a DHCP server, before it has an ad
 a DHCP server.
 
 Where the link has two ends, link-local addresses are the guest's to choose (RFC 7217): there is nobody else to be.
-On a segment that others share it has one, which follows from its MAC address; and it may tell switches where it is by
-RARP, as hypervisors do after a migration.
+On a segment that others share it has one, which follows from its MAC address; it may ask by DHCP for itself only, and
+it may tell switches where it is by RARP, as hypervisors do after a migration.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ _TARGET = "@th,64,128"
 _RARP_SENDER = "@nh,64,48"
 _RARP_TARGET = "@nh,144,48"
 """MAC addresses, laid out as in ARP (RFC 903); nft has no names for those of RARP."""
+_DHCP_CLIENT = "@th,288,48"
+"""The MAC address for which an address is asked, behind 8 octets of UDP and 28 of others (RFC 2131, 2)."""
 
 SET_KEYS: dict[SetName, SetKey] = {
     SetName.MACS: SetKey("type ifname . ether_addr", ("ifname", "ether_addr")),
@@ -126,8 +128,14 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("duplicate-probe", f"{_PROBE} {_NOT_ITS_OWN} {drop(CounterName.NEIGHBOUR)}"),
         Rule("others", "goto guest"),
     ),
+    "guest_segment_dhcp": (
+        Rule("fragmented-dhcp", f"ip frag-off & 0x3fff != 0 {drop(CounterName.OTHER)}"),
+        Rule("dhcp-of-another", f"iifname . {_DHCP_CLIENT} != @{SetName.RARP} {drop(CounterName.MAC)}"),
+        Rule("others", "goto guest"),
+    ),
     "guest_segment": (
         Rule("ipv6", "ether type ip6 goto guest_segment_ipv6"),
+        Rule("dhcp", "udp dport 67 goto guest_segment_dhcp"),
         Rule("rarp", "ether type 0x8035 goto guest_rarp"),
         Rule("others", "goto guest"),
     ),

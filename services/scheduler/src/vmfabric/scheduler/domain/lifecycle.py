@@ -189,6 +189,7 @@ def _allocated(
         nameservers=cluster.nameservers,
         bandwidth=record.request.bandwidth,
         guest_config=record.request.guest_config,
+        dhcp=record.request.dhcp,
         trace_id=record.trace_id,
     )
     steps = record.steps.model_copy(update={"allocated": now})
