@@ -114,9 +114,20 @@ class Cluster:
     async def delete(self, *vms: str) -> None:
         """Remove these and wait until they are gone."""
         for vm in vms:
-            await self.outside.publish("vm.delete.requested", {"cluster": self.name, "vm": vm})
+            await self._until_kept("vm.delete.requested", {"cluster": self.name, "vm": vm})
         for vm in vms:
             await self.outside.wait_for(VmDeleted, vm=vm, seconds=60)
+
+    async def _until_kept(self, subject: str, body: dict[str, object]) -> None:
+        """As whoever needs an answer: again, until the bus keeps it; it may be looking for a leader."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await self.outside.publish(subject, body)
+                except (nats.errors.Error, TimeoutError):
+                    await asyncio.sleep(0.2)
+                else:
+                    return
 
     async def no_routes(self, seconds: float = 5) -> None:
         """Nothing of any VM is left in the core's kernel: a withdrawal needs a moment from the node to the core."""

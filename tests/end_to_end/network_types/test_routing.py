@@ -1,6 +1,7 @@
 """VMs on rented servers: reachable in both ways in which providers send addresses, from one MAC address each."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,8 +15,11 @@ from vmfabric.cli.documents import read
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.admin import Applied
 from vmfabric.contract.errors import Code
+from vmfabric.contract.iface import IfaceReady
 from vmfabric.lab import namespaces
 from vmfabric.lab.cables import UPLINK, data_port, mac
+from vmfabric.lab.debian import files
+from vmfabric.lab.errors import LabError
 from vmfabric.lab.hosts import answers_ping, run_on
 from vmfabric.lab.routing import refused_frames
 from vmfabric.lab.topology import SWITCH
@@ -61,6 +65,41 @@ async def test_vms_reach_the_provider_and_each_other_and_only_the_nics_mac_addre
         assert "packets 0 " in run_on(lab, node, "nft", "list", "counter", "netdev", "vmfabric", "foreign_mac")
     assert refused_frames(lab.topology) == before
     assert set(before.values()) == {0}
+
+
+async def test_a_foreign_mac_address_is_stopped_at_the_nic_and_counted_there(routing: RoutingCluster) -> None:
+    """Should somebody bridge the NIC, the provider would close the port for all of the server."""
+
+    def stopped() -> int:
+        shown = run_on(routing.lab, "r1", "nft", "-j", "list", "counter", "netdev", "vmfabric", "foreign_mac")
+        return sum(int(it["counter"]["packets"]) for it in json.loads(shown)["nftables"] if "counter" in it)
+
+    before = stopped()
+    run_on(routing.lab, "r1", "ip", "link", "add", "foreign0", "link", UPLINK, "type", "macvlan", "mode", "bridge")
+    try:
+        run_on(routing.lab, "r1", "ip", "address", "add", "203.0.113.60/26", "dev", "foreign0")
+        run_on(routing.lab, "r1", "ip", "link", "set", "foreign0", "up")
+        with pytest.raises(LabError):
+            run_on(routing.lab, "r1", "ping", "-c", "1", "-W", "1", "-I", "foreign0", "203.0.113.1")
+    finally:
+        run_on(routing.lab, "r1", "ip", "link", "delete", "foreign0")
+    assert stopped() > before
+    assert refused_frames(routing.lab.topology)["r1"] == 0, "none has come as far as the provider's switch"
+
+
+async def test_the_gateway_of_a_vm_is_its_node(routing: RoutingCluster) -> None:
+    await routing.request("vm1", node="r1")
+    await routing.ready("vm1")
+    wired = await routing.outside.wait_for(IfaceReady, vm="vm1")
+    assert [(str(it.prefix), str(it.gateway)) for it in wired.guest.addresses] == [
+        ("203.0.113.64/32", "203.0.113.11"),
+        ("2001:db8:301::100/128", "2001:db8:301::2"),
+    ]
+    (port,) = json.loads(run_on(routing.lab, "r1", "ip", "-json", "link", "show", wired.interface))
+    (nic,) = json.loads(run_on(routing.lab, "r1", "ip", "-json", "link", "show", UPLINK))
+    assert port["ifname"].startswith("vnet")
+    assert port["master"] == "vmbr0"
+    assert "master" not in nic, "the NIC is no port of the bridge"
 
 
 async def test_a_migration_is_refused_and_the_vm_stays_where_it_is(routing: RoutingCluster) -> None:
@@ -118,11 +157,14 @@ async def test_ndppd_answers_instead_of_the_kernels_proxy_entries(
     # The provider may remember who had this address before.
     run_on(routing.lab, "provider", "ip", "-6", "neighbour", "flush", "dev", UPLINK)
     assert not await routing.answers(address, seconds=2)
+    program = files("ndppd", {"ndppd": "usr/sbin/ndppd"}) / "ndppd"
     process = await asyncio.create_subprocess_exec(
-        *namespaces.inside(routing.lab.namespace("r2"), "ndppd", "-c", str(tmp_path / "ndppd.conf"))
+        *namespaces.inside(routing.lab.namespace("r2"), str(program), "-c", str(tmp_path / "ndppd.conf"))
     )
     try:
         assert await routing.answers(address)
     finally:
         process.terminate()
         await process.wait()
+        # It asks for all multicast frames, and does not take that back.
+        run_on(routing.lab, "r2", "ip", "link", "set", UPLINK, "allmulticast", "off")
