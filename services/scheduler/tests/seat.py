@@ -163,7 +163,7 @@ class Scheduler:
 @pytest.fixture(params=["postgres", "memory"])
 async def scheduler(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Scheduler]:
     is_real = request.param == "postgres"
-    async with _in_postgres(database_url) if is_real else _in_memory() as made:
+    async with in_postgres(database_url) if is_real else _in_memory() as made:
         await made.prepare()
         working = asyncio.create_task(made.desk.run())
         yield made
@@ -171,7 +171,8 @@ async def scheduler(request: pytest.FixtureRequest, database_url: str) -> AsyncI
 
 
 @asynccontextmanager
-async def _in_postgres(database_url: str) -> AsyncIterator[Scheduler]:
+async def in_postgres(database_url: str) -> AsyncIterator[Scheduler]:
+    """One of those that share this database."""
     await migrate(database_url, schema="scheduler", directory=MIGRATIONS)
     pool = await connect(database_url, schema="scheduler")
 

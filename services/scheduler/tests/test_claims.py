@@ -12,7 +12,7 @@ from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import Reserve
 from vmfabric.scheduler.domain.candidate import Usage
 
-from .seat import Scheduler
+from .seat import Scheduler, in_postgres
 
 _NAMES = tuple(f"vm{number}" for number in range(40))
 _ROOM = {"n1": 14, "n2": 16}
@@ -70,3 +70,20 @@ async def test_the_last_room_that_headroom_leaves_is_given_once(scheduler: Sched
         for number in range(40):
             group.create_task(scheduler.handlers.requested(scheduler.request(f"vm{number}", cpu=1)))
     assert sum(await scheduler.used()) == 16
+
+
+async def test_two_schedulers_on_one_database_never_give_the_same_room(database_url: str) -> None:
+    """The lock lets one write; should it ever fail, the rows of the nodes are locked all the same."""
+    async with in_postgres(database_url) as one, in_postgres(database_url) as other:
+        await one.prepare()
+        await one.has_cluster()
+        working = [asyncio.create_task(each.desk.run()) for each in (one, other)]
+        async with asyncio.TaskGroup() as group:
+            for number in range(60):
+                each = one if number % 2 else other
+                group.create_task(each.handlers.requested(each.request(f"vm{number}", cpu=1)))
+                await asyncio.sleep(0)
+        assert await one.used() == [16, 16], "there was more to place than room"
+        await _is_counted(one)
+        for task in working:
+            task.cancel()

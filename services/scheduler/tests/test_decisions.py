@@ -5,6 +5,7 @@ import pytest
 from vmfabric.contract.admin import ApplyNode, EvacuateNode, GetVm, NodeState
 from vmfabric.contract.cluster import Policy, Virtualization
 from vmfabric.contract.errors import Refused
+from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.placement import Cause, OtherNode, PlacementDecision
 from vmfabric.scheduler.domain.changes import Heard, NodeKey
 from vmfabric.scheduler.transaction import transaction
@@ -80,6 +81,13 @@ async def test_a_dry_run_of_a_vm_that_is_there_touches_nothing(scheduler: Schedu
     assert await scheduler.used() == [10, 0]
     await scheduler.handlers.requested(scheduler.request("vm2", cpu=6, node="n1"))
     assert await scheduler.used() == [16, 0]
+
+
+async def test_a_dry_run_and_the_request_itself_are_refused_alike(scheduler: Scheduler) -> None:
+    for changes in ({"node": "nowhere"}, {"guest_config": GuestConfigForm.LXD}):
+        for vm, dry_run in (("dry", True), ("wet", False)):
+            await scheduler.handlers.requested(scheduler.request(vm, dry_run=dry_run, **changes))
+        assert (await scheduler.sent())[-2:] == ["vm.failed.msk.dry", "vm.failed.msk.wet"]
 
 
 async def test_a_node_with_vms_does_not_change_its_kind(scheduler: Scheduler) -> None:

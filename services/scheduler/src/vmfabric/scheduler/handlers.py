@@ -14,7 +14,7 @@ from vmfabric.contract.model import Event
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.contract.placement import Cause
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
-from vmfabric.contract.vm import VmDecided, VmDeleted, VmDeleteRequested, VmMigrateRequested, VmRequested
+from vmfabric.contract.vm import VmDecided, VmDeleted, VmDeleteRequested, VmFailed, VmMigrateRequested, VmRequested
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import purge, put
 from vmfabric.runtime.inbound import Invalid
@@ -122,21 +122,15 @@ class Handlers:
     async def _create(self, tx: Transaction, message: Message[VmRequested], asked: Stamp) -> None:
         request, trace = message.event, message.trace
         key = _key(request)
-        cluster = await tx.cluster(request.cluster)
-        if cluster is None:
+        cluster = await _cluster_for(tx, request)
+        if isinstance(cluster, VmFailed):
             tx.keep_last_request(key, asked)
-            self._say(tx, requests.no_cluster(*key), trace)
-            return
-        if (unfitting := requests.unfitting(request, cluster)) is not None:
-            tx.keep_last_request(key, asked)
-            self._say(tx, unfitting, trace)
+            self._say(tx, cluster, trace)
             return
         decision = await tx.choose(cluster, request, node=request.node, is_new=True)
         if decision.node is None:
             tx.keep_last_request(key, asked)
-            is_known = await _knows(tx, request.cluster, request.node)
-            failed = requests.no_node(request, decision) if is_known else requests.no_such_node(request, "place")
-            self._say(tx, failed, trace)
+            self._say(tx, requests.no_node(request, decision), trace)
             return
         self._keep(tx, key, decision, Cause.REQUEST, cluster)
         turn = requests.create(
@@ -153,9 +147,9 @@ class Handlers:
     async def _say_which(self, tx: Transaction, message: Message[VmRequested], record: VmRecord | None) -> None:
         """Which node it would get, and nothing else; one that is there already as if it were not."""
         request = message.event
-        cluster = await tx.cluster(request.cluster)
-        if cluster is None:
-            self._say(tx, requests.no_cluster(*_key(request)), message.trace)
+        cluster = await _cluster_for(tx, request)
+        if isinstance(cluster, VmFailed):
+            self._say(tx, cluster, message.trace)
             return
         decision = await tx.choose(cluster, request, node=request.node, is_new=True, without=record)
         said = recorded(decision, Cause.REQUEST, cluster.placement, self._clock.now())
@@ -364,6 +358,18 @@ async def _around(tx: Transaction, record: VmRecord, cluster: ClusterSpec) -> Su
             )
         case NetworkType.ROUTING:
             return Surroundings(await tx.node(cluster.name, record.node))
+
+
+async def _cluster_for(tx: Transaction, request: VmRequested) -> ClusterSpec | VmFailed:
+    """Where a node for the VM is to be looked for, or why there is nothing to look for."""
+    cluster = await tx.cluster(request.cluster)
+    if cluster is None:
+        return requests.no_cluster(*_key(request))
+    if (unfitting := requests.unfitting(request, cluster)) is not None:
+        return unfitting
+    if not await _knows(tx, request.cluster, request.node):
+        return requests.no_such_node(request, "place")
+    return cluster
 
 
 async def _knows(tx: Transaction, cluster: ClusterName, node: NodeName | None) -> bool:
