@@ -8,6 +8,7 @@ from rich.table import Table
 
 from vmfabric.cli.screen import duration
 from vmfabric.contract.addresses import Family
+from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.vm import VmReady
 
 
@@ -16,6 +17,8 @@ class VmTimes:
     """One VM. Moments are those of time.monotonic()."""
 
     vm: str
+    router: str
+    """The host that it is pinged from."""
     requested: float
     ready: VmReady | None = None
     ready_at: float | None = None
@@ -37,7 +40,7 @@ class VmTimes:
         yield from self._since(self.requested, "heard: vm.ready", self.ready_at)
         yield from self._since(self.requested, "heard: guest.running", self.running_at)
         for family, moment in self.answered.items():
-            yield from self._since(self.requested, f"first ping from the core, {family}", moment)
+            yield from self._since(self.requested, f"first ping from {self.router}, {family}", moment)
         if self.delete_requested is not None:
             yield from self._since(self.delete_requested, "delete requested, heard: vm.deleted", self.deleted_at)
 
@@ -45,6 +48,30 @@ class VmTimes:
     def _since(start: float, step: str, moment: float | None) -> Iterator[tuple[str, float]]:
         if moment is not None:
             yield step, (moment - start) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What was shown of one network type."""
+
+    type: NetworkType
+    times: Sequence[VmTimes]
+    pings: int
+    """That were answered."""
+
+
+def summary(shown: Sequence[Shown]) -> Table:
+    """A row for each network type."""
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    made.add_column("network type")
+    for column in ("VMs", "ready after (median)", "pings answered", "gone after (median)"):
+        made.add_column(column, justify="right")
+    for one in shown:
+        ready = [times.ready_at - times.requested for times in one.times if times.ready_at is not None]
+        gone = [it.deleted_at - it.delete_requested for it in one.times if it.deleted_at and it.delete_requested]
+        took = [duration(median(values)) if values else "" for values in (ready, gone)]
+        made.add_row(one.type, str(len(one.times)), took[0], str(one.pings), took[1])
+    return made
 
 
 def table(times: Sequence[VmTimes]) -> Table:
