@@ -183,6 +183,12 @@ def test_a_bridge_that_somebody_deletes_comes_back_with_its_ports() -> None:
     assert kernel.links[PORT].master == "vmbr0"
 
 
+def test_a_bridge_of_ours_is_no_orphan_while_the_nodes_values_are_not_known() -> None:
+    kernel = a_kernel()
+    carry_out(kernel, a_routing_node())
+    assert plan([], kernel.actual()).orphans == ()
+
+
 def a_strangers(kind: str) -> Link:
     return replace(an_uplink(ip_interface("198.51.100.1/24")), name="vmbr0", index=9, kind=kind, alias="mine")
 

@@ -12,7 +12,7 @@ from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.antispoof import GuardState
-from vmfabric.node_agent.domain.fabrics.fabric import Node, bridge_of, setup
+from vmfabric.node_agent.domain.fabrics.fabric import Node, bridges_of, setup
 from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import Port, port_of
@@ -66,7 +66,7 @@ def plan(
     return Plan(
         operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
         problems=(*of_node, *problems.values()),
-        orphans=tuple(sorted(_orphans(actual, interfaces | bridge_of(node)))),
+        orphans=tuple(sorted(_orphans(actual, interfaces | bridges_of(node, actual)))),
         stray_routes=_stray_routes(ports, actual),
     )
 
