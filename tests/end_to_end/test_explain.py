@@ -33,11 +33,12 @@ def says(found: VmExplanation, about: str, words: str) -> bool:
 
 
 async def test_of_a_vm_that_answers_everything_is_right(cluster: Cluster) -> None:
-    await cluster.request("vm1", node="n1")
+    await cluster.request("vm1", node="n1", dhcp=True)
     ready = await cluster.ready("vm1")
     await cluster.reachable(ready)
     found = await explained(cluster, "vm1")
     assert wrong(found) == []
+    assert "its DHCP requests on vm1_net0 are answered" in " ".join(finding.sentence for finding in found.findings)
     assert {finding.about for finding in found.findings} == {
         *("scheduler", "ipam", "bucket", "node-agent", "kernel", "frr", "reflectors")
     }

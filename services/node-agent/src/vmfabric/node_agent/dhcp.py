@@ -77,7 +77,8 @@ class Dhcp:
 
     async def _start(self, configuration: str) -> None:
         now = asyncio.get_running_loop().time()
-        if configuration != self._tried:
+        is_new = configuration != self._tried
+        if is_new:
             self._restarts = Restarts()
         elif now < self._restarts.due:
             return
@@ -90,7 +91,7 @@ class Dhcp:
             self._failure = f"no DHCP request is answered on this node, dnsmasq does not start: {error}"
         else:
             self._failure = None
-            log.info("dhcp.started")
+            log.info("dhcp.started", again=not is_new)
 
     def _report(self, wanted: Serving) -> None:
         found: set[tuple[VmName | None, str]] = {(problem.vm, problem.sentence) for problem in wanted.problems}

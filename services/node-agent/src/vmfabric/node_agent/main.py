@@ -26,6 +26,8 @@ NAME = "node-agent"
 DESCRIPTION = "the network of one node's VMs in its kernel"
 
 _THROTTLE_SECONDS = 0.02
+_DHCP_THROTTLE_SECONDS = 0.2
+"""Many guests that come at once are one restart of dnsmasq."""
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
         arrivals = Arrivals(service.bus)
         announcing = Announcing(tasks)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
-        dhcp_loop = Loop(dhcp.step, resync=settings.resync_seconds)
+        dhcp_loop = Loop(dhcp.step, throttle=_DHCP_THROTTLE_SECONDS, resync=settings.resync_seconds)
 
         async def step(dirty: Dirty) -> Again:
             again = await agent.step(dirty)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 _PROGRAM = "dnsmasq"
@@ -95,7 +96,8 @@ class Dnsmasq:
 def _end(handle: int) -> None:
     ended = select.poll()
     ended.register(handle, select.POLLIN)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        signal.pidfd_send_signal(handle, number)
-        if ended.poll(_SECONDS * 1000):
-            return
+    with suppress(ProcessLookupError):  # ended by itself meanwhile
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(handle, number)
+            if ended.poll(_SECONDS * 1000):
+                return
