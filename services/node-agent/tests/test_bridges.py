@@ -12,7 +12,7 @@ from vmfabric.contract.dataplane import ROUTE_METRIC, SUBNET_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence, Routed, RoutingNode, Switched, SwitchingNode
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import HostRoute, Link, Proxy
-from vmfabric.node_agent.domain.explanation import explain
+from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.domain.port import interface_of
 from vmfabric.node_agent.facts import own_addresses
@@ -223,8 +223,8 @@ def test_what_is_in_the_way_of_a_node_is_said(
     node: SwitchingNode | RoutingNode, links: dict[str, Link], said: str
 ) -> None:
     kernel = SimulatedKernel(uplinks=dict(links))
-    [sentence] = sentences(kernel, node)
-    assert said in sentence
+    [finding] = explain_node(planned(kernel, node))
+    assert said in finding.sentence
     carry_out(kernel, node)
     assert {name: replace(link, sysctls={}) for name, link in kernel.uplinks.items()} == links
 
