@@ -104,6 +104,18 @@ def test_a_routed_vm_that_goes_takes_its_routes_and_answers_and_leaves_the_bridg
     assert set(kernel.links) == {"vmbr0", naming.port_name("msk", "vm2")}
 
 
+def test_an_address_that_has_become_another_vms_stays_that_ones_while_the_first_is_gone() -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node, a_vm(1, wiring=ROUTED, addresses=("10.0.0.9",)))
+    gone = a_vm(1, wiring=ROUTED, addresses=("10.0.0.9",), presence=Presence.ABSENT)
+    now = a_vm(2, wiring=ROUTED, addresses=("10.0.0.9",))
+    for _ in range(2):
+        carry_out(kernel, node, gone, now)
+    assert words(kernel, node, gone, now) == []
+    assert HostRoute(ip_network("10.0.0.9/32"), "vmbr0", ROUTE_METRIC) in kernel.routes
+    assert Proxy(ip_address("10.0.0.9"), "uplink") in kernel.proxies
+
+
 def test_a_strangers_proxy_entry_stays() -> None:
     kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
     kernel.proxies.add(Proxy(ip_address("192.0.2.99"), "uplink"))
