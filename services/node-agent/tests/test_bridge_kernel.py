@@ -21,7 +21,8 @@ from .conftest import run as run_outside
 
 pytestmark = pytest.mark.lab
 
-_EXPERIMENTAL = 0x88B5
+_EXPERIMENTAL, _IPV6 = 0x88B5, 0x86DD
+_REDIRECT = 137
 ROUTED, SWITCHED = Routed(bridge="vmbr0"), Switched(bridge="vmbr0")
 
 
@@ -150,9 +151,22 @@ def a_guest(node: Any, vm: DesiredVm) -> Callable[[str], bool]:
     return reaches
 
 
+def listener(kind: int) -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(kind))
+
+
+def heard(listening: socket.socket) -> list[bytes]:
+    """Until now."""
+    frames = []
+    with suppress(BlockingIOError):
+        while True:
+            frames.append(listening.recv(2048))
+    return frames
+
+
 @pytest.mark.parametrize("upstream", list(Upstream))
 async def test_routed_vms_reach_the_provider_and_each_other_and_no_foreign_mac_leaves(
-    node: Any, kernel: NodeKernel, provider: Callable[..., str], upstream: Upstream
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], inside: Callable[..., Any], upstream: Upstream
 ) -> None:
     ways = ("via", "192.0.2.1"), ("via", "2001:db8:ff::1")
     for prefix, way in zip(("10.0.0.0/24", "2001:db8::/64"), ways, strict=True):
@@ -164,7 +178,9 @@ async def test_routed_vms_reach_the_provider_and_each_other_and_no_foreign_mac_l
     for address in ("192.0.2.1", "192.0.2.254", "2001:db8::ffff", "2001:db8:ff::254"):
         assert first(address), address
     assert first("10.0.0.2")
-    assert second("2001:db8::1")
+    with inside(f"{node.namespace}-vm2", lambda: listener(_IPV6)) as listening:
+        assert second("2001:db8::1")
+        assert _REDIRECT not in {frame[54] for frame in heard(listening)}, "the other VM is reached through the node"
     for vm in vms:
         for own in vm.addresses:
             assert " 0% packet loss" in provider("ping", "-c", "1", "-W", "1", str(own), check=False), own
@@ -180,11 +196,6 @@ def test_a_frame_with_a_foreign_mac_is_counted_and_does_not_leave(
     own = bytes.fromhex(node.links()["uplink"]["address"].replace(":", ""))
     foreign = bytes.fromhex("02aaaaaaaaaa")
 
-    def listener() -> socket.socket:
-        listening = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EXPERIMENTAL))
-        listening.settimeout(5)
-        return listening
-
     def send() -> None:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind(("uplink", 0))
@@ -192,7 +203,7 @@ def test_a_frame_with_a_foreign_mac_is_counted_and_does_not_leave(
                 with suppress(OSError):  # the kernel says so when it drops one
                     raw.send(bytes.fromhex("ffffffffffff") + source + _EXPERIMENTAL.to_bytes(2) + bytes(46))
 
-    with inside(f"{node.namespace}-provider", listener) as listening:
+    with inside(f"{node.namespace}-provider", lambda: listener(_EXPERIMENTAL)) as listening:
         inside(node.namespace, send)
-        assert listening.recv(64)[6:12] == own
+        assert [frame[6:12] for frame in heard(listening)] == [own]
     assert node.counters()["foreign_mac"] == 1

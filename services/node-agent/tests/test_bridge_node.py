@@ -1,5 +1,6 @@
 """The agent's process on a routing and on a switching node, without a bus."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ ROUTING_DRIFTS: dict[str, list[str]] = {
     "answers removed": ["ip neigh del proxy 10.0.0.1 dev uplink", "ip neigh del proxy 2001:db8::1 dev uplink"],
     "proxy ND off": ["sysctl -qw net.ipv6.conf.uplink.proxy_ndp=0"],
     "redirects on": ["sysctl -qw net.ipv4.conf.all.send_redirects=1"],
-    "uplink open": ["nft flush chain netdev vmfabric uplink-uplink"],
+    "uplink open": ["nft flush chain netdev vmfabric egress-uplink"],
+    "bridge open": ["nft flush chain netdev vmfabric egress-vmbr0"],
 }
 
 
@@ -68,7 +70,7 @@ def picture(node: Any) -> dict[str, Any]:
             for it in node.json("ip", family, "-j", "neigh", "show", "proxy")
         },
         "sysctls": node.run("cat", *_WATCHED_SYSCTLS),
-        "guard": "foreign-mac" in node.run("nft", "list", "table", "netdev", "vmfabric", check=False),
+        "guards": sorted(re.findall(r"chain egress-[^}]*", node.run("nft", "list", "ruleset", "netdev"))),
     }
 
 

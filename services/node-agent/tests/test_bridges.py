@@ -12,7 +12,7 @@ from vmfabric.contract.dataplane import ROUTE_METRIC, SUBNET_METRIC
 from vmfabric.contract.desired import DesiredVm, Presence, Routed, RoutingNode, Switched, SwitchingNode
 from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import HostRoute, Link, Proxy
-from vmfabric.node_agent.domain.explanation import explain
+from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.domain.port import interface_of
 from vmfabric.node_agent.facts import own_addresses
@@ -104,6 +104,18 @@ def test_a_routed_vm_that_goes_takes_its_routes_and_answers_and_leaves_the_bridg
     assert set(kernel.links) == {"vmbr0", naming.port_name("msk", "vm2")}
 
 
+def test_an_address_that_has_become_another_vms_stays_that_ones_while_the_first_is_gone() -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node, a_vm(1, wiring=ROUTED, addresses=("10.0.0.9",)))
+    gone = a_vm(1, wiring=ROUTED, addresses=("10.0.0.9",), presence=Presence.ABSENT)
+    now = a_vm(2, wiring=ROUTED, addresses=("10.0.0.9",))
+    for _ in range(2):
+        carry_out(kernel, node, gone, now)
+    assert words(kernel, node, gone, now) == []
+    assert HostRoute(ip_network("10.0.0.9/32"), "vmbr0", ROUTE_METRIC) in kernel.routes
+    assert Proxy(ip_address("10.0.0.9"), "uplink") in kernel.proxies
+
+
 def test_a_strangers_proxy_entry_stays() -> None:
     kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
     kernel.proxies.add(Proxy(ip_address("192.0.2.99"), "uplink"))
@@ -183,6 +195,12 @@ def test_a_bridge_that_somebody_deletes_comes_back_with_its_ports() -> None:
     assert kernel.links[PORT].master == "vmbr0"
 
 
+def test_a_bridge_of_ours_is_no_orphan_while_the_nodes_values_are_not_known() -> None:
+    kernel = a_kernel()
+    carry_out(kernel, a_routing_node())
+    assert plan([], kernel.actual()).orphans == ()
+
+
 def a_strangers(kind: str) -> Link:
     return replace(an_uplink(ip_interface("198.51.100.1/24")), name="vmbr0", index=9, kind=kind, alias="mine")
 
@@ -217,8 +235,8 @@ def test_what_is_in_the_way_of_a_node_is_said(
     node: SwitchingNode | RoutingNode, links: dict[str, Link], said: str
 ) -> None:
     kernel = SimulatedKernel(uplinks=dict(links))
-    [sentence] = sentences(kernel, node)
-    assert said in sentence
+    [finding] = explain_node(planned(kernel, node))
+    assert said in finding.sentence
     carry_out(kernel, node)
     assert {name: replace(link, sysctls={}) for name, link in kernel.uplinks.items()} == links
 

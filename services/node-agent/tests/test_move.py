@@ -128,6 +128,18 @@ async def test_an_uplink_whose_gateway_is_silent_is_taken_back_and_tried_again_w
     assert node.is_moved()
 
 
+async def test_a_bridge_that_has_ports_of_vms_stays_when_the_uplink_is_taken_back(node: Node) -> None:
+    await node.live()
+    port = replace(node.kernel.links["vmbr0"], name="vnet1", index=7, kind="tun", master="vmbr0", bridge=None)
+    node.kernel.links["vnet1"] = port
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.answering = set()
+    assert await node.live() is not None
+    assert node.kernel.holdings["uplink"] == HAS
+    assert node.kernel.holdings["vmbr0"] == Held()
+    assert node.kernel.links["vnet1"].master == "vmbr0"
+
+
 async def test_an_uplink_that_was_taken_back_is_tried_again_after_five_minutes(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

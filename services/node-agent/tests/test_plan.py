@@ -21,7 +21,7 @@ from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.antispoof import NOT_GUARDED, Chain, SetName
-from vmfabric.node_agent.domain.explanation import explain, strays
+from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.samples import a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
@@ -199,7 +199,7 @@ def test_a_route_of_ours_that_is_no_vms_is_reported_and_left() -> None:
     kernel.routes.add(stray)
     found = plan([a_vm(1)], kernel.actual())
     assert (found.operations, found.stray_routes) == ((), (stray,))
-    (finding,) = strays(found)
+    (finding,) = explain_node(found)
     assert "10.0.0.99/32 has our protocol number and is no VM's" in finding.sentence
 
 

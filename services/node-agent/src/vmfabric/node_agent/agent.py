@@ -16,7 +16,7 @@ from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.node_agent.domain.actual import Actual, Interest
-from vmfabric.node_agent.domain.explanation import explain, strays
+from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.operations import CreateLink, Failure, Operation
 from vmfabric.node_agent.domain.plan import Plan, plan
@@ -109,7 +109,7 @@ class Agent:
         if asked.vm is not None:
             return Findings(findings=tuple(explain(asked.vm, wanted.get(asked.vm), actual, found)))
         of_vms = [finding for vm in sorted(wanted) for finding in explain(vm, wanted[vm], actual, found)]
-        return Findings(findings=tuple(it for it in (*of_vms, *strays(found)) if not it.is_right))
+        return Findings(findings=tuple(it for it in (*of_vms, *explain_node(found)) if not it.is_right))
 
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""

@@ -145,5 +145,5 @@ class Actual:
     proxies: frozenset[Proxy]
     held: Mapping[str, Held]
     """Of each link that was asked for."""
-    uplink_guards: Mapping[str, tuple[str, ...]]
-    """By interface: the marks of the rules that guard it as an uplink."""
+    egress_guards: Mapping[str, tuple[str, ...]]
+    """By interface: the marks of the rules at its egress hook."""

@@ -6,8 +6,8 @@ from typing import ClassVar
 from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import BridgeSettings
+from vmfabric.node_agent.domain.egress import EgressGuard
 from vmfabric.node_agent.domain.stage import OfLink, Stage
-from vmfabric.node_agent.domain.uplink_guard import UplinkGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,20 @@ class SetBridge(OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadUplinkGuard(OfLink):
-    """Let no frame out that has another source than the NIC's own MAC address."""
+class LoadEgressGuard(OfLink):
+    """Load what may leave the link, and read it back."""
 
-    stage: ClassVar[Stage] = Stage.UPLINK
+    stage: ClassVar[Stage] = Stage.EGRESS
 
-    guard: UplinkGuard
+    guard: EgressGuard
 
     def __str__(self) -> str:
-        return f"let only frames from {self.guard.mac} out of {self.interface}"
+        return f"let {self.guard.words} out of {self.interface}"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveUplinkGuard(OfLink):
-    """The link is no uplink any more."""
+class RemoveEgressGuard(OfLink):
+    """It does not have to be guarded any more."""
 
     stage: ClassVar[Stage] = Stage.REMOVE_GUARD
 
@@ -107,4 +107,4 @@ class RemoveProxy(OfLink):
 
 
 BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
-UplinkOperation = LoadUplinkGuard | RemoveUplinkGuard | AddProxy | RemoveProxy
+UplinkOperation = LoadEgressGuard | RemoveEgressGuard | AddProxy | RemoveProxy

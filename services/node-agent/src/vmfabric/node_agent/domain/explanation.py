@@ -36,8 +36,11 @@ def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) 
         yield from _carrier(desired, actual)
 
 
-def strays(found: Plan) -> Iterator[Finding]:
-    """What is ours, and nobody's."""
+def explain_node(found: Plan) -> Iterator[Finding]:
+    """What is wrong with the node itself, and what is ours and nobody's."""
+    for problem in found.problems:
+        if problem.vm is None:
+            yield Finding(about="node-agent", is_right=False, sentence=problem.sentence)
     for name in found.orphans:
         sentence = f"nothing is wanted of {name}, which is a link of ours; if it is nobody's, `ip link delete {name}`"
         yield Finding(about="kernel", is_right=False, sentence=sentence)

@@ -12,11 +12,11 @@ from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.antispoof import GuardState
-from vmfabric.node_agent.domain.fabrics.fabric import Node, bridge_of, setup
+from vmfabric.node_agent.domain.fabrics.fabric import Node, bridges_of, setup
 from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import Port, port_of
-from vmfabric.node_agent.domain.problems import Problem, is_taken, problems_of
+from vmfabric.node_agent.domain.problems import Problem, is_taken, owners_of, problems_of
 from vmfabric.node_agent.domain.setup import Setup
 from vmfabric.node_agent.domain.setup_plan import node_operations, node_problems, proxy_operations
 
@@ -53,20 +53,24 @@ def plan(
     problems = {problem.vm: problem for problem in problems_of(ports, actual, bridges)}
     interfaces = {port.interface for port in ports}
     routes = _Routes.of(actual, interfaces)
+    owners = owners_of(ports)
     marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
     todo: list[do.Operation] = [*node_operations(wanted, actual)]
     for port in ports:
         if port.vm not in problems:
             is_remembered = port.vm in remembered
-            todo.extend(_port(port, actual, routes, marked.get(port.alias), is_remembered=is_remembered))
-            todo.extend(_proxies(port, actual, wanted.answers_on))
+            # What has become another VM's here is not taken away with this one.
+            own = frozenset(it for it in port.prefixes if owners.get(it, port.vm) == port.vm)
+            present = routes.concerning(port, own)
+            todo.extend(_port(port, actual, present, marked.get(port.alias), is_remembered=is_remembered))
+            todo.extend(_proxies(port, own, actual, wanted.answers_on))
         elif is_taken(port, actual):
             # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
             todo.extend(_removal(port, None, actual.ruleset.guards.get(port.interface)))
     return Plan(
         operations=tuple(sorted(todo, key=lambda operation: operation.stage)),
         problems=(*of_node, *problems.values()),
-        orphans=tuple(sorted(_orphans(actual, interfaces | bridge_of(node)))),
+        orphans=tuple(sorted(_orphans(actual, interfaces | bridges_of(node, actual)))),
         stray_routes=_stray_routes(ports, actual),
     )
 
@@ -77,10 +81,12 @@ def _bridges(wanted: Setup, actual: Actual) -> frozenset[str]:
     return frozenset(there if wanted.bridge is None else there | {wanted.bridge.interface} - actual.links.keys())
 
 
-def _proxies(port: Port, actual: Actual, answers_on: InterfaceName | None) -> Iterator[do.Operation]:
-    addresses = {prefix.network_address for prefix in port.prefixes}
-    is_answered_for = answers_on is not None and port.presence.is_announced
-    wanted = frozenset(Proxy(it, answers_on) for it in addresses) if answers_on and is_answered_for else frozenset()
+def _proxies(
+    port: Port, own: frozenset[Prefix], actual: Actual, answers_on: InterfaceName | None
+) -> Iterator[do.Operation]:
+    addresses = {prefix.network_address for prefix in own}
+    is_announced = port.presence.is_announced
+    wanted = frozenset(Proxy(it, answers_on) for it in addresses if answers_on and is_announced)
     yield from proxy_operations(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
 
 
@@ -104,9 +110,9 @@ class _Routes:
             {prefix: frozenset(routes) for prefix, routes in astray.items()},
         )
 
-    def concerning(self, port: Port) -> frozenset[HostRoute]:
+    def concerning(self, port: Port, own: frozenset[Prefix]) -> frozenset[HostRoute]:
         here = self.by_interface.get(port.interface, frozenset())
-        return here.union(*(self.astray.get(prefix, frozenset()) for prefix in port.prefixes))
+        return here.union(*(self.astray.get(prefix, frozenset()) for prefix in own))
 
 
 def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
@@ -127,14 +133,13 @@ def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...
 
 
 def _port(
-    port: Port, actual: Actual, routes: _Routes, marked: Link | None, *, is_remembered: bool
+    port: Port, actual: Actual, present: frozenset[HostRoute], marked: Link | None, *, is_remembered: bool
 ) -> Iterator[do.Operation]:
     """`marked` is a link with the port's alias: ours, whatever somebody has named it."""
     named = None if is_taken(port, actual) else actual.links.get(port.interface)
     link = named or marked
     found = actual.ruleset.guards.get(port.interface)
     unwanted = link is not None and link.kind != port.kind
-    present = routes.concerning(port)
     links = actual.links.values()
     wanted = remembered_routes(port, present) if is_remembered else wanted_routes(port, links)
     stays = port.presence is not Presence.ABSENT and named is not None and not unwanted

@@ -28,7 +28,7 @@ def is_taken(port: Port, actual: Actual) -> bool:
 
 def problems_of(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) -> Iterator[Problem]:
     """`bridges` are those that a port can be put into."""
-    owners = _owners(ports)
+    owners = owners_of(ports)
     for port in ports:
         if port.presence is Presence.ABSENT:
             continue
@@ -60,7 +60,7 @@ def problems_of(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) 
                 )
 
 
-def _owners(ports: Sequence[Port]) -> Mapping[Prefix, VmName]:
+def owners_of(ports: Sequence[Port]) -> Mapping[Prefix, VmName]:
     """Who holds each prefix: the lowest generation. A later one has to wait until that is told to be absent."""
     owners: dict[Prefix, VmName] = {}
     for port in sorted(ports, key=lambda port: (port.generation, port.vm)):

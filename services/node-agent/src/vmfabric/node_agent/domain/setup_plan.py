@@ -1,6 +1,6 @@
 """The difference between what a node should have of its own and what is there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.names import VmName
@@ -40,7 +40,9 @@ def node_operations(wanted: Setup, actual: Actual) -> Iterator[do.Operation]:
         yield do.LoadTable()
     if wanted.uplink is not None:
         yield from _uplink(wanted.uplink, actual)
-    if wanted.bridge is not None and _is_free(wanted.bridge, actual):
+    is_free = wanted.bridge is not None and _is_free(wanted.bridge, actual)
+    yield from _egress([wanted.uplink, wanted.bridge if is_free else None], actual)
+    if wanted.bridge is not None and is_free:
         yield from _bridge(wanted.bridge, actual.links.get(wanted.bridge.interface))
         yield from _routes(wanted.bridge, actual)
         own = {it.ip for it in wanted.bridge.addresses}
@@ -63,15 +65,21 @@ def _is_free(bridge: OwnBridge, actual: Actual) -> bool:
 
 
 def _uplink(uplink: Uplink, actual: Actual) -> Iterator[do.Operation]:
-    guard = uplink.guard
-    link = actual.links[guard.interface]
+    link = actual.links[uplink.guard.interface]
     for name, value in uplink.sysctls.items():
         if link.sysctls.get(name) != value:
             yield do.SetSysctl(None, link.name, name, value)
-    for stale in sorted(actual.uplink_guards.keys() - {guard.interface}):
-        yield bridges.RemoveUplinkGuard(None, stale)
-    if actual.uplink_guards.get(guard.interface) != (guard.rule.comment,):
-        yield bridges.LoadUplinkGuard(None, guard.interface, guard)
+
+
+def _egress(guarded: Sequence[Uplink | OwnBridge | None], actual: Actual) -> Iterator[do.Operation]:
+    guards = [it.guard for it in guarded if it is not None]
+    for stale in sorted(actual.egress_guards.keys() - {guard.interface for guard in guards}):
+        yield bridges.RemoveEgressGuard(None, stale)
+    for guard in guards:
+        # A chain that outlived its link may hang on nothing: it is made anew with the link.
+        is_there = guard.interface in actual.links
+        if not is_there or actual.egress_guards.get(guard.interface) != (guard.rule.comment,):
+            yield bridges.LoadEgressGuard(None, guard.interface, guard)
 
 
 def _bridge(wanted: OwnBridge, link: Link | None) -> Iterator[do.Operation]:

@@ -19,7 +19,7 @@ class Stage(IntEnum):
     SYSCTL = 7
     ADDRESS = 8
     GUARD = 9
-    UPLINK = 10
+    EGRESS = 10
     JOIN = 11
     SET_UP = 12
     ADD_ROUTE = 13

@@ -21,13 +21,13 @@ from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.kernel import (
     addresses,
     asking,
+    egress,
     links,
     neighbours,
     nftables,
     own,
     routes,
     sysctls,
-    uplink_guard,
 )
 from vmfabric.node_agent.kernel.dump import Dump, DumpInterruptedError
 from vmfabric.node_agent.kernel.netlink import Netlink, open_netlink
@@ -108,7 +108,7 @@ class NodeKernel:
                 for name, link in found.items()
                 if name in interest.held_by
             },
-            uplink_guards=uplink_guard.parse(listed),
+            egress_guards=egress.parse(listed),
         )
 
     def _apply(self, operations: Sequence[do.Operation]) -> tuple[do.Failure, ...]:
@@ -187,7 +187,7 @@ class NodeKernel:
                 addresses.add(netlink, interface, address)
             case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
                 own.change_bridge(netlink, operation)
-            case bridges.LoadUplinkGuard() | bridges.RemoveUplinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
+            case bridges.LoadEgressGuard() | bridges.RemoveEgressGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 own.change_uplink(netlink, operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
                 own.move(netlink, operation)

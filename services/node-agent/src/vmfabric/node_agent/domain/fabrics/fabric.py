@@ -6,6 +6,7 @@ from vmfabric.contract.desired import FabricNode, RoutingNode, SwitchingNode
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.fabrics import routing, switching
+from vmfabric.node_agent.domain.naming import BRIDGE_ALIAS
 from vmfabric.node_agent.domain.setup import FORWARDING, Setup
 
 Node = FabricNode | SwitchingNode | RoutingNode
@@ -37,6 +38,8 @@ def setup(node: Node | None, actual: Actual) -> Setup:
             assert_never(node)
 
 
-def bridge_of(node: Node | None) -> frozenset[InterfaceName]:
-    """The bridge that its VMs are in, if they are in one."""
+def bridges_of(node: Node | None, actual: Actual) -> frozenset[InterfaceName]:
+    """The bridge that its VMs are in, if they are in one. While the node's values are not known, whatever we made."""
+    if node is None:
+        return frozenset(link.name for link in actual.links.values() if link.alias == BRIDGE_ALIAS)
     return frozenset({node.bridge}) if isinstance(node, SwitchingNode | RoutingNode) else frozenset()

@@ -7,10 +7,10 @@ from vmfabric.contract.cluster import Upstream
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.desired import RoutingNode
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, Link, Proxy
+from vmfabric.node_agent.domain.egress import no_redirects, only_from
 from vmfabric.node_agent.domain.naming import bridge_mac
 from vmfabric.node_agent.domain.port import SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING, OwnBridge, Setup, Uplink
-from vmfabric.node_agent.domain.uplink_guard import UplinkGuard
 
 _LINK_LOCAL = ip_interface("fe80::1/64")
 """Of the bridge: the kernel asks for neighbours from it."""
@@ -44,6 +44,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
             mac=bridge_mac(node.cluster, node.node),
             addresses=own | {_LINK_LOCAL},
             sysctls=_BRIDGE,
+            guard=no_redirects(node.bridge),
             routes=frozenset(HostRoute(prefix, node.bridge, SUBNET_METRIC) for prefix in node.subnets),
         ),
         uplink=_uplink(uplink, on_link=on_link) if uplink else None,
@@ -66,7 +67,7 @@ def _uplink(link: Link, *, on_link: bool) -> Uplink | None:
         return None
     return Uplink(
         sysctls={**_UPLINK, "ipv6/proxy_ndp": 1} if on_link else _UPLINK,
-        guard=UplinkGuard(link.name, link.mac),
+        guard=only_from(link.name, link.mac),
     )
 
 

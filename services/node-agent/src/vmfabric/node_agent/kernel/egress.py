@@ -1,4 +1,4 @@
-"""Loads the guard of an uplink through nft(8) and reads it back."""
+"""Loads what may leave a link through nft(8) and reads it back."""
 
 import json
 from collections import defaultdict
@@ -6,13 +6,13 @@ from typing import Any
 
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.antispoof import TABLE
-from vmfabric.node_agent.domain.uplink_guard import CHAIN_PREFIX, COUNTER, UplinkGuard
+from vmfabric.node_agent.domain.egress import CHAIN_PREFIX, COUNTER, EgressGuard
 from vmfabric.node_agent.kernel import nftables
 
 _OURS = f"netdev {TABLE}"
 
 
-def load(guard: UplinkGuard) -> None:
+def load(guard: EgressGuard) -> None:
     """In one transaction, whatever was there. NftError when nft refuses, or shows something else."""
     hook = f'type filter hook egress device "{guard.interface}" priority 0; policy accept;'
     nftables.load(
