@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import asyncpg
 from nats.aio.client import Client
+from pydantic import BaseModel
 
 from simulation.bus_client import SimulatedClient
 from simulation.bus_server import Server
@@ -20,6 +21,7 @@ from simulation.stores import IpamStore, OutboxRows, SchedulerStore
 from simulation.virtual_time import VirtualClock
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.main import watch_sessions
+from vmfabric.contract.addressing import ListFree
 from vmfabric.contract.admin import (
     ApplyCluster,
     ApplyNetwork,
@@ -30,7 +32,10 @@ from vmfabric.contract.admin import (
     NodeState,
     UndrainNode,
 )
+from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, POOLS_KEY, VM_KEY
+from vmfabric.contract.errors import Code, TryAgain
+from vmfabric.contract.model import Request
 from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
@@ -38,8 +43,10 @@ from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
 from vmfabric.database.repeated import Repeated
 from vmfabric.ipam.applying import Applying
+from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.handlers import Handlers as IpamHandlers
 from vmfabric.ipam.memory_store import InMemoryStore
+from vmfabric.ipam.reporting import free_addresses
 from vmfabric.ipam.republish import Republish as PoolsRepublish
 from vmfabric.ipam.sweep import Sweep as IpamSweep
 from vmfabric.ipam.writer import Writer
@@ -63,8 +70,10 @@ from vmfabric.scheduler.memory_store import Tables
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
 from vmfabric.scheduler.standing import BehindError, check_standing
+from vmfabric.scheduler.supplies import Supplies
 from vmfabric.scheduler.sweep import Sweep
 
+A = TypeVar("A", bound=BaseModel)
 PHASE_SECONDS = 30.0
 MOVE_SECONDS = 20.0
 _SWEEP_SECONDS = 2.0
@@ -91,6 +100,8 @@ class Ground:
     ipam: InMemoryStore = field(default_factory=InMemoryStore)
     drains: dict[str, DrainNode] = field(default_factory=dict)
     """What operators want: nodes that are to be empty."""
+    ipam_process: Process | None = None
+    """The one that lives, or lived last."""
     clients: dict[str, SimulatedClient] = field(default_factory=dict)
     """The connection of each process that lives, or lived last."""
     scheduler_committed: Callable[[], None] = lambda: None
@@ -130,7 +141,8 @@ async def scheduler(ground: Ground, process: Process) -> None:
         pool = cast("asyncpg.Pool", ground.scheduler_outbox.of(process, ground.faults))
         relay = Relay(pool, bus)
         store = SchedulerStore(ground.tables, process, ground.faults, committed=ground.scheduler_committed)
-        desk = Desk(store, committed=relay.wake)
+        supplies = _supplies(ground, process) if ground.plant.type is NetworkType.ROUTING else None
+        desk = Desk(store, committed=relay.wake, supplies=supplies)
         handlers = Handlers(desk, ground.clock, Patience(phase=PHASE_SECONDS, move=MOVE_SECONDS, first=3.0))
         nodes = Nodes(store, ground.clock, committed=relay.wake, is_listening=lambda: bus.is_connected)
         read = partial(read_bucket, bus, [NODE_KEY.pattern(), VM_KEY.pattern(), HANDED_OUT_KEY.pattern()])
@@ -163,8 +175,25 @@ async def scheduler(ground: Ground, process: Process) -> None:
             tasks.create_task(work)
 
 
+def _supplies(ground: Ground, process: Process) -> Supplies:
+    """ipam's answer without the bus: what it has written, unless it does not run."""
+
+    async def ask(subject: str, asked: Request, answer: type[A]) -> A:
+        await process.point()
+        if ground.ipam_process is None or ground.ipam_process.is_dead:
+            raise TryAgain(Code.INTERNAL, f"no service answers {subject}")
+        content = await ground.ipam.load()
+        stock = Stock(content.networks, content.pools, content.in_use, content.reservations)
+        said = free_addresses(stock, ListFree.model_validate(asked).cluster)
+        assert isinstance(said, answer)
+        return said
+
+    return Supplies(ask, ground.clock)
+
+
 async def ipam(ground: Ground, process: Process) -> None:
     """One life of ipam."""
+    ground.ipam_process = process
     async with ground.bus(process, "ipam") as bus, asyncio.TaskGroup() as tasks:
         relay = Relay(cast("asyncpg.Pool", ground.ipam_outbox.of(process, ground.faults)), bus)
         store = IpamStore(

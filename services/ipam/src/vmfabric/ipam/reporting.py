@@ -12,9 +12,10 @@ from vmfabric.contract.addressing import (
     UsageReport,
 )
 from vmfabric.contract.admin import ListOfCluster, Pools, PoolUsage, Usage
-from vmfabric.contract.names import NodeName
+from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.ipam.domain import tenures, usage
 from vmfabric.ipam.domain.pool_stock import PoolStock
+from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
@@ -42,8 +43,7 @@ class Reporting:
 
     async def list_free(self, request: ListFree) -> FreeAddresses:
         """What the pools of a cluster, and of its nodes, can give now; none when the cluster has no pool."""
-        pools = [pool for pool in await self._writer.current() if pool.spec.cluster == request.cluster]
-        return FreeAddresses(cluster=request.cluster, pools=tuple(_free(pool) for pool in pools))
+        return free_addresses(await self._writer.current(), request.cluster)
 
     async def report_usage(self, request: AskUsage) -> UsageReport:
         """How full pools are, and when they run out if it goes on as in the last day or week."""
@@ -74,6 +74,11 @@ class Reporting:
         before = await self._records.history(request.address, _AROUND, until=at)
         after = await self._records.history_after(request.address, at, _AROUND)
         return tenures.told(request.address, [*reversed(before), *after], at)
+
+
+def free_addresses(stock: Stock, cluster: ClusterName) -> FreeAddresses:
+    """What the pools of a cluster can give, in the order in which they are asked."""
+    return FreeAddresses(cluster=cluster, pools=tuple(_free(pool) for pool in stock if pool.spec.cluster == cluster))
 
 
 def _usage(pool: PoolStock) -> PoolUsage:

@@ -73,8 +73,8 @@ class Administration:
         async with transaction(self._store) as tx:
             rows = await tx.nodes(spec.name)
             found = await tx.cluster(spec.name)
-            addresses = {row.spec.name: (row.spec.address, *row.heard.addresses) for row in rows}
-            check_cluster(spec, found, addresses, sum(row.used.vms for row in rows))
+            nodes = [(row.spec, (row.spec.address, *row.heard.addresses)) for row in rows]
+            check_cluster(spec, found, nodes, sum(row.used.vms for row in rows))
             applied = compare("cluster", spec, found, spec.name, dry_run=asked.dry_run)
             if not asked.dry_run and found != spec:
                 tx.put_cluster(spec)

@@ -1,10 +1,11 @@
 """What operators may apply, and what stands in the way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 
 from pydantic import BaseModel
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.admin import Applied, Change
 from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Virtualization
 from vmfabric.contract.errors import Code, Refused
@@ -13,6 +14,8 @@ from vmfabric.scheduler.domain.record import VmKey
 
 _FIXED_WITH_VMS = ("type", "virtualization", "gateway", "bridge", "mtu")
 """Fields that every interface of the cluster was made with."""
+
+_UPLINK = "uplink (the NIC that has its address)"
 
 
 def compare(kind: str, wanted: BaseModel, found: BaseModel | None, name: str, *, dry_run: bool) -> Applied:
@@ -30,11 +33,12 @@ def changed_fields(wanted: BaseModel, found: BaseModel) -> tuple[str, ...]:
 
 
 def check_cluster(
-    wanted: ClusterSpec, found: ClusterSpec | None, nodes: Mapping[NodeName, Sequence[HostAddress]], vms: int
+    wanted: ClusterSpec, found: ClusterSpec | None, nodes: Iterable[tuple[NodeSpec, Sequence[HostAddress]]], vms: int
 ) -> None:
-    """Refused when the cluster cannot be so. `nodes` are the addresses that each node uses itself."""
-    for node, addresses in nodes.items():
-        _check_gateway(wanted, node, addresses)
+    """Refused when the cluster cannot be so. `nodes` are its own, each with the addresses that it uses itself."""
+    for spec, addresses in nodes:
+        _check_fields(wanted, spec)
+        _check_gateway(wanted, spec.name, addresses)
         _check_reflectors(wanted, addresses)
     if found is None or not vms:
         return
@@ -68,11 +72,8 @@ def check_node(
     _check_fields(cluster, wanted)
     _check_gateway(cluster, wanted.name, (wanted.address, *heard))
     for other in others:
-        if other.name != wanted.name and other.address == wanted.address:
-            raise Refused(
-                Code.CONFLICT,
-                f"node {other.name} has the address {wanted.address} already; each node needs one of its own",
-            )
+        if other.name != wanted.name:
+            _check_beside(wanted, other)
     if holder is not None:
         raise Refused(
             Code.CONFLICT,
@@ -86,12 +87,48 @@ def check_node(
             f"the address of node {wanted.name} cannot change with {vms} VMs on it: "
             "its BGP sessions would be reset, or its VMs lose their gateway",
         )
+    if found is not None and vms and cluster.type is NetworkType.ROUTING:
+        _check_kept(wanted, found, vms)
     if found is not None and vms and _kind(wanted, cluster) is not _kind(found, cluster):
         raise Refused(
             Code.IN_USE,
             f"node {wanted.name} cannot become {_kind(wanted, cluster)} with {vms} VMs on it that were wired as "
             f"{_kind(found, cluster)}; drain it first",
         )
+
+
+def _check_beside(wanted: NodeSpec, other: NodeSpec) -> None:
+    """Whether the node has what is its own only."""
+    if other.address == wanted.address:
+        raise Refused(
+            Code.CONFLICT,
+            f"node {other.name} has the address {wanted.address} already; each node needs one of its own",
+        )
+    for mine, its in product(_sent_to(wanted), _sent_to(other)):
+        if mine.version == its.version and mine.overlaps(its):
+            raise Refused(
+                Code.CONFLICT,
+                f"{mine} of node {wanted.name} overlaps {its} of node {other.name}; the provider sends an address to "
+                "one node only",
+            )
+
+
+def _check_kept(wanted: NodeSpec, found: NodeSpec, vms: int) -> None:
+    """Whether the VMs of a routing node keep their way and their gateway."""
+    lost = [str(prefix) for prefix in _sent_to(found) if prefix not in _sent_to(wanted)]
+    if found.ipv6 is not None and wanted.ipv6 != found.ipv6:
+        lost = [*(each for each in lost if each != str(found.ipv6.network)), f"the gateway {found.ipv6}"]
+    if lost:
+        raise Refused(
+            Code.IN_USE,
+            f"{', '.join(lost)} cannot be taken from node {wanted.name} with {vms} VMs on it, which may have their "
+            "addresses by it; delete them first",
+        )
+
+
+def _sent_to(node: NodeSpec) -> tuple[Prefix, ...]:
+    """What the provider of a routing cluster sends to the node."""
+    return (*node.subnets, *([] if node.ipv6 is None else [node.ipv6.network]))
 
 
 def _kind(node: NodeSpec, cluster: ClusterSpec) -> Virtualization:
@@ -108,11 +145,11 @@ def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
         case NetworkType.IP_FABRIC:
             useless = given
         case NetworkType.SWITCHING:
-            needed = ["uplink"] if cluster.bridge.autosetup and node.uplink is None else []
+            needed = [_UPLINK] if cluster.bridge.autosetup and node.uplink is None else []
             useless = [name for name in given if name != "uplink" or not cluster.bridge.autosetup]
         case NetworkType.ROUTING:
-            needed = ["uplink"] if node.uplink is None else []
-            needed += [] if node.subnets or node.ipv6 is not None else ["subnets or ipv6"]
+            needed = [_UPLINK] if node.uplink is None else []
+            needed += [] if _sent_to(node) else ["subnets or ipv6 (what the provider sends to it)"]
     if needed:
         raise Refused(
             Code.INVALID_REQUEST,
@@ -121,9 +158,14 @@ def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
     if useless:
         raise Refused(
             Code.INVALID_REQUEST,
-            f"{' and '.join(useless)} of node {node.name} say nothing in cluster {cluster.name} "
-            f"({cluster.type}, bridge.autosetup {str(cluster.bridge.autosetup).lower()}); leave them out",
+            f"{' and '.join(useless)} of node {node.name} say nothing in cluster {cluster.name}, {_how(cluster)}; "
+            "leave them out",
         )
+
+
+def _how(cluster: ClusterSpec) -> str:
+    is_operators = cluster.type is NetworkType.SWITCHING and not cluster.bridge.autosetup
+    return f"which is of type {cluster.type}" + (" with a bridge of the operator's own" if is_operators else "")
 
 
 def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[HostAddress]) -> None:

@@ -4,6 +4,7 @@ Whoever asks for it has made sure that the node does not run. What the VM has th
 behind, with a generation of its own, so that what the node said before does not count: it hears that when it returns,
 and says that it let go. Until then the VM's route is preferred to what the node may still announce:
 a fabric keeps the routes of a dead node for a while (graceful restart, RFC 4724), and a fence may have been wrong.
+Where nothing is announced there is nothing to prefer.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,106 @@
+"""What operators may apply to clusters and nodes of each type."""
+
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+import pytest
+
+from vmfabric.contract.cluster import Bridge, ClusterSpec, NetworkType, NodeSpec
+from vmfabric.contract.errors import Code, Refused
+from vmfabric.scheduler.domain.cluster import check_cluster, check_node
+
+from .builders import a_cluster_spec, a_node_spec, another_type
+
+FABRIC = a_cluster_spec()
+SWITCHING = another_type(NetworkType.SWITCHING)
+OWN_BRIDGE = another_type(NetworkType.SWITCHING, bridge=Bridge(autosetup=False))
+ROUTING = another_type(NetworkType.ROUTING)
+SUBNET = ip_network("203.0.113.8/29")
+SIX = ip_interface("2001:db8:1::2/64")
+
+
+def a_routing_node(name: str = "n1", number: int = 1, **fields: Any) -> NodeSpec:
+    return a_node_spec(name, number, **{"uplink": "eth0", "subnets": (SUBNET,), **fields})
+
+
+def check(cluster: ClusterSpec, wanted: NodeSpec, *others: NodeSpec, found: NodeSpec | None = None) -> None:
+    vms = 0 if found is None else 3
+    check_node(wanted, found=found, cluster=cluster, others=others, heard=(), vms=vms, holder=None)
+
+
+def refusal(cluster: ClusterSpec, wanted: NodeSpec, *others: NodeSpec, found: NodeSpec | None = None) -> Refused:
+    with pytest.raises(Refused) as refused:
+        check(cluster, wanted, *others, found=found)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("cluster", "fields"),
+    [
+        (FABRIC, {}),
+        (SWITCHING, {"uplink": "eth0"}),
+        (OWN_BRIDGE, {}),
+        (ROUTING, {"uplink": "eth0", "subnets": (SUBNET,)}),
+        (ROUTING, {"uplink": "eth0", "ipv6": SIX}),
+    ],
+)
+def test_a_node_says_what_its_clusters_type_needs(cluster: ClusterSpec, fields: dict[str, Any]) -> None:
+    check(cluster, a_node_spec(**fields))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "fields", "words"),
+    [
+        (FABRIC, {"uplink": "eth0"}, "uplink of node n1 say nothing in cluster msk, which is of type ip-fabric"),
+        (SWITCHING, {}, "node n1 of the switching cluster msk needs uplink"),
+        (SWITCHING, {"uplink": "eth0", "ipv6": SIX}, "ipv6 of node n1 say nothing"),
+        (OWN_BRIDGE, {"uplink": "eth0"}, "of type switching with a bridge of the operator's own; leave them out"),
+        (ROUTING, {"uplink": "eth0"}, "needs subnets or ipv6"),
+        (ROUTING, {}, "needs uplink (the NIC that has its address) and subnets or ipv6"),
+    ],
+)
+def test_a_node_that_lacks_something_or_says_too_much_is_refused(
+    cluster: ClusterSpec, fields: dict[str, Any], words: str
+) -> None:
+    refused = refusal(cluster, a_node_spec(**fields))
+    assert refused.code is Code.INVALID_REQUEST
+    assert words in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"subnets": (ip_network("203.0.113.0/28"),)},
+            "203.0.113.0/28 of node n2 overlaps 203.0.113.8/29 of node n1",
+        ),
+        ({"subnets": (), "ipv6": ip_interface("2001:db8:1::7/64")}, "overlaps 2001:db8:1::/64 of node n1"),
+    ],
+)
+def test_the_provider_sends_an_address_to_one_node_only(fields: dict[str, Any], words: str) -> None:
+    refused = refusal(ROUTING, a_routing_node("n2", 2, **fields), a_routing_node(ipv6=SIX))
+    assert refused.code is Code.CONFLICT
+    assert words in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"subnets": ()}, "203.0.113.8/29 cannot be taken from node n1 with 3 VMs on it"),
+        ({"ipv6": None}, "the gateway 2001:db8:1::2/64 cannot be taken"),
+        ({"ipv6": ip_interface("2001:db8:1::3/64")}, "the gateway 2001:db8:1::2/64 cannot be taken"),
+    ],
+)
+def test_what_vms_may_have_their_addresses_by_is_not_taken_away(fields: dict[str, Any], words: str) -> None:
+    found = a_routing_node(ipv6=SIX)
+    refused = refusal(ROUTING, a_routing_node(**{"ipv6": SIX, **fields}), found=found)
+    assert refused.code is Code.IN_USE
+    assert words in refused.sentence
+    more = (SUBNET, ip_network("203.0.113.64/29"))
+    check(ROUTING, a_routing_node(ipv6=SIX, subnets=more), found=found)
+
+
+def test_a_cluster_does_not_become_of_a_type_that_its_nodes_are_not_applied_for() -> None:
+    with pytest.raises(Refused, match="node n1 of the routing cluster msk needs uplink"):
+        check_cluster(ROUTING, FABRIC, [(a_node_spec(), ())], 0)
+    check_cluster(OWN_BRIDGE, FABRIC, [(a_node_spec(), ())], 0)
