@@ -1,6 +1,7 @@
 """Frames that a guest may send, and those that it may not."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, UDP
@@ -58,7 +59,7 @@ def _frame(
     return Frame(name, bytes(head / layers), dropped, dropped if on_segment == SAME else on_segment)
 
 
-def _arp(operation: int, mac: str, address: str, target: str, **fields: int) -> Packet:
+def _arp(operation: int, mac: str, address: str, target: str, **fields: Any) -> Packet:
     return ARP(op=operation, hwsrc=mac, psrc=address, hwdst=NOBODY, pdst=target, **fields)
 
 
@@ -73,8 +74,8 @@ _OFFERS = BOOTP(op=2) / DHCP(options=[("message-type", "offer"), "end"])
 _ALL_NODES = "33:33:00:00:00:01"
 
 
-def _claim(target: str, source: str = OWN_IPV6, **flags: int) -> Packet:
-    return IPv6(src=source, dst="ff02::1") / ICMPv6ND_NA(tgt=target, **{"R": 0, "S": 0, "O": 1, **flags})
+def _claim(target: str, source: str = OWN_IPV6, *, is_router: int = 0) -> Packet:
+    return IPv6(src=source, dst="ff02::1") / ICMPv6ND_NA(tgt=target, R=is_router, S=0, O=1)
 
 
 def _probe(target: str) -> Packet:
@@ -137,14 +138,14 @@ LINK_LOCALS = (
     ),
     _frame(
         "advertisement of the router's fe80::1",
-        _claim(ROUTER_IPV6, R=1),
+        _claim(ROUTER_IPV6, is_router=1),
         None,
         on_segment="dropped_neighbour",
         to=_ALL_NODES,
     ),
     _frame(
         "the same, from fe80::1",
-        _claim(ROUTER_IPV6, ROUTER_IPV6, R=1),
+        _claim(ROUTER_IPV6, ROUTER_IPV6, is_router=1),
         None,
         on_segment="dropped_ipv6",
         to=_ALL_NODES,
