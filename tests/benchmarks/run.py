@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import allocation
+import antispoof
 import cluster
 import decisions
 import fabric
@@ -64,6 +65,12 @@ def placement() -> None:
         print(uvloop.run(measured(directory / "postgres")), flush=True)
 
 
+def anti_spoofing() -> None:
+    """On the kernel alone, without a lab; takes a minute."""
+    print("\nAnti-spoofing and limits: a guest, its port in a bridge, a switch\n", flush=True)
+    print(antispoof.table(antispoof.measured()), flush=True)
+
+
 def announcements() -> None:
     """From the request to the core."""
     print("\nAnnouncements: two nodes, two reflectors, a core\n", flush=True)
@@ -100,6 +107,7 @@ def _in_a_lab(measure: Callable[[Lab, LabClient], Awaitable[R]]) -> R:
 _BENCHMARKS = {
     "allocations": allocations,
     "placement": placement,
+    "antispoof": anti_spoofing,
     "announcements": announcements,
     "handovers": handovers,
     "failures": node_failures,

@@ -1,113 +1,87 @@
-"""What a guest that pretends to be somebody else gets through."""
+"""What a guest that pretends to be somebody else gets through, in each network type."""
 
+import asyncio
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.inet import ICMP, IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6ND_Redirect, IPv6
-from scapy.layers.l2 import ARP, Ether
-from scapy.packet import Packet, Raw
+from pyroute2 import netns
 
-from vmfabric.contract.cluster import Virtualization
-from vmfabric.node_agent.samples import a_vm
+from vmfabric.contract.cluster import NetworkType, Virtualization
+from vmfabric.contract.desired import Routed, Switched, Wiring
+from vmfabric.node_agent.domain.fabrics.fabric import Node, interest
+from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.domain.port import port_of
+from vmfabric.node_agent.kernel.node import NodeKernel
+from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
+
+from .conftest import run
+from .frames import GOOD, HOSTILE, LAST, LINK_LOCALS, OTHER, OWN, ROUTER, Frame
 
 pytestmark = pytest.mark.lab
 
-GATEWAY = "02:00:5e:00:00:01"
-OWN = "02:00:00:00:00:01"
-OTHER = "02:00:00:00:00:02"
-MARK = b"vmfabric-test-frame"
-
-
-def frame(layers: Packet, *, source: str = OWN, destination: str = GATEWAY) -> bytes:
-    return bytes(Ether(src=source, dst=destination) / layers)
-
-
-def ipv4(source: str = "10.0.0.1") -> Packet:
-    return IP(src=source, dst="10.0.0.2") / UDP(sport=9, dport=9) / Raw(MARK)
-
-
-def ipv6(source: str = "2001:db8::1") -> Packet:
-    return IPv6(src=source, dst="2001:db8::2") / UDP(sport=9, dport=9) / Raw(MARK)
-
-
-HONEST: dict[str, bytes] = {"IPv4": frame(ipv4()), "IPv6": frame(ipv6())}
-
-DISHONEST: dict[str, tuple[bytes, str]] = {
-    "MAC of another": (frame(ipv4(), source=OTHER), "dropped_mac"),
-    "MAC of the gateway": (frame(ipv4(), source=GATEWAY), "dropped_mac"),
-    "IPv4 of another": (frame(ipv4("10.0.0.3")), "dropped_ipv4"),
-    "IPv4 of the gateway": (frame(ipv4("169.254.0.1")), "dropped_ipv4"),
-    "IPv6 of another": (frame(ipv6("2001:db8::3")), "dropped_ipv6"),
-    "IPv6 link-local for data": (frame(ipv6("fe80::2")), "dropped_ipv6"),
-    "ARP for another's address": (
-        frame(ARP(op=2, hwsrc=OWN, psrc="10.0.0.2", hwdst=GATEWAY, pdst="169.254.0.1")),
-        "dropped_arp",
-    ),
-    "ARP with another's MAC": (
-        frame(ARP(op=2, hwsrc=OTHER, psrc="10.0.0.1", hwdst=GATEWAY, pdst="169.254.0.1")),
-        "dropped_arp",
-    ),
-    "neighbour discovery from another's address": (
-        frame(IPv6(src="2001:db8::2", dst="fe80::1") / ICMPv6ND_NS(tgt="fe80::1")),
-        "dropped_ipv6",
-    ),
-    "neighbour advertisement for another's address": (
-        frame(IPv6(src="2001:db8::1", dst="fe80::1") / ICMPv6ND_NA(tgt="2001:db8::2", R=0, S=0)),
-        "dropped_neighbour",
-    ),
-    "probe for another's address": (
-        frame(IPv6(src="::", dst="ff02::1:ff00:2") / ICMPv6ND_NS(tgt="2001:db8::2"), destination="33:33:ff:00:00:02"),
-        "dropped_neighbour",
-    ),
-    "router advertisement": (
-        frame(IPv6(src="fe80::2", dst="ff02::1") / ICMPv6ND_RA(), destination="33:33:00:00:00:01"),
-        "dropped_router",
-    ),
-    "redirect": (frame(IPv6(src="fe80::2", dst="fe80::1") / ICMPv6ND_Redirect()), "dropped_redirect"),
-    "IPv4 redirect": (
-        frame(IP(src="10.0.0.1", dst="169.254.0.1") / ICMP(type=5, code=1) / Raw(bytes(28))),
-        "dropped_redirect",
-    ),
-    "DHCP server": (
-        frame(
-            IP(src="10.0.0.1", dst="255.255.255.255")
-            / UDP(sport=67, dport=68)
-            / BOOTP(op=2)
-            / DHCP(options=[("message-type", "offer"), "end"]),
-            destination="ff:ff:ff:ff:ff:ff",
-        ),
-        "dropped_dhcp_server",
-    ),
-    "DHCPv6 server": (
-        frame(IPv6(src="2001:db8::1", dst="2001:db8::2") / UDP(sport=547, dport=546) / Raw(MARK)),
-        "dropped_dhcp_server",
-    ),
-    "unknown protocol": (bytes(Ether(src=OWN, dst=GATEWAY, type=0x88CC) / Raw(MARK)), "dropped_other"),
+TYPES: Mapping[NetworkType, tuple[Wiring | None, Node | None]] = {
+    NetworkType.IP_FABRIC: (None, None),
+    NetworkType.SWITCHING: (Switched(bridge="vmbr0"), a_switching_node(uplink=None)),
+    NetworkType.ROUTING: (Routed(bridge="vmbr0"), a_routing_node()),
 }
 
-
-@pytest.fixture
-def guests(node: Any) -> tuple[str, str]:
-    vms = [a_vm(number, virtualization=Virtualization.LXD) for number in (1, 2)]
-    node.want(*vms)
-    node.start()
-    node.until_wired(*vms)
-    first, second = (node.guest(vm) for vm in vms)
-    for address in ("10.0.0.2", "2001:db8::2"):
-        ping = ("ip", "netns", "exec", first, "ping", "-c", "1", "-W", "1", address)
-        node.until(lambda command=ping: " 0% packet loss" in node.run(*command, check=False))
-    return first, second
-
-
+Table = dict[Frame, dict[NetworkType, str]]
 Inside = Callable[[str, Callable[[], socket.socket]], socket.socket]
 
 
-def a_port(interface: str) -> Callable[[], socket.socket]:
+@pytest.fixture(scope="module")
+def table() -> Iterator[Table]:
+    """What became of each frame; `-s` shows it."""
+    found: Table = {}
+    yield found
+    rows = [("a guest sends", *TYPES), *((it.name, *(found[it].get(of, "?") for of in TYPES)) for it in found)]
+    print("\n\n" + "\n".join(f"{row[0]:43}" + "".join(f"{word:21}" for word in row[1:]) for row in rows))
+
+
+@pytest.fixture(params=TYPES)
+def network_type(request: pytest.FixtureRequest, node: Any) -> NetworkType:
+    """The node's; its VM's port is at a switch, in a namespace of its own, that gets all that leaves the port."""
+    of: NetworkType = request.param
+    switch = f"{node.namespace}-switch"
+    run("ip", "netns", "add", switch)
+    node.guests.append(switch)
+    node.run("ip", "link", "add", "to-switch", "type", "veth", "peer", "name", "port", "netns", switch)
+    node.run("ip", "link", "add", "uplink", "type", "bridge")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    if of is not NetworkType.ROUTING:
+        node.run("ip", "link", "add", "vmbr0", "type", "bridge", "mcast_snooping", "0")
+    wiring, wanted = TYPES[of]
+    vm = a_vm(1, virtualization=Virtualization.LXD, wiring=wiring)
+    asyncio.run(wire(node.namespace, vm, wanted))
+    port = port_of(vm)
+    # Alone on its link there is no switch: what leaves the port is seen at one all the same.
+    node.run("ip", "link", "set", port.interface, "master", "vmbr0")
+    node.run("ip", "link", "set", "to-switch", "master", "vmbr0", "up")
+    node.run("ip", "link", "set", "vmbr0", "up")
+    guest = f"{node.namespace}-guest"
+    run("ip", "netns", "add", guest)
+    node.guests.append(guest)
+    node.run("ip", "link", "set", port.guest_interface, "netns", guest, "name", "eth0")
+    for namespace, interface in ((guest, "eth0"), (switch, "port")):
+        run("ip", "netns", "exec", namespace, "sysctl", "-qw", f"net.ipv6.conf.{interface}.disable_ipv6=1")
+        run("ip", "-n", namespace, "link", "set", interface, "up")
+    node.until(lambda: "state forwarding" in node.run("bridge", "-d", "link", "show", "dev", "to-switch"))
+    return of
+
+
+async def wire(namespace: str, vm: Any, wanted: Node | None) -> None:
+    kernel = NodeKernel()
+    await kernel._run(lambda: netns.setns(namespace))
+    async with kernel:
+        planned = plan([vm], await kernel.read(interest(wanted)), node=wanted)
+        assert planned.problems == ()
+        assert await kernel.apply(planned.operations) == ()
+
+
+def at(interface: str) -> Callable[[], socket.socket]:
     def open_it() -> socket.socket:
         port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
         port.bind((interface, 0x0003))
@@ -116,64 +90,35 @@ def a_port(interface: str) -> Callable[[], socket.socket]:
     return open_it
 
 
-def arrives(port: socket.socket, seconds: float) -> bool:
-    """Whether a marked frame comes in time."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        port.settimeout(left)
-        try:
-            if MARK in port.recv(2048):
-                return True
-        except TimeoutError:
-            return False
-    return False
+def until_the_last(port: socket.socket) -> list[bytes]:
+    """What comes from the guest until the last does."""
+    frames: list[bytes] = []
+    port.settimeout(1.0)
+    while (got := port.recv(2048)) != LAST:
+        if got[6:12].hex(":") in {OWN, OTHER, ROUTER}:
+            frames.append(got)
+    return frames
 
 
-@pytest.mark.parametrize("case", HONEST)
-def test_an_honest_frame_gets_through(node: Any, guests: tuple[str, str], inside: Inside, case: str) -> None:
-    first, second = guests
-    with inside(first, a_port("vm1_eth0")) as sender, inside(second, a_port("vm2_eth0")) as receiver:
-        sender.send(HONEST[case])
-        assert arrives(receiver, 3.0)
-    assert not any(count for name, count in node.counters().items() if name in {"dropped_mac", "dropped_ipv4"})
-
-
-def test_neighbour_discovery_for_what_is_its_own_is_not_dropped(
-    node: Any, guests: tuple[str, str], inside: Inside
+def test_what_is_not_the_guests_own_does_not_arrive_and_the_rest_does(
+    node: Any, network_type: NetworkType, inside: Inside, table: Table, subtests: pytest.Subtests
 ) -> None:
-    first, _ = guests
-    before = node.counters()
-    with inside(first, a_port("vm1_eth0")) as sender:
-        for honest in (
-            IPv6(src="2001:db8::1", dst="fe80::1") / ICMPv6ND_NA(tgt="2001:db8::1", R=0, S=0),
-            IPv6(src="fe80::5", dst="fe80::1") / ICMPv6ND_NA(tgt="fe80::5", R=0, S=0),
-            IPv6(src="2001:db8::1", dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt="fe80::1"),
-            IPv6(src="::", dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt="2001:db8::1"),
-            IPv6(src="::", dst="ff02::1:ff00:5") / ICMPv6ND_NS(tgt="fe80::5"),
-        ):
-            sender.send(frame(honest))
-        # Frames keep their order: when the last one is counted, all have been judged.
-        sender.send(frame(ipv4(), source=OTHER))
-        node.until(lambda: node.counters()["dropped_mac"] == before["dropped_mac"] + 1)
-    assert node.counters() == {**before, "dropped_mac": before["dropped_mac"] + 1}
-
-
-def test_what_is_not_the_guests_own_does_not_get_through(
-    node: Any, guests: tuple[str, str], inside: Inside, subtests: pytest.Subtests
-) -> None:
-    first, second = guests
-    with inside(first, a_port("vm1_eth0")) as sender, inside(second, a_port("vm2_eth0")) as receiver:
-        for case, (dishonest, counter) in DISHONEST.items():
-            with subtests.test(case):
-                before = node.counters()[counter]
-                sender.send(dishonest)
-                node.until(lambda counter=counter, before=before: node.counters()[counter] == before + 1)
-        # Frames keep their order: had one of them got through, it would stand before the honest one.
-        sender.send(frame(ipv4() / Raw(b"-the-last")))
-        marked: list[bytes] = []
-        while not marked or b"-the-last" not in marked[-1]:
-            receiver.settimeout(3.0)
-            got = receiver.recv(2048)
-            if MARK in got:
-                marked.append(got)
-        assert len(marked) == 1
+    is_alone = network_type is NetworkType.IP_FABRIC
+    with ExitStack() as stack:
+        guest = stack.enter_context(inside(f"{node.namespace}-guest", at("eth0")))
+        switch = stack.enter_context(inside(f"{node.namespace}-switch", at("port")))
+        before = node.counters()
+        for frame in (*GOOD, *LINK_LOCALS, *HOSTILE):
+            with subtests.test(frame.name):
+                dropped = frame.alone if is_alone else frame.on_segment
+                guest.send(frame.octets)
+                # Frames keep their order: had it got through, it would be there before the one that follows.
+                guest.send(LAST)
+                arrived = until_the_last(switch)
+                now = node.counters()
+                counted = {name: count - before[name] for name, count in now.items() if count != before[name]}
+                before = now
+                seen = ", ".join(counted) or ("arrives" if arrived else "vanishes")
+                table.setdefault(frame, {})[network_type] = seen
+                assert arrived == ([] if dropped else [frame.octets])
+                assert counted == ({dropped: 1} if dropped else {})

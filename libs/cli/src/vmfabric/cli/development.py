@@ -41,6 +41,7 @@ class Benchmark(StrEnum):
 
     ALLOCATIONS = "allocations"
     PLACEMENT = "placement"
+    ANTISPOOF = "antispoof"
     ANNOUNCEMENTS = "announcements"
     HANDOVERS = "handovers"
     FAILURES = "failures"

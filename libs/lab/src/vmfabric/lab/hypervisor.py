@@ -2,7 +2,7 @@
 
 It starts a guest when the node's agent says `iface.ready`, says `guest.running`, and stops the guest when the
 interface or the VM is gone. When a VM is migrating, the target makes the guest ready, has the source let go of its
-own, has the guest announce itself, and says `guest.running`. In its place would stand libvirt or LXD.
+own, says `guest.running`, and has the guest announce itself. In its place would stand libvirt or LXD.
 """
 
 from functools import partial
@@ -123,18 +123,22 @@ class Hypervisor:
             log.info("guest.not_started", vm=given.vm, reason="its interface is gone again: the event is old")
             return
         guests.configure(guest, given)
-        await self._take_over(guest, given)
+        has_come = await self._take_over(guest, given)
         if guest not in self._told:
             who = {"cluster": given.cluster, "vm": given.vm, "node": self._node}
             await self._bus.publish(GuestRunning(**who, generation=given.generation), trace)
             self._told.add(guest)
             log.info("guest.running", vm=given.vm, namespace=guest.namespace)
+        if has_come:
+            guests.announce(guest, given)
 
-    async def _take_over(self, guest: Guest, given: IfaceReady) -> None:
-        """Have the node that it comes from let go of it. TryAgain when that node does not answer."""
+    async def _take_over(self, guest: Guest, given: IfaceReady) -> bool:
+        """Have the node that it comes from let go of it; False when it comes from none. TryAgain when that node does
+        not answer.
+        """
         move = self._records.move(guest)
         if move is None or move.released or move.event.generation != given.generation:
-            return
+            return False
         subject = release.subject(guest.cluster, guest.vm, move.event.source, given.generation)
         try:
             await self._client.request(subject, timeout=_RELEASE_SECONDS)
@@ -142,7 +146,7 @@ class Hypervisor:
             sentence = f"the hypervisor of {move.event.source} does not let go of {guest.vm}: {error!r}"
             raise TryAgain(Code.INTERNAL, sentence) from error
         self._records.put_move(guest, move.model_copy(update={"released": True}))
-        guests.announce(guest, given)
+        return True
 
     def _plug_in(self, guest: Guest, given: IfaceReady) -> None:
         if given.guest_interface is not None:

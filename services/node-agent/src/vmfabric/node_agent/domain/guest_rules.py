@@ -50,11 +50,8 @@ _CLAIM = "icmpv6 type nd-neighbor-advert"
 _PROBE = "ip6 saddr :: icmpv6 type nd-neighbor-solicit"
 
 # A rule whose field is missing, in a frame that was cut off or hides its header in a fragment, does not match: what
-# is accepted in the end must be readable. Of fragments but the first no port is known, only the protocol.
-_READABLE = (
-    Rule("own", "meta l4proto 0-254 accept"),
-    Rule("unreadable", drop(CounterName.OTHER)),
-)
+# is accepted in the end must be readable.
+_UNREADABLE = Rule("unreadable", drop(CounterName.OTHER))
 _SOURCE_MAC = Rule("source-mac", f"iifname . ether saddr != @{SetName.MACS} {drop(CounterName.MAC)}")
 _CUT_OFF = Rule("cut-off", f"meta length < 28 {drop(CounterName.OTHER)}")
 _NO_ROUTER = (
@@ -90,7 +87,8 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("source", f"iifname . ip saddr != @{SetName.IPV4} {drop(CounterName.IPV4)}"),
         Rule("dhcp-server", f"udp sport 67 {drop(CounterName.DHCP)}"),
         Rule("redirect", f"icmp type redirect {drop(CounterName.REDIRECT)}"),
-        *_READABLE,
+        Rule("own", "meta l4proto 0-254 accept"),
+        _UNREADABLE,
     ),
     "guest_ipv6": (
         *_NO_ROUTER,
@@ -109,7 +107,9 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         ),
         Rule("dhcp-client", "ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept"),
         Rule("source", f"iifname . ip6 saddr != @{SetName.IPV6} {drop(CounterName.IPV6)}"),
-        *_READABLE,
+        Rule("own", "@th,0,8 >= 0 accept"),
+        Rule("later-fragment", "meta l4proto 0-254 frag frag-off != 0 accept"),
+        _UNREADABLE,
     ),
     "guest": (
         _SOURCE_MAC,

@@ -1,0 +1,35 @@
+"""What gets through a guest's port in a second."""
+
+from typing import Any
+
+import pytest
+
+from vmfabric.contract.bandwidth import Bandwidth
+from vmfabric.contract.cluster import Virtualization
+from vmfabric.lab.throughput import tcp_kbit, udp_kbit
+from vmfabric.node_agent.samples import a_vm
+
+pytestmark = pytest.mark.lab
+
+IN, OUT = 50_000, 20_000
+NODE, GUEST = "169.254.0.1", "10.0.0.1"
+
+
+def test_a_guest_sends_and_receives_what_its_limits_allow(node: Any, subtests: pytest.Subtests) -> None:
+    vm = a_vm(1, virtualization=Virtualization.LXD, bandwidth=Bandwidth(in_kbit=IN, out_kbit=OUT))
+    node.want(vm)
+    node.start()
+    node.until_wired(vm)
+    guest = node.guest(vm)
+    for name, measure, limit, source, target, address in (
+        ("TCP to the VM", tcp_kbit, IN, node.namespace, guest, GUEST),
+        ("TCP from the VM", tcp_kbit, OUT, guest, node.namespace, NODE),
+        ("UDP from the VM", udp_kbit, OUT, guest, node.namespace, NODE),
+    ):
+        with subtests.test(name):
+            share = measure(source, target, address, after=1.0, seconds=1.0) / limit
+            print(f"{name}: {share:.0%} of {limit} kbit/s")
+            assert 0.6 < share < 1.15
+    counters = node.counters()
+    assert counters["dropped_limit_in"] > 0
+    assert counters["dropped_limit_out"] > 0
