@@ -19,7 +19,7 @@ from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 
 from .conftest import Node, run
 from .test_dhcp import ROUTED, SWITCHED
-from .test_spoofing import a_port
+from .test_spoofing import at
 
 pytestmark = pytest.mark.lab
 
@@ -105,7 +105,7 @@ def test_a_guest_gets_its_address_mask_route_and_mtu_by_dhcp_and_reaches_the_wor
     node.until_wired(first, second)
     node.until(lambda: dnsmasq(node) is not None)
     guest = node.guest(first, configured=False)
-    with inside(guest, a_port("vm1_eth0")) as port:
+    with inside(guest, at("vm1_eth0")) as port:
         # Requests keep their order: had one of the others been answered, that would be the first answer.
         for asks_for in ("02:00:00:00:00:63", second.mac, first.mac):
             port.send(request(asks_for, source=first.mac))
@@ -155,14 +155,14 @@ def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_strang
     node.start()
     node.until(lambda: dnsmasq(node) is not None)
     stranger = "02:00:00:00:00:63"
-    with inside(node.namespace, a_port("wire")) as port:
+    with inside(node.namespace, at("wire")) as port:
         # Had it been answered itself, that would be the first answer.
         port.send(request(stranger, stranger))
         port.send(request(stranger, stranger, "request", requested_addr="203.0.113.9"))
         port.send(request(SWITCHED[0].mac, stranger))
         assert answered(port) == (SWITCHED[0].mac, "192.0.2.21")
     first, second, third = (node.guest(vm, configured=False) for vm in SWITCHED)
-    with inside(second, a_port("vm2_eth0")) as port:
+    with inside(second, at("vm2_eth0")) as port:
         refuse = {"server_id": "192.0.2.1", "requested_addr": "192.0.2.21"}
         port.send(request(SWITCHED[0].mac, SWITCHED[1].mac, "decline", **refuse))
         for asks_for in (SWITCHED[0].mac, SWITCHED[1].mac):
