@@ -79,7 +79,7 @@ class Figures:
     """Of one run."""
 
     frames: dict[tuple[str, int], float]
-    """A second, by the kind of frame and the number of VMs whose rules are loaded."""
+    """A second of the CPU, by the kind of frame and the number of VMs whose rules are loaded."""
     kbit: dict[tuple[str, int], float]
     """By what was sent and the limit."""
 
@@ -103,12 +103,13 @@ def _frames() -> dict[tuple[str, int], float]:
 
 
 def _rate(sender: socket.socket, frame: bytes) -> float:
-    sent, start = 0, time.perf_counter()
-    while (now := time.perf_counter()) < start + _SECONDS:
+    """In a second of the CPU: the port's rules run in the thread that sends, and others may want the machine too."""
+    sent, start, end = 0, time.thread_time(), time.monotonic() + _SECONDS
+    while time.monotonic() < end:
         for _ in range(500):
             sender.send(frame)
         sent += 500
-    return sent / (now - start)
+    return sent / (time.thread_time() - start)
 
 
 def _kbit() -> Iterator[tuple[tuple[str, int], float]]:
@@ -123,7 +124,9 @@ def _kbit() -> Iterator[tuple[tuple[str, int], float]]:
 
 def table(found: Figures) -> str:
     """For a person."""
-    lines = ["frames/s that a guest gets through its port, the best of some rounds, and beside no rules"]
+    lines = [
+        "frames that a guest gets through its port in a second of the CPU, the best of some rounds, beside no rules"
+    ]
     for vms in (0, *VMS):
         of = {kind: (found.frames[kind, vms], found.frames[kind, vms] / found.frames[kind, 0]) for kind in _FRAMES}
         cells = "   ".join(f"{kind} {rate:9,.0f} ({ratio:4.0%})" for kind, (rate, ratio) in of.items())
