@@ -14,7 +14,20 @@ async def captured(namespace: str, interface: str, expression: str) -> AsyncIter
     """What comes in by an interface of a namespace while the block lasts, with its link-layer header; the lines are
     there when the block has ended.
     """
-    command = ("tcpdump", "-n", "-e", "-q", "-U", "-l", "-Q", "in", "-i", interface, *expression.split())
+    command = (
+        "tcpdump",
+        "--immediate-mode",
+        "-n",
+        "-e",
+        "-q",
+        "-U",
+        "-l",
+        "-Q",
+        "in",
+        "-i",
+        interface,
+        *expression.split(),
+    )
     process = await asyncio.create_subprocess_exec(
         *namespaces.inside(namespace, *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
