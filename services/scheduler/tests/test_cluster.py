@@ -70,6 +70,27 @@ def test_a_node_that_lacks_something_or_says_too_much_is_refused(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"uplink": "vmbr0"}, "which is the name of the cluster's bridge"),
+        ({"subnets": (ip_network("10.0.0.0/24"),)}, "10.0.0.1 of node n1 lies in its subnet 10.0.0.0/24"),
+    ],
+)
+def test_a_nodes_own_address_and_nic_are_not_its_vms(fields: dict[str, Any], words: str) -> None:
+    refused = refusal(ROUTING, a_routing_node(**fields))
+    assert refused.code is Code.INVALID_REQUEST
+    assert words in refused.sentence
+
+
+def test_no_subnet_contains_the_address_of_another_node() -> None:
+    wide, narrow = a_routing_node("n1", 1, subnets=(ip_network("10.0.0.4/30"),)), a_routing_node("n6", 6)
+    for wanted, other in ((wide, narrow), (narrow, wide)):
+        refused = refusal(ROUTING, wanted, other)
+        assert refused.code is Code.CONFLICT
+        assert "10.0.0.4/30 of node n1 contains 10.0.0.6, the address of node n6" in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
         (
             {"subnets": (ip_network("203.0.113.0/28"),)},
             "203.0.113.0/28 of node n2 overlaps 203.0.113.8/29 of node n1",

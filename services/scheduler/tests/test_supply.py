@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from hypothesis import given
@@ -36,7 +36,8 @@ def a_pool(nodes: Mapping[str, Mapping[Family, int]] | None, name: str = "web") 
 
 
 def a_wish(family: Family = FOUR, **fields: str) -> AddressWish:
-    return AddressWish(family=family, **fields)  # type: ignore[arg-type]
+    address = ip_address(fields.pop("address")) if "address" in fields else None
+    return AddressWish(family=family, address=address, **fields)
 
 
 def reason(supply: Supply, *wishes: AddressWish) -> str | None:
@@ -188,3 +189,17 @@ async def test_a_migration_takes_its_addresses_along(scheduler: Scheduler) -> No
     scheduler.ipam.pools = (a_pool({"n1": {FOUR: 0}, "n2": {FOUR: 0}}),)
     await scheduler.handlers.migrate_requested(scheduler.migration())
     assert (await scheduler.sent())[-2].startswith("vm.migrating.msk.vm1")
+
+
+async def test_a_vm_that_chooses_an_address_goes_to_the_node_that_the_provider_sends_it_to(
+    scheduler: Scheduler,
+) -> None:
+    await scheduler.is_of_type(NetworkType.ROUTING)
+    await scheduler.has_node("n1", 1, uplink="eth0", subnets=(ip_network("198.51.100.0/28"),))
+    await scheduler.has_node("n2", 2, cpu=4, uplink="eth0", subnets=(ip_network("198.51.100.16/28"),))
+    await scheduler.handlers.requested(scheduler.request("vm1", addresses=(a_wish(address="198.51.100.17"),)))
+    assert await scheduler.home("vm1") == "n2", "n1 has more room"
+    decision = await scheduler.decision("vm1")
+    assert decision is not None
+    (other,) = decision.others
+    assert other.refused == "the provider does not send 198.51.100.17 to it"

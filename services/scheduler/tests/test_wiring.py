@@ -22,7 +22,7 @@ def an_address(address: str, **fields: Any) -> AllocatedAddress:
     return AllocatedAddress(address=ip_address(address), pool="web", **fields)
 
 
-def of_rack(address: str, *, vlan: int | None = 7, prefix: str = "203.0.113.0/24") -> AllocatedAddress:
+def of_rack(address: str, *, vlan: int | None = None, prefix: str = "203.0.113.0/24") -> AllocatedAddress:
     return an_address(address, network=ip_network(prefix), gateway=ip_address("203.0.113.1"), vlan=vlan)
 
 
@@ -40,15 +40,15 @@ def refused_there(*allocated: AllocatedAddress, around: Surroundings) -> str:
 
 def test_a_switched_vm_is_in_its_physical_network_with_that_networks_gateway() -> None:
     made = connect(SWITCHING, Surroundings(), [of_rack("203.0.113.9")])
-    assert made.wiring == Switched(bridge="vmbr7", vlan=7)
+    assert made.wiring == Switched(bridge="vmbr7")
     [guest] = made.guest_addresses
     assert (str(guest.prefix), str(guest.gateway)) == ("203.0.113.9/24", "203.0.113.1")
 
 
-def test_addresses_of_two_vlans_fit_no_port() -> None:
-    other = of_rack("203.0.113.10", vlan=None)
-    said = refused_there(of_rack("203.0.113.9"), other, around=Surroundings())
-    assert "203.0.113.9 in 7, 203.0.113.10 in none" in said
+def test_a_network_in_a_vlan_is_refused_with_what_to_do_instead() -> None:
+    said = refused_there(of_rack("203.0.113.9", vlan=7), around=Surroundings())
+    assert "203.0.113.9 of pool web is in VLAN 7" in said
+    assert "make a bridge over a VLAN device of the uplink" in said
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,11 @@ class NodeSpec(Request):
     virtualization: Virtualization | None = None
     """None: the cluster's. A node of another kind takes no VMs of the cluster."""
 
+    @property
+    def sent(self) -> tuple[Prefix, ...]:
+        """All that the provider of a routing cluster sends to it for its VMs."""
+        return (*self.subnets, *([] if self.ipv6 is None else [self.ipv6.network]))
+
     @model_validator(mode="after")
     def _ipv4(self) -> "NodeSpec":
         if Family.of(self.address) is not Family.IPV4:

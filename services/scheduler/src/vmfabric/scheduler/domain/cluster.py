@@ -5,7 +5,7 @@ from itertools import product
 
 from pydantic import BaseModel
 
-from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import Applied, Change
 from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Virtualization
 from vmfabric.contract.errors import Code, Refused
@@ -70,6 +70,7 @@ def check_node(
     if cluster is None:
         raise Refused(Code.UNKNOWN_CLUSTER, f"there is no cluster {wanted.cluster}; apply it before its nodes")
     _check_fields(cluster, wanted)
+    _check_itself(cluster, wanted)
     _check_gateway(cluster, wanted.name, (wanted.address, *heard))
     for other in others:
         if other.name != wanted.name:
@@ -97,14 +98,38 @@ def check_node(
         )
 
 
+def _check_itself(cluster: ClusterSpec, node: NodeSpec) -> None:
+    """Whether its NIC and its own address stay what they are."""
+    if cluster.type is not NetworkType.IP_FABRIC and node.uplink == cluster.bridge.name:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"the uplink of node {node.name} is {node.uplink}, which is the name of the cluster's bridge; "
+            "the uplink is the NIC that has the node's address",
+        )
+    for prefix in node.subnets:
+        if node.address in prefix:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"the address {node.address} of node {node.name} lies in its subnet {prefix}, all of which is "
+                "routed to its VMs; name only what the provider sends to it beside its own address",
+            )
+
+
 def _check_beside(wanted: NodeSpec, other: NodeSpec) -> None:
     """Whether the node has what is its own only."""
+    subnets = [(it, wanted, other) for it in wanted.subnets] + [(it, other, wanted) for it in other.subnets]
+    for prefix, holder, neighbour in subnets:
+        if neighbour.address in prefix:
+            raise Refused(
+                Code.CONFLICT,
+                f"{prefix} of node {holder.name} contains {neighbour.address}, the address of node {neighbour.name}",
+            )
     if other.address == wanted.address:
         raise Refused(
             Code.CONFLICT,
             f"node {other.name} has the address {wanted.address} already; each node needs one of its own",
         )
-    for mine, its in product(_sent_to(wanted), _sent_to(other)):
+    for mine, its in product(wanted.sent, other.sent):
         if mine.version == its.version and mine.overlaps(its):
             raise Refused(
                 Code.CONFLICT,
@@ -115,7 +140,7 @@ def _check_beside(wanted: NodeSpec, other: NodeSpec) -> None:
 
 def _check_kept(wanted: NodeSpec, found: NodeSpec, vms: int) -> None:
     """Whether the VMs of a routing node keep their way and their gateway."""
-    lost = [str(prefix) for prefix in _sent_to(found) if prefix not in _sent_to(wanted)]
+    lost = [str(prefix) for prefix in found.sent if prefix not in wanted.sent]
     if found.ipv6 is not None and wanted.ipv6 != found.ipv6:
         lost = [*(each for each in lost if each != str(found.ipv6.network)), f"the gateway {found.ipv6}"]
     if lost:
@@ -124,11 +149,6 @@ def _check_kept(wanted: NodeSpec, found: NodeSpec, vms: int) -> None:
             f"{', '.join(lost)} cannot be taken from node {wanted.name} with {vms} VMs on it, which may have their "
             "addresses by it; delete them first",
         )
-
-
-def _sent_to(node: NodeSpec) -> tuple[Prefix, ...]:
-    """What the provider of a routing cluster sends to the node."""
-    return (*node.subnets, *([] if node.ipv6 is None else [node.ipv6.network]))
 
 
 def _kind(node: NodeSpec, cluster: ClusterSpec) -> Virtualization:
@@ -149,7 +169,7 @@ def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
             useless = [name for name in given if name != "uplink" or not cluster.bridge.autosetup]
         case NetworkType.ROUTING:
             needed = [_UPLINK] if node.uplink is None else []
-            needed += [] if _sent_to(node) else ["subnets or ipv6 (what the provider sends to it)"]
+            needed += [] if node.sent else ["subnets or ipv6 (what the provider sends to it)"]
     if needed:
         raise Refused(
             Code.INVALID_REQUEST,

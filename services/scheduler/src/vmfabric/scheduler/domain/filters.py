@@ -75,6 +75,12 @@ def has_addresses(offer: Offer) -> str | None:
     return supply.shortage(needs) if supply is not None and needs is not None else None
 
 
+def is_sent_to(offer: Offer) -> str | None:
+    """At a provider, an address that the request has chosen must be one of this node's."""
+    foreign = [it for it in offer.wish.sent if not any(it in prefix for prefix in offer.candidate.spec.sent)]
+    return f"the provider does not send {_some(map(str, foreign))} to it" if foreign else None
+
+
 def keeps_company(offer: Offer) -> str | None:
     """The hard rules of its groups."""
     node = offer.candidate.name
@@ -91,6 +97,7 @@ FILTERS: tuple[Filter, ...] = (
     takes_one_more,
     has_room,
     has_addresses,
+    is_sent_to,
     keeps_company,
 )
 """In this order; the first that refuses gives the reason."""

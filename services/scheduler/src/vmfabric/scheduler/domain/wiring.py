@@ -71,9 +71,8 @@ def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[Allo
         case NetworkType.SWITCHING:
             for each in allocated:
                 _check_is_a_hosts(each, around.taken)
-            return Connection(
-                Switched(bridge=cluster.bridge.name, vlan=_vlan(allocated)), tuple(map(_in_network, allocated))
-            )
+                _check_is_untagged(each)
+            return Connection(Switched(bridge=cluster.bridge.name), tuple(map(_in_network, allocated)))
         case NetworkType.ROUTING:
             if around.node is None:
                 raise ValueError("the node of a VM in a routing cluster is its gateway, and has to be given")
@@ -115,16 +114,14 @@ def _routing_node(cluster: ClusterSpec, node: NodeSpec) -> RoutingNode:
     )
 
 
-def _vlan(allocated: Sequence[AllocatedAddress]) -> int | None:
-    vlans = {each.vlan for each in allocated}
-    if len(vlans) > 1:
-        where = ", ".join(f"{each.address} in {each.vlan or 'none'}" for each in allocated)
+def _check_is_untagged(allocated: AllocatedAddress) -> None:
+    if allocated.vlan is not None:
         raise Refused(
             Code.CONFLICT,
-            f"the addresses of a VM must be in networks of one VLAN, which its port is in; found {where}: ask for "
-            "pools whose networks are in the same VLAN",
+            f"{allocated.address} of pool {allocated.pool} is in VLAN {allocated.vlan}, and vmfabric sets no VLANs "
+            "on the ports of a bridge; make a bridge over a VLAN device of the uplink, name it as `bridge` of a "
+            "cluster with autosetup false, and leave out the network's VLAN",
         )
-    return next(iter(vlans), None)
 
 
 def _in_network(allocated: AllocatedAddress) -> GuestAddress:
@@ -163,7 +160,7 @@ def _behind(node: NodeSpec, allocated: AllocatedAddress) -> GuestAddress:
         )
     if address == gateway:
         raise Refused(Code.CONFLICT, f"{found} is node {node.name}'s own, its VMs' gateway; exclude it there")
-    if not any(address in prefix for prefix in (*node.subnets, *([node.ipv6.network] if node.ipv6 else []))):
+    if not any(address in prefix for prefix in node.sent):
         raise Refused(
             Code.CONFLICT,
             f"{found} lies in no subnet of node {node.name}, so the provider does not send it there; give the pool a "

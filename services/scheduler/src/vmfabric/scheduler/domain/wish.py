@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from vmfabric.contract.cluster import ClusterSpec, Virtualization
+from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.cluster import ClusterSpec, NetworkType, Virtualization
 from vmfabric.contract.names import NodeName, ResourceName
 from vmfabric.contract.vm import GroupKind, GroupRule, VmRequested
 from vmfabric.scheduler.domain.candidate import Usage
@@ -44,6 +45,8 @@ class Wish:
     """Whether the cluster will have more to carry than before."""
     needs: Needs | None = None
     """The addresses that it has to be given; None when it takes its own along."""
+    sent: tuple[HostAddress, ...] = ()
+    """Addresses that it has chosen, and that a provider must send to its node."""
 
 
 def wish_of(
@@ -68,12 +71,17 @@ def wish_of(
         company=tuple(_company(rule, others, frozenset(drained)) for rule in request.groups),
         is_new=is_new,
         needs=Needs.of(request) if is_new else None,
+        sent=_chosen(request) if cluster.type is NetworkType.ROUTING else (),
     )
 
 
 def groups_of(*requests: VmRequested) -> frozenset[ResourceName]:
     """Those that they name."""
     return frozenset(rule.group for request in requests for rule in request.groups)
+
+
+def _chosen(request: VmRequested) -> tuple[HostAddress, ...]:
+    return tuple(wish.address for wish in request.addresses or () if wish.address is not None)
 
 
 def _company(rule: GroupRule, others: Collection[VmRecord], drained: Collection[NodeName]) -> Company:
