@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_network
 
 import pytest
-from ipam_world import QUARANTINE, World, wish
+from ipam_world import QUARANTINE, InMemoryWorld, PostgresWorld, World, wish
 
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
@@ -127,7 +127,77 @@ class Promises:
         assert told.holder is not None
         assert told.holder.vm == "vm60"
         assert told.holder.until is not None
-        assert 60 < len(told.tenures) < 100
+        assert 60 < len(told.tenures) < 110
+
+    async def test_however_long_ago_a_vm_got_its_address_or_somebody_reserved_it_both_are_told(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.reserve("10.0.0.0", for_vm="vm1")
+        await world.place("vm1", 1, wish(address="10.0.0.0"))
+        began = world.clock.now()
+        world.clock.pass_by(401 * 86400)
+        await self.forget(world)
+        told = await history(world, "10.0.0.0")
+        assert told.sentence == (
+            "At 2031-02-06T00:00:00+00:00 VM vm1 of cluster msk had 10.0.0.0, since 2030-01-01T00:00:00+00:00. "
+            "It was reserved for bob."
+        )
+        assert [(it.vm, it.owner, it.since) for it in told.tenures] == [("vm1", None, began), ("vm1", "bob", began)]
+
+    async def test_what_has_ended_long_ago_is_forgotten_beside_what_goes_on(self, world: World) -> None:
+        await world.pool("10.0.0.0/32")
+        await world.reserve("10.0.0.0", for_vm="vm1")
+        await world.place("vm1", 1, wish(address="10.0.0.0"))
+        await world.release("vm1")
+        await world.end_reservation("10.0.0.0")
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        await world.place("vm2")
+        world.clock.pass_by(401 * 86400)
+        await self.forget(world)
+        assert [(it.vm, it.owner) for it in (await history(world, "10.0.0.0")).tenures] == [("vm2", None)]
+        assert [it.what for it in await world.records.history(parse_host("10.0.0.0"), 100)] == ["allocated"]
+
+    async def test_what_is_held_and_reserved_now_is_told_though_its_beginning_was_forgotten(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.reserve("10.0.0.0", for_vm="vm1")
+        await world.place("vm1", 1, wish(address="10.0.0.0"))
+        await self.lose_history(world)
+        sentence = (await history(world, "10.0.0.0")).sentence
+        assert "VM vm1 of cluster msk had 10.0.0.0, since before what is remembered. It was reserved" in sentence
+
+    async def test_a_hold_that_is_renewed_very_often_hides_nobody_and_began_once(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        began = world.clock.now()
+        await world.place("vm1")
+        for number in range(101):
+            await world.reserve("10.0.0.0", for_vm="vm1", note=f"ticket {number}", expires_in_seconds=600)
+            world.clock.pass_by(60)
+        told = await history(world, "10.0.0.0")
+        assert told.holder is not None
+        assert told.reserved is not None
+        assert (told.holder.vm, told.holder.since) == ("vm1", began)
+        assert (told.reserved.since, told.reserved.note) == (began, "ticket 100")
+        world.clock.pass_by(600)
+        await world.writer.end_holds()
+        ended = (await history(world, "10.0.0.0")).tenures[-1]
+        assert (ended.since, ended.note, ended.until) == (began, "ticket 100", world.clock.now())
+
+    @staticmethod
+    async def forget(world: World) -> None:
+        before = world.clock.now() - timedelta(days=400)
+        await world.store.forget(fences_before=before, history_before=before)
+
+    @staticmethod
+    async def lose_history(world: World) -> None:
+        """As an ipam did that forgot by age alone."""
+        if isinstance(world, PostgresWorld):
+            await world.pool_of_connections.execute("DELETE FROM history")
+        if isinstance(world, InMemoryWorld):
+            world.memory.written_history.clear()
 
 
 class TestInMemory(Promises):

@@ -325,7 +325,7 @@ class HistoryEntry(Part):
 
     at: datetime
     what: str
-    """allocated, released, freed; reserved, unreserved, expired."""
+    """allocated, released, freed; reserved, renewed, unreserved, expired."""
     cluster: ClusterName
     vm: VmName | None = None
     """Whose it became or ceased to be; of a reservation, the VM that may have it, if one may."""

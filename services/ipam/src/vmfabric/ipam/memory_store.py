@@ -12,7 +12,7 @@ from vmfabric.contract.envelope import Outgoing
 from vmfabric.contract.names import ClusterName, ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.changes import Changes, Holding
-from vmfabric.ipam.domain.history import Entry, Standing, What
+from vmfabric.ipam.domain.history import BEGINS, ENDS, Entry, Standing, What
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
 from vmfabric.ipam.domain.usage import NetAllocated
@@ -97,13 +97,21 @@ class InMemoryStore:
         self.outbox += messages
 
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
-        """Remove released leases and history that are older."""
+        """Remove released leases that are older, and history but for the beginning of what goes on."""
         self.written_leases = {
             key: lease
             for key, lease in self.written_leases.items()
             if lease.state is not State.RELEASED or lease.since >= fences_before
         }
-        self.written_history = [entry for entry in self.written_history if entry.at >= history_before]
+        kept: list[Entry] = []
+        is_over: set[tuple[HostAddress, bool]] = set()
+        for entry in reversed(self.written_history):
+            turn = (entry.address, entry.owner is None)
+            if entry.at >= history_before or (entry.what in BEGINS and turn not in is_over):
+                kept.append(entry)
+            elif entry.what in ENDS:
+                is_over.add(turn)
+        self.written_history = kept[::-1]
 
     async def records(
         self, cluster: ClusterName | None, after: HostAddress | None, limit: int
@@ -118,17 +126,23 @@ class InMemoryStore:
         is_known = address in self.written_holdings or address in self.written_reservations
         return self._record(address) if is_known else None
 
-    async def history(
-        self, address: HostAddress, limit: int, *, until: datetime | None = None
-    ) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first; with `until`, no later than that."""
-        entries = [entry for entry in self.written_history if entry.address == address]
-        return [_told(entry) for entry in reversed(entries) if until is None or entry.at <= until][:limit]
+    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first."""
+        return [_told(entry) for entry in reversed(self.written_history) if entry.address == address][:limit]
 
-    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address later than that, oldest first."""
-        entries = [entry for entry in self.written_history if entry.address == address]
-        return [_told(entry) for entry in entries if entry.at > after][:limit]
+    async def tenures_around(self, address: HostAddress, at: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """Where VMs and reservations began and ended to have this address, oldest first."""
+        entries = [
+            (number, entry)
+            for number, entry in enumerate(self.written_history)
+            if entry.address == address and entry.what in BEGINS | ENDS
+        ]
+        found: list[tuple[int, Entry]] = []
+        for of_vms in (True, False):
+            own = [(number, entry) for number, entry in entries if (entry.owner is None) is of_vms]
+            found += [each for each in own if each[1].at <= at][-limit:]
+            found += [each for each in own if each[1].at > at][:limit]
+        return [_told(entry) for _, entry in sorted(found, key=lambda each: each[0])]
 
     async def net_allocated(self, since: datetime) -> NetAllocated:
         """How many addresses of what each pool has now were given to VMs since then, less those given back."""

@@ -59,7 +59,7 @@ class Store(Protocol):
         ...
 
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
-        """Remove released leases and history that are older."""
+        """Remove released leases that are older, and history but for the beginning of what goes on."""
         ...
 
 
@@ -76,14 +76,15 @@ class Records(Protocol):
         """Who holds this address, or held it while it rests, and for whom it is reserved."""
         ...
 
-    async def history(
-        self, address: HostAddress, limit: int, *, until: datetime | None = None
-    ) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first; with `until`, no later than that."""
+    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first."""
         ...
 
-    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address later than that, oldest first."""
+    async def tenures_around(self, address: HostAddress, at: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """Where VMs and reservations began and ended to have this address, oldest first.
+
+        Of VMs and of reservations each, up to `limit` until that moment, and as many after it.
+        """
         ...
 
     async def net_allocated(self, since: datetime) -> NetAllocated:

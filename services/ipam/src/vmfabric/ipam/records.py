@@ -9,6 +9,7 @@ from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
+from vmfabric.ipam.domain.history import BEGINS, ENDS
 from vmfabric.ipam.domain.usage import NetAllocated
 
 _RESERVATION = """
@@ -36,7 +37,14 @@ _PAGE = """
     ORDER BY {table}.address LIMIT $3
 """
 
-_HISTORY = "SELECT at, what, cluster, vm, node, generation, owner, note FROM history WHERE address = $1"
+_ENTRY = "at, what, cluster, vm, node, generation, owner, note"
+_HISTORY = f"SELECT {_ENTRY} FROM history WHERE address = $1"  # noqa: S608
+_TENURES = " UNION ALL ".join(
+    f"(SELECT * FROM history WHERE address = $1 AND what = ANY ($4::text[]) AND (owner IS NULL) = {of_vms}"  # noqa: S608
+    f" AND at {side} $2 ORDER BY id {order} LIMIT $3)"
+    for of_vms in ("true", "false")
+    for side, order in (("<=", "DESC"), (">", "ASC"))
+)
 _NET_ALLOCATED = """
 SELECT block.pool, family(block.prefix) AS version,
        count(*) FILTER (WHERE history.what = 'allocated') - count(*) FILTER (WHERE history.what = 'released') AS net
@@ -70,19 +78,17 @@ class PostgresRecords:
         )
         return None if row is None else _record(row)
 
-    async def history(
-        self, address: HostAddress, limit: int, *, until: datetime | None = None
-    ) -> Sequence[HistoryEntry]:
-        """What happened to this address, newest first; with `until`, no later than that."""
-        rows = await self._pool.fetch(
-            f"{_HISTORY} AND ($3::timestamptz IS NULL OR at <= $3) ORDER BY id DESC LIMIT $2",
-            *(address, limit, until),
-        )
+    async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
+        """What happened to this address, newest first."""
+        rows = await self._pool.fetch(f"{_HISTORY} ORDER BY id DESC LIMIT $2", address, limit)
         return [HistoryEntry(**row) for row in rows]
 
-    async def history_after(self, address: HostAddress, after: datetime, limit: int) -> Sequence[HistoryEntry]:
-        """What happened to this address later than that, oldest first."""
-        rows = await self._pool.fetch(f"{_HISTORY} AND at > $3 ORDER BY id LIMIT $2", *(address, limit, after))
+    async def tenures_around(self, address: HostAddress, at: datetime, limit: int) -> Sequence[HistoryEntry]:
+        """Where VMs and reservations began and ended to have this address, oldest first."""
+        rows = await self._pool.fetch(
+            f"SELECT {_ENTRY} FROM ({_TENURES}) AS found ORDER BY id",  # noqa: S608
+            *(address, at, limit, list(BEGINS | ENDS)),
+        )
         return [HistoryEntry(**row) for row in rows]
 
     async def net_allocated(self, since: datetime) -> NetAllocated:

@@ -21,7 +21,7 @@ from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
 
 _AROUND = 100
-"""So many entries of an address's history before a moment are read, and as many after it."""
+"""So many beginnings and ends before a moment are read of VMs and of reservations each, and as many after it."""
 
 
 class Reporting:
@@ -71,9 +71,10 @@ class Reporting:
     async def tell_history(self, request: AskHistory) -> AddressHistory:
         """Who had an address at a moment, and around it."""
         at = request.at or self._clock.now()
-        before = await self._records.history(request.address, _AROUND, until=at)
-        after = await self._records.history_after(request.address, at, _AROUND)
-        return tenures.told(request.address, [*reversed(before), *after], at)
+        # In this order: what has begun or ended since the record was read is in the history.
+        record = await self._records.record(request.address)
+        entries = await self._records.tenures_around(request.address, at, _AROUND)
+        return tenures.told(request.address, entries, record, at)
 
 
 def free_addresses(stock: Stock, cluster: ClusterName) -> FreeAddresses:

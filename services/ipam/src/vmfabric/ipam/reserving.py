@@ -68,7 +68,7 @@ async def keep(wanted: Sequence[Reservation], stock: Stock, store: Store, now: d
     """Write those that are new or otherwise than before, and say which these were."""
     changed = [each for each in wanted if stock.reservations.get(each.address) != each]
     if changed:
-        await store.commit(reserving.reserved(changed, now), [])
+        await store.commit(reserving.reserved(changed, stock, now), [])
         for each in changed:
             stock.reserve(each)
     return changed

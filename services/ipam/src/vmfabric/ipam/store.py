@@ -13,6 +13,7 @@ from vmfabric.contract.pool import AddressRange, NetworkKind, NetworkSpec, PoolS
 from vmfabric.database.outbox import Relay, Stored, add
 from vmfabric.database.pool import Connection
 from vmfabric.ipam.domain.changes import Changes, Holding
+from vmfabric.ipam.domain.history import BEGINS, ENDS
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
 from vmfabric.ipam.ports import Content
@@ -26,6 +27,14 @@ JOIN lease USING (cluster, vm)
 LEFT JOIN allocation ON (allocation.cluster, allocation.vm, allocation.generation)
                       = (lease.cluster, lease.vm, lease.generation)
 ORDER BY allocation.position
+"""
+_FORGOTTEN = """
+DELETE FROM history AS old
+WHERE old.at < $1 AND (old.what <> ALL ($2::text[]) OR EXISTS (
+    SELECT FROM history AS later
+    WHERE later.address = old.address AND later.id > old.id AND later.at < $1 AND later.what = ANY ($3::text[])
+      AND (later.owner IS NULL) = (old.owner IS NULL)
+))
 """
 _IN_USE = "SELECT address, pool, vm, node, rests_until FROM allocation"
 
@@ -137,13 +146,13 @@ class PostgresStore:
         self._relay.wake()
 
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
-        """Remove released leases and history that are older."""
+        """Remove released leases that are older, and history but for the beginning of what goes on."""
         rows = await self._pool.fetch(
             "DELETE FROM lease WHERE state = 'released' AND since < $1 RETURNING cluster, vm", fences_before
         )
         for row in rows:
             self._known.get(row["cluster"], set()).discard(row["vm"])
-        await self._pool.execute("DELETE FROM history WHERE at < $1", history_before)
+        await self._pool.execute(_FORGOTTEN, history_before, list(BEGINS), list(ENDS))
 
 
 async def _put_prefixes(connection: Connection, table: str, pool: ResourceName, prefixes: Sequence[Prefix]) -> None:

@@ -19,9 +19,17 @@ class What(StrEnum):
     FREED = "freed"
     """Its quarantine is over."""
     RESERVED = "reserved"
+    RENEWED = "renewed"
+    """Its owner has reserved it again, perhaps for longer or for another VM."""
     UNRESERVED = "unreserved"
     EXPIRED = "expired"
     """A reservation has ended by itself."""
+
+
+BEGINS = frozenset({What.ALLOCATED, What.RESERVED})
+"""A VM or an owner has the address from then on."""
+ENDS = frozenset({What.RELEASED, What.UNRESERVED, What.EXPIRED})
+"""It has not any more."""
 
 
 class Standing(StrEnum):

@@ -60,9 +60,13 @@ def lowest_free(pool: PoolStock, family: Family, count: int, node: NodeName | No
     return found
 
 
-def reserved(wanted: Sequence[Reservation], now: datetime) -> Changes:
-    """What is written when these are reserved."""
-    return Changes(reserved=list(wanted), history=[_entry(each, What.RESERVED, now) for each in wanted])
+def reserved(wanted: Sequence[Reservation], stock: Stock, now: datetime) -> Changes:
+    """What is written when these are reserved, for the first time or again."""
+    history = [
+        _entry(each, What.RESERVED if stock.reservations.get(each.address) is None else What.RENEWED, now)
+        for each in wanted
+    ]
+    return Changes(reserved=list(wanted), history=history)
 
 
 def unreserved(ended: Sequence[Reservation], what: What, now: datetime) -> Changes:

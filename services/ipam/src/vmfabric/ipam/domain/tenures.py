@@ -1,20 +1,19 @@
 """Who had an address when: what its history comes to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.addressing import AddressHistory, Tenure
-from vmfabric.contract.admin import HistoryEntry
-from vmfabric.ipam.domain.history import What
-
-_BEGINS = {What.ALLOCATED, What.RESERVED}
-_ENDS = {What.RELEASED, What.UNRESERVED, What.EXPIRED}
+from vmfabric.contract.admin import AddressRecord, HistoryEntry
+from vmfabric.ipam.domain.history import BEGINS, ENDS, Standing
 
 
-def told(address: HostAddress, entries: Iterable[HistoryEntry], at: datetime) -> AddressHistory:
-    """From the entries, oldest first, around a moment."""
-    found = tenures(entries)
+def told(
+    address: HostAddress, entries: Sequence[HistoryEntry], record: AddressRecord | None, at: datetime
+) -> AddressHistory:
+    """From the entries, oldest first, around a moment, and what is known of the address now."""
+    found = tenures(entries, record)
     then = [each for each in found if _lasts(each, at)]
     holder = next((each for each in then if each.owner is None), None)
     reserved = next((each for each in then if each.owner is not None), None)
@@ -28,22 +27,48 @@ def told(address: HostAddress, entries: Iterable[HistoryEntry], at: datetime) ->
     )
 
 
-def tenures(entries: Iterable[HistoryEntry]) -> tuple[Tenure, ...]:
-    """Newest first. Of one that has begun before the first entry only the end is known."""
+def tenures(entries: Sequence[HistoryEntry], record: AddressRecord | None = None) -> tuple[Tenure, ...]:
+    """Newest first. Of one that has begun before the first entry only the end is known.
+
+    What goes on now and has no entry, since its beginning was forgotten, is told by the record.
+    """
     open_now: dict[bool, Tenure] = {}
     over: list[Tenure] = []
     for entry in entries:
         is_reservation = entry.owner is not None
-        if entry.what in _BEGINS:
+        if entry.what in BEGINS:
             before = open_now.pop(is_reservation, None)
             if before is not None and before.owner != entry.owner:
                 over.append(before.model_copy(update={"until": entry.at}))
                 before = None
             open_now[is_reservation] = _tenure(entry, since=before.since if before is not None else entry.at)
-        elif entry.what in _ENDS:
+        elif entry.what in ENDS:
             begun = open_now.pop(is_reservation, None) or _tenure(entry, since=None)
-            over.append(begun.model_copy(update={"until": entry.at}))
+            # A reservation is told as its owner last renewed it.
+            over.append(begun.model_copy(update={"until": entry.at, "vm": entry.vm, "note": entry.note}))
+    if record is not None:
+        _add_current(open_now, record, known={entry.owner is not None for entry in entries})
     return tuple(reversed([*over, *sorted(open_now.values(), key=_since)]))
+
+
+def _add_current(open_now: dict[bool, Tenure], record: AddressRecord, *, known: Collection[bool]) -> None:
+    if record.vm is not None and record.state != Standing.QUARANTINED and False not in known:
+        open_now[False] = Tenure(cluster=record.cluster, vm=record.vm, node=record.node)
+    kept = record.reservation
+    if kept is None:
+        return
+    begun = open_now.get(True)
+    if begun is not None and begun.owner == kept.owner:
+        open_now[True] = begun.model_copy(update={"vm": kept.for_vm, "note": kept.note})
+    elif True not in known:
+        open_now[True] = Tenure(
+            cluster=kept.cluster,
+            vm=kept.for_vm,
+            node=kept.node,
+            owner=kept.owner,
+            note=kept.note,
+            since=kept.since,
+        )
 
 
 def _lasts(tenure: Tenure, at: datetime) -> bool:
