@@ -6,7 +6,6 @@ import structlog
 
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import AddressRecord, ListOfCluster, Vms, VmState
-from vmfabric.contract.desired import Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.explanation import AddressAudit, AuditAddresses, Finding
@@ -93,6 +92,5 @@ class Auditing:
         return found
 
     async def _wanted(self, cluster: ClusterName) -> set[VmName]:
-        return {
-            value.vm for value in vms_in(await self._read_bucket(cluster)) if value.presence is not Presence.ABSENT
-        }
+        # A key that says `absent` too: it stays until the node has said that it let go.
+        return {value.vm for value in vms_in(await self._read_bucket(cluster))}

@@ -38,7 +38,7 @@ class Difference:
 def differences(
     records: Sequence[AddressRecord], vms: Mapping[VmName, VmState], wanted: Collection[VmName], now: datetime
 ) -> Iterator[Difference]:
-    """Of one cluster. `wanted`: VMs that any node should have, by the bucket of desired state."""
+    """Of one cluster. `wanted`: VMs that a node has or may have, by the bucket of desired state."""
     owners: dict[HostAddress, VmName] = {}
     for record in records:
         yield from _overdue(record, now)
@@ -75,13 +75,13 @@ def _of_record(record: AddressRecord, holder: Holder, vm: VmState | None, is_wan
     has = f"{record.address} is {record.state} for {holder.vm}, generation {holder.generation}"
     if vm is None and is_wanted:
         yield Difference(
-            f"{has}; the scheduler knows no such VM, but the bucket wants it on a node: the scheduler's database is "
-            f"older than what it has done. See node.audit of {holder.node}",
+            f"{has}; the scheduler knows no such VM, but the bucket has a key of it, and its node may have it wired: "
+            f"the scheduler's database is older than what it has done. See node.audit of {holder.node}",
             holder.vm,
         )
     elif vm is None:
         yield Difference(
-            f"{has}; the scheduler knows no such VM and no node should have it: ipam has missed its end. "
+            f"{has}; the scheduler knows no such VM and the bucket has no key of it: ipam has missed its end. "
             "`repair` releases the address",
             holder.vm,
             orphan=holder,
