@@ -43,31 +43,31 @@ class Promises:
         self, world: World
     ) -> None:
         await world.network("10.0.0.0/8", gateway="10.0.0.7")
-        await world.pool("10.0.0.0/28", ranges={"n1": "10.0.0.0-10.0.0.9", "n2": "10.0.0.10"})
+        await world.pool("10.0.0.0/28", ranges={"n1": "10.0.0.1-10.0.0.9", "n2": "10.0.0.10"})
         await world.pool("10.0.1.0/24", name="far")
         await world.place("vm0", 1, wish(pool="web"))
-        await world.reserve("10.0.0.1", owner="alice")
+        await world.reserve("10.0.0.3", owner="alice")
         rows = (
             row("10.0.0.5", vm="vm5"),
-            row("10.0.0.0", vm="vm1"),
             row("10.0.0.1", vm="vm1"),
+            row("10.0.0.3", vm="vm1"),
             row("10.0.1.1", vm="vm1"),
             row("10.0.0.7", vm="vm1"),
             row("10.0.0.5", vm="vm6"),
             row("10.0.0.10", vm="vm7", node="n1"),
-            row("10.0.0.0", vm="vm0"),
+            row("10.0.0.1", vm="vm0"),
         )
         imported = await bring_in(world, *rows)
         assert (imported.imported, [(it.row, it.sentence) for it in imported.problems]) == (
             0,
             [
-                (2, "10.0.0.0 is held by VM vm0; reserve it for that VM (for_vm), or delete it first"),
-                (3, "10.0.0.1 is reserved for alice; ip.release ends that"),
+                (2, "10.0.0.1 is held by VM vm0; reserve it for that VM (for_vm), or delete it first"),
+                (3, "10.0.0.3 is reserved for alice; ip.release ends that"),
                 (4, "10.0.1.1 lies in no block of pool web, but in pool far"),
                 (5, "10.0.0.7 cannot be given: it is the gateway of its network"),
                 (6, "10.0.0.5 stands in row 1 already"),
                 (7, "10.0.0.10 is in the range of node n2 of pool web, not n1"),
-                (8, "10.0.0.0 stands in row 2 already"),
+                (8, "10.0.0.1 stands in row 2 already"),
             ],
         )
         assert await world.place("vm9", 1, wish(address="10.0.0.5")) == ["10.0.0.5"]

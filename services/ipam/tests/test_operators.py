@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
 import pytest
+from ipam_specs import a_network
 from ipam_world import QUARANTINE, World, running, wish
 
 from vmfabric.contract.addresses import Family
@@ -67,23 +68,46 @@ class Promises:
             assert await apply_all() == [Change.UNCHANGED] * 3
 
     async def test_a_gateway_is_never_given_and_an_address_in_use_becomes_none(self, world: World) -> None:
-        await world.pool("10.0.0.0/24")
+        await world.pool("10.0.1.0/24")
         await world.place("vm1")
-        with pytest.raises(Refused, match=r"network four cannot change so: .* a gateway.*: 10.0.0.0 \(vm1\)"):
-            await world.network("10.0.0.0/8", gateway="10.0.0.0")
-        await world.network("10.0.0.0/8", gateway="10.0.0.1")
-        assert await world.place("vm2") == ["10.0.0.2"]
-        assert await world.place("vm3", 1, wish(address="10.0.0.1")) == [Code.ADDRESS_EXCLUDED]
-        assert "it is the gateway" in (await self.explain(world, "10.0.0.1")).verdict
-        await world.network("10.0.0.0/8", gateway="10.0.0.3")
-        assert await world.place("vm4") == ["10.0.0.1"]
+        with pytest.raises(Refused, match=r"network four cannot change so: .* a gateway.*: 10.0.1.0 \(vm1\)"):
+            await world.network("10.0.0.0/8", gateway="10.0.1.0")
+        await world.network("10.0.0.0/8", gateway="10.0.1.1")
+        assert await world.place("vm2") == ["10.0.1.2"]
+        assert await world.place("vm3", 1, wish(address="10.0.1.1")) == [Code.ADDRESS_EXCLUDED]
+        assert "it is the gateway" in (await self.explain(world, "10.0.1.1")).verdict
+        await world.network("10.0.0.0/8", gateway="10.0.1.3")
+        assert await world.place("vm4") == ["10.0.1.1"]
 
     async def test_in_a_segment_neither_its_own_nor_its_broadcast_address_is_given(self, world: World) -> None:
-        await world.network("10.0.0.0/29", gateway="10.0.0.1", segment=True)
-        await world.pool("10.0.0.0/29")
+        await world.network("10.0.0.0/29", segment=True)
+        await world.pool("10.0.0.0/29", exclude=("10.0.0.1/32",))
         placed = [await world.place(f"vm{number}") for number in range(6)]
         assert placed == [*([f"10.0.0.{last}"] for last in range(2, 7)), [Code.POOL_EXHAUSTED]]
         assert await world.place("vm", 1, wish(address="10.0.0.7")) == [Code.ADDRESS_EXCLUDED]
+
+    async def test_a_network_that_has_a_gateway_is_a_segment(self, world: World) -> None:
+        await world.network("10.0.0.0/29", gateway="10.0.0.1")
+        await world.network("2001:db8::/64", "six", gateway="2001:db8::1")
+        await world.pool("10.0.0.0/29", "2001:db8::/64", ranges={"n1": "10.0.0.0-10.0.0.7,2001:db8::-2001:db8::2"})
+        placed = [await world.place("vm1"), await world.place("vm2")]
+        assert placed == [["10.0.0.2", "2001:db8::2"], [Code.POOL_EXHAUSTED]]
+        given = [await world.place(f"four{number}", 1, wish()) for number in range(5)]
+        assert given == [*([f"10.0.0.{last}"] for last in range(3, 7)), [Code.POOL_EXHAUSTED]]
+
+    async def test_a_vm_that_has_the_end_of_a_segment_from_before_is_the_last_that_has(self, world: World) -> None:
+        await world.network("10.0.0.0/29")
+        await world.pool("10.0.0.0/29")
+        assert await world.place("vm1") == ["10.0.0.0"]
+        await world.store.put_network(a_network("10.0.0.0/29", "four", gateway="10.0.0.1"), [])
+        world.restart()
+        async with running(world.writer):
+            assert await world.place("vm2") == ["10.0.0.2"]
+            assert await world.release("vm1") == ["10.0.0.0"]
+            world.clock.pass_by(QUARANTINE)
+            await world.writer.end_rests()
+            assert await world.place("vm1", 2, wish(address="10.0.0.0")) == [Code.ADDRESS_TAKEN]
+            assert await world.place("vm3") == ["10.0.0.3"]
 
     async def test_an_address_in_use_becomes_no_end_of_a_segment(self, world: World) -> None:
         await world.network("10.0.0.0/29", name="four")

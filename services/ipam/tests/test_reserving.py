@@ -114,11 +114,11 @@ class Promises:
         await world.pool("10.0.0.0/24", exclude=("10.0.0.8/32",))
         await world.place("vm1")
         await world.reserve("10.0.0.7", owner="alice")
-        addresses = [f"10.0.0.{host}" for host in (0, 7, 8, 9, 10)]
+        addresses = [f"10.0.0.{host}" for host in (1, 7, 8, 9, 10)]
         with pytest.raises(Refused) as refused:
             await world.reserve(*addresses)
         assert refused.value.sentence == (
-            "10.0.0.0 is held by VM vm1; reserve it for that VM (for_vm), or delete it first, "
+            "10.0.0.1 is held by VM vm1; reserve it for that VM (for_vm), or delete it first, "
             "10.0.0.7 is reserved for alice; ip.release ends that, "
             "10.0.0.8 cannot be given: pool web excludes it, "
             "10.0.0.9 cannot be given: it is the gateway of its network"

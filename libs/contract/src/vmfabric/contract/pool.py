@@ -33,9 +33,9 @@ class NetworkSpec(Request):
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
     """The VLAN of an active network, where it has one (IEEE 802.1Q)."""
     segment: bool = False
-    """Whether VMs are neighbours in an active network, as in switching clusters: its own address, which in IPv6 is
-    that of all its routers (RFC 4291), and its broadcast address are given to none then. In an ip-fabric VMs can have
-    both."""
+    """Whether VMs are neighbours in an active network, as in switching clusters and wherever there is a `gateway`,
+    which says the same: its own address, which in IPv6 is that of all its routers (RFC 4291), and its broadcast
+    address are given to none then. In an ip-fabric, whose networks have no gateway, VMs can have both."""
     note: Annotated[str, Field(max_length=500)] = ""
 
     @model_validator(mode="after")
@@ -76,8 +76,8 @@ class PoolSpec(Request):
     cluster: ClusterName
     blocks: Annotated[tuple[Prefix, ...], Field(min_length=1, max_length=256)]
     """Each inside an active network. Network, broadcast, .0 and .255 addresses are usable where an ip-fabric routes
-    hosts; in a network that is a `segment` its own and its broadcast address are not given. Addresses of nodes and of
-    other hosts are nobody's here: exclude them."""
+    hosts; in a network that is a `segment` or has a `gateway` its own and its broadcast address are not given.
+    Addresses of nodes and of other hosts are nobody's here: exclude them."""
     exclude: Annotated[tuple[Prefix, ...], Field(max_length=1024)] = ()
     """Never given to a VM."""
     ranges: Annotated[

@@ -62,7 +62,8 @@ def lies_inside(inner: Prefix, outer: Prefix) -> bool:
 
 def _withheld(network: NetworkSpec) -> Iterator[tuple[HostAddress, str]]:
     prefix = network.prefix
-    if network.segment and prefix.num_addresses > 2:
+    is_segment = network.segment or network.gateway is not None
+    if is_segment and prefix.num_addresses > 2:
         yield prefix.network_address, f"it is the address of network {prefix} itself"
         if isinstance(prefix, IPv4Network):
             yield prefix.broadcast_address, f"it is the broadcast address of network {prefix}"

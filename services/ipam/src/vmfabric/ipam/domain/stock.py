@@ -1,6 +1,6 @@
 """What the pools of all clusters have to give, and giving it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -99,7 +99,7 @@ class Stock:
         self.networks[spec.name] = spec
         self._active = ActiveNetworks(self.networks.values())
 
-    def set_pool(self, spec: PoolSpec, in_use: Iterable[InUse]) -> None:
+    def set_pool(self, spec: PoolSpec, in_use: Collection[InUse]) -> None:
         """Add or replace a pool; `in_use` is all that is held or rests of it."""
         self._pools[spec.name] = self._pool_stock(spec, in_use)
         self._clusters = _by_cluster(self)
@@ -169,6 +169,8 @@ class Stock:
 
     def _give_back(self, given: Given) -> None:
         share = _around(self._pools[given.pool], given.address)
+        if given.address in self.withheld:
+            return  # a VM has had it from before it was withheld, and is the last
         if self.reservations.get(given.address) is None:
             share.allocator.give_back(int(given.address))
         else:
@@ -228,10 +230,11 @@ class Stock:
             return quarantined(address, until)
         return taken(address, self.reservations.get(address))
 
-    def _pool_stock(self, spec: PoolSpec, in_use: Iterable[InUse]) -> PoolStock:
-        reserved = (each.address for each in self.reservations.of_pool(spec.name))
+    def _pool_stock(self, spec: PoolSpec, in_use: Collection[InUse]) -> PoolStock:
+        reserved = [each.address for each in self.reservations.of_pool(spec.name)]
         beside = [address for address in reserved if not self.reservations.is_in_use(address)]
-        return PoolStock(spec, self.withheld, in_use, beside)
+        there = {each.address for each in in_use} | {*reserved}
+        return PoolStock(spec, self.withheld.keys() - there, in_use, beside)
 
 
 def _choosiest_first(wishes: Sequence[AddressWish]) -> list[int]:
