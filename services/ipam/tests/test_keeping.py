@@ -1,11 +1,13 @@
 """What a change of networks and pools must not strand."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
 from ipam_specs import a_pool
 
+from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.pool import PoolSpec
 from vmfabric.ipam.domain.keeping import InUse, check_kept
@@ -18,8 +20,14 @@ def used(address: str, *, node: str = "n1", rests_until: datetime | None = None)
     return InUse(ip_address(address), "web", f"vm{address.rpartition('.')[2]}", node, rests_until)
 
 
-def check(old: PoolSpec, new: PoolSpec, *in_use: InUse, gateway: str = "192.0.2.1") -> None:
-    check_kept("pool web", old, new, [ip_address(gateway)], in_use)
+def check(
+    old: PoolSpec,
+    new: PoolSpec,
+    *in_use: InUse,
+    gateway: str = "192.0.2.1",
+    reservations: Sequence[Reservation] = (),
+) -> None:
+    check_kept("pool web", old, new, [ip_address(gateway)], in_use, reservations=reservations)
 
 
 def test_a_pool_does_not_shrink_below_what_is_in_use_and_says_which_addresses_are() -> None:
@@ -66,3 +74,17 @@ def test_what_rests_may_go_to_another_node_and_what_has_moved_may_stay() -> None
     check(old, new, used("10.0.0.7", rests_until=UNTIL), used("10.0.0.12", node="n1"))
     with pytest.raises(Refused, match=r"10.0.0.7"):
         check(old, new, used("10.0.0.7"))
+
+
+def test_what_is_reserved_on_a_node_stays_in_the_range_of_that_node_and_what_is_so_on_none_goes_anywhere() -> None:
+    old = a_pool("10.0.0.0/24", ranges={"n1": "10.0.0.1-10.0.0.9", "n2": "10.0.0.10-10.0.0.19"})
+    new = a_pool("10.0.0.0/24", ranges={"n1": "10.0.0.1-10.0.0.5", "n2": "10.0.0.6-10.0.0.19"})
+    check(old, new, reservations=[reserved("10.0.0.5", "n1"), reserved("10.0.0.6", None)])
+    with pytest.raises(Refused, match=r": 10.0.0.7 \(reserved for bob\);"):
+        check(old, new, reservations=[reserved("10.0.0.7", "n1")])
+    with pytest.raises(Refused, match=r": 10.0.0.7 \(reserved for bob\);"):
+        check(old, new, used("10.0.0.7", rests_until=UNTIL), reservations=[reserved("10.0.0.7", "n1")])
+
+
+def reserved(address: str, node: str | None) -> Reservation:
+    return Reservation(address=ip_address(address), pool="web", cluster="msk", owner="bob", since=UNTIL, node=node)

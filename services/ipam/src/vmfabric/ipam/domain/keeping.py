@@ -91,13 +91,13 @@ def check_kept(
 
 
 def _claims(in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> list[_Claim]:
-    claims = {each.address: _Claim(each.address, f"reserved for {each.owner}", None) for each in reservations}
+    claims = {each.address: _Claim(each.address, f"reserved for {each.owner}", each.node) for each in reservations}
     for each in in_use:
-        claims[each.address] = (
-            _Claim(each.address, f"{each.vm}, resting", None)
-            if each.rests_until is not None
-            else _Claim(each.address, each.vm, each.node)
-        )
+        kept = claims.get(each.address)
+        if each.rests_until is None:
+            claims[each.address] = _Claim(each.address, each.vm, each.node)
+        elif kept is None or kept.node is None:
+            claims[each.address] = _Claim(each.address, f"{each.vm}, resting", None)
     return sorted(claims.values(), key=lambda claim: (claim.address.version, int(claim.address)))
 
 
