@@ -8,6 +8,7 @@ from ipam_world import QUARANTINE, InMemoryWorld, PostgresWorld, World, wish
 
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
+from vmfabric.contract.errors import Code, Refused
 
 
 async def usage(world: World, family: Family = Family.IPV4) -> FamilyUsage:
@@ -42,6 +43,13 @@ class Promises:
         found = await usage(world)
         assert (found.free, found.excluded, found.largest_free_block) == (6, 10, ip_network("10.0.0.4/30"))
 
+    async def test_the_largest_free_block_may_lie_in_ranges_of_several_nodes_listed_in_any_order(
+        self, world: World
+    ) -> None:
+        ranges = {"n1": "10.0.0.12-10.0.0.15,10.0.0.4-10.0.0.5", "n2": "10.0.0.0-10.0.0.3", "n3": "10.0.0.6-10.0.0.7"}
+        await world.pool("10.0.0.0/28", ranges=ranges)
+        assert (await usage(world)).largest_free_block == ip_network("10.0.0.0/29")
+
     async def test_the_forecast_follows_from_what_was_given_and_given_back_in_the_last_day_and_week(
         self, world: World
     ) -> None:
@@ -66,6 +74,9 @@ class Promises:
         every = await world.reporting.report_usage(AskUsage())
         assert [pool.pool for pool in every.pools] == ["far", "web"]
         assert [it.pool for it in (await world.reporting.report_usage(AskUsage(cluster="spb"))).pools] == ["far"]
+        with pytest.raises(Refused, match="there is no pool nope") as refused:
+            await world.reporting.report_usage(AskUsage(pool="nope"))
+        assert refused.value.code is Code.UNKNOWN_POOL
 
     async def test_who_had_an_address_on_a_day_is_told_long_after_the_vm_has_gone(self, world: World) -> None:
         await world.pool("10.0.0.0/32")

@@ -23,7 +23,6 @@ def usage(
     """All that is known of one family of a pool."""
     free = pool.free(family)
     blocks = [block for block in pool.spec.blocks if Family.of(block) is family]
-    ranges = (each for _, share in pool.of_family(family) for each in share.allocator.free_ranges())
     key = (pool.spec.name, family)
     return FamilyUsage(
         free=free,
@@ -31,7 +30,7 @@ def usage(
         quarantined=pool.resting(family),
         reserved=pool.reserved(family),
         excluded=sum(block.num_addresses for block in blocks) - pool.total(family),
-        largest_free_block=largest_block(ranges, family),
+        largest_free_block=largest_block(pool.free_ranges(family), family),
         last_day=trend(last_day.get(key, 0), DAY, free, now),
         last_week=trend(last_week.get(key, 0), WEEK, free, now),
     )
