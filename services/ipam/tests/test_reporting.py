@@ -62,11 +62,20 @@ class Promises:
         await world.release("new1")
         await world.release("old1")
         found, now = await usage(world), world.clock.now()
+        day, three, week = (timedelta(days=days) for days in (1, 3, 7))
         assert found.free == 241
-        assert found.last_day == Trend(net_allocated=4, runs_out_at=now + timedelta(days=1) * 241 / 4)
-        assert found.last_week == Trend(net_allocated=13, runs_out_at=now + timedelta(days=7) * 241 / 13)
+        assert found.last_day == Trend(net_allocated=4, since=now - day, runs_out_at=now + day * 241 / 4)
+        assert found.last_week == Trend(net_allocated=13, since=now - three, runs_out_at=now + three * 241 / 13)
         world.clock.pass_by(8 * 86400)
+        assert (await usage(world)).last_week == Trend(net_allocated=0, since=world.clock.now() - week)
+
+    async def test_of_a_pool_of_which_nothing_was_heard_the_forecast_says_so(self, world: World) -> None:
+        await world.pool("10.0.0.0/32", "2001:db8::/64")
         assert (await usage(world)).last_week == Trend(net_allocated=0)
+        await world.place("vm1", 1, wish())
+        now = world.clock.now()
+        assert (await usage(world)).last_day == Trend(net_allocated=1, since=now, runs_out_at=now)
+        assert (await usage(world, Family.IPV6)).last_day == Trend(net_allocated=0)
 
     async def test_pools_are_reported_by_cluster_and_name(self, world: World) -> None:
         await world.pool("10.0.0.0/24")
