@@ -20,13 +20,14 @@ class Ipam:
 
     def __init__(self) -> None:
         self.asked: list[ImportAddresses] = []
+        self.taken_when_written = ""
 
     async def answer(self, asked: ImportAddresses) -> Imported:
         self.asked.append(asked)
         problems = tuple(
             RowProblem(row=number, address=row.address, sentence=f"{row.address} is taken")
             for number, row in enumerate(asked.rows, 1)
-            if str(row.address).endswith(".9")
+            if str(row.address).endswith(".9") or (str(row.address) == self.taken_when_written and not asked.dry_run)
         )
         new = 0 if problems else len(asked.rows)
         return Imported(imported=new, unchanged=0, problems=problems, dry_run=asked.dry_run)
@@ -75,6 +76,23 @@ async def test_a_file_is_imported_in_parts_that_the_bus_takes_after_all_were_loo
     assert "imported 1500, 0 were there already" in capsys.readouterr().out
 
 
+async def test_a_part_is_never_larger_than_what_the_bus_takes(ipam: Ipam) -> None:
+    rows = [f"10.0.{number // 100}.{number % 100 + 100},vm{number},{'я' * 500}" for number in range(1000)]
+    assert await run("\n".join(["address,vm,note", *rows]))
+    assert sum(ipam.written()) == 1000
+    assert all(len(asked.model_dump_json().encode()) < 1024 * 1024 for asked in ipam.asked)
+
+
+async def test_when_the_pool_changes_meanwhile_the_parts_before_stay_and_the_row_is_told(ipam: Ipam) -> None:
+    rows = [f"10.0.{number // 100}.{number % 100 + 100},vm{number}" for number in range(2500)]
+    ipam.taken_when_written = "10.0.12.100"
+    with pytest.raises(
+        Refused, match=r"1000 rows are imported, and then row 1202: 10.0.12.100 is taken\. Import the"
+    ):
+        await run("\n".join(["address,vm", *rows]))
+    assert ipam.written() == [1000, 1000], "nothing after the part that has a problem"
+
+
 async def test_one_row_with_a_problem_keeps_all_from_being_imported_and_every_problem_is_told(
     ipam: Ipam, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,3 +116,12 @@ def test_a_file_without_a_row_is_an_error(tmp_path: Path) -> None:
     file.write_text("address,vm\n")
     with pytest.raises(Refused, match="has no row in it"):
         importing.import_file(file, "web")
+
+
+def test_options_of_netbox_are_refused_for_a_plain_file(tmp_path: Path) -> None:
+    file = tmp_path / "plain.csv"
+    file.write_text("address,vm\n10.0.0.1,vm1\n")
+    with pytest.raises(Refused, match="are of --format netbox"):
+        importing.import_file(file, "web", vrf="customers")
+    with pytest.raises(Refused, match="no row of VRF customers in it"):
+        importing.import_file(file, "web", form=Format.NETBOX, vrf="customers")

@@ -104,6 +104,13 @@ class Promises:
         [record] = await world.records.records("msk", None, 10)
         assert record.state == "quarantined"
 
+    async def test_a_cluster_that_nobody_knows_is_not_called_right(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", cluster="spb")
+        with pytest.raises(Refused, match="cluster msk has neither a pool nor a VM"):
+            await Others(world).findings()
+        await world.pool("10.0.1.0/24", name="own")
+        assert await Others(world).findings() == []
+
     async def test_what_is_young_is_on_its_way(self, world: World) -> None:
         await placed(world, "vm1")
         assert not (await Others(world).auditing().audit(ASKED)).findings

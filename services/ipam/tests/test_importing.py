@@ -72,6 +72,16 @@ class Promises:
         )
         assert await world.place("vm9", 1, wish(address="10.0.0.5")) == ["10.0.0.5"]
 
+    async def test_an_import_makes_no_hold_permanent_without_a_word(self, world: World) -> None:
+        await world.pool("10.0.0.0/29")
+        await world.reserve("10.0.0.1", owner="bob", expires_in_seconds=3600)
+        rows = (row("10.0.0.0", vm="vm1"), row("10.0.0.1", owner="bob"))
+        (problem,) = (await bring_in(world, *rows)).problems
+        assert problem.row == 2
+        assert "10.0.0.1 is reserved for bob until 2030-01-01T01:00:00+00:00, and an import" in problem.sentence
+        await world.reserve("10.0.0.1", owner="bob")
+        assert not (await bring_in(world, *rows)).problems
+
     async def test_a_dry_run_says_what_would_be_imported_and_imports_nothing(self, world: World) -> None:
         await world.pool("10.0.0.0/29")
         assert (await bring_in(world, row("10.0.0.0", vm="vm1"), dry_run=True)).imported == 1

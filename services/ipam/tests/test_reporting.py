@@ -8,6 +8,7 @@ from ipam_world import QUARANTINE, InMemoryWorld, PostgresWorld, World, wish
 
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
+from vmfabric.contract.errors import Code, Refused
 
 
 async def usage(world: World, family: Family = Family.IPV4) -> FamilyUsage:
@@ -42,6 +43,13 @@ class Promises:
         found = await usage(world)
         assert (found.free, found.excluded, found.largest_free_block) == (6, 10, ip_network("10.0.0.4/30"))
 
+    async def test_the_largest_free_block_may_lie_in_ranges_of_several_nodes_listed_in_any_order(
+        self, world: World
+    ) -> None:
+        ranges = {"n1": "10.0.0.12-10.0.0.15,10.0.0.4-10.0.0.5", "n2": "10.0.0.0-10.0.0.3", "n3": "10.0.0.6-10.0.0.7"}
+        await world.pool("10.0.0.0/28", ranges=ranges)
+        assert (await usage(world)).largest_free_block == ip_network("10.0.0.0/29")
+
     async def test_the_forecast_follows_from_what_was_given_and_given_back_in_the_last_day_and_week(
         self, world: World
     ) -> None:
@@ -54,11 +62,20 @@ class Promises:
         await world.release("new1")
         await world.release("old1")
         found, now = await usage(world), world.clock.now()
+        day, three, week = (timedelta(days=days) for days in (1, 3, 7))
         assert found.free == 241
-        assert found.last_day == Trend(net_allocated=4, runs_out_at=now + timedelta(days=1) * 241 / 4)
-        assert found.last_week == Trend(net_allocated=13, runs_out_at=now + timedelta(days=7) * 241 / 13)
+        assert found.last_day == Trend(net_allocated=4, since=now - day, runs_out_at=now + day * 241 / 4)
+        assert found.last_week == Trend(net_allocated=13, since=now - three, runs_out_at=now + three * 241 / 13)
         world.clock.pass_by(8 * 86400)
+        assert (await usage(world)).last_week == Trend(net_allocated=0, since=world.clock.now() - week)
+
+    async def test_of_a_pool_of_which_nothing_was_heard_the_forecast_says_so(self, world: World) -> None:
+        await world.pool("10.0.0.0/32", "2001:db8::/64")
         assert (await usage(world)).last_week == Trend(net_allocated=0)
+        await world.place("vm1", 1, wish())
+        now = world.clock.now()
+        assert (await usage(world)).last_day == Trend(net_allocated=1, since=now, runs_out_at=now)
+        assert (await usage(world, Family.IPV6)).last_day == Trend(net_allocated=0)
 
     async def test_pools_are_reported_by_cluster_and_name(self, world: World) -> None:
         await world.pool("10.0.0.0/24")
@@ -66,6 +83,9 @@ class Promises:
         every = await world.reporting.report_usage(AskUsage())
         assert [pool.pool for pool in every.pools] == ["far", "web"]
         assert [it.pool for it in (await world.reporting.report_usage(AskUsage(cluster="spb"))).pools] == ["far"]
+        with pytest.raises(Refused, match="there is no pool nope") as refused:
+            await world.reporting.report_usage(AskUsage(pool="nope"))
+        assert refused.value.code is Code.UNKNOWN_POOL
 
     async def test_who_had_an_address_on_a_day_is_told_long_after_the_vm_has_gone(self, world: World) -> None:
         await world.pool("10.0.0.0/32")

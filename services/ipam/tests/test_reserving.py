@@ -4,7 +4,7 @@ import pytest
 from ipam_world import QUARANTINE, World, running, wish
 from pydantic import ValidationError
 
-from vmfabric.contract.addresses import parse_host
+from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import ReserveAddresses
 from vmfabric.contract.admin import ExplainAddress, Explanation, ListOfCluster, Usage
 from vmfabric.contract.errors import Code, Refused
@@ -106,6 +106,26 @@ class Promises:
         assert await world.place("vm1", node="n2") == ["10.0.0.2"]
         with pytest.raises(Refused, match="for node n2 are wanted, but 0 are free"):
             await world.reserve(pool="web", node="n2")
+
+    async def test_the_lowest_of_a_pool_are_so_in_whatever_order_its_ranges_are_listed(self, world: World) -> None:
+        ranges = {"n1": "10.0.0.12-10.0.0.13,10.0.0.0-10.0.0.1", "n2": "10.0.0.4-10.0.0.7,10.0.0.2-10.0.0.3"}
+        await world.pool("10.0.0.0/28", ranges=ranges)
+        assert await world.reserve(pool="web", count=9, dry_run=True) == [
+            *(f"10.0.0.{last}" for last in (*range(8), 12)),
+        ]
+        assert await world.reserve(pool="web", count=3, node="n1") == ["10.0.0.0", "10.0.0.1", "10.0.0.12"]
+
+    async def test_a_node_or_family_that_the_pool_has_nothing_for_is_named_and_not_called_full(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/28", name="all")
+        await world.pool("10.0.1.0/28", ranges={"n2": "10.0.1.1", "n1": "10.0.1.2"})
+        with pytest.raises(Refused, match="pool all has no ranges, .* leave `node` out"):
+            await world.reserve(pool="all", node="n1")
+        with pytest.raises(Refused, match="pool web has no range for node n3, but for n1, n2"):
+            await world.reserve(pool="web", node="n3")
+        with pytest.raises(Refused, match="pool all of cluster msk has no ipv6 block"):
+            await world.reserve(pool="all", family=Family.IPV6)
 
     async def test_what_cannot_be_reserved_is_refused_with_all_reasons_and_nothing_is_kept(
         self, world: World

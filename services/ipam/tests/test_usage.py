@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.addressing import Trend
 from vmfabric.ipam.domain.allocation import Allocator, Range
-from vmfabric.ipam.domain.usage import DAY, WEEK, largest_block, trend
+from vmfabric.ipam.domain.usage import DAY, WEEK, Flow, largest_block, trend
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 BASE = int(IPv4Address("10.0.0.0"))
@@ -56,13 +56,29 @@ def test_a_64_of_which_one_address_is_taken_has_a_free_65() -> None:
     assert largest_block(allocator.free_ranges(), Family.IPV6) == IPv6Network("2001:db8:0:0:8000::/65")
 
 
+def flow(net: int, over: timedelta) -> Flow:
+    return Flow(net, NOW - over)
+
+
 def test_a_pool_runs_out_when_its_free_addresses_are_gone_at_the_rate_of_that_time() -> None:
-    assert trend(10, DAY, 25, NOW) == Trend(net_allocated=10, runs_out_at=NOW + timedelta(days=2.5))
-    assert trend(14, WEEK, 28, NOW) == Trend(net_allocated=14, runs_out_at=NOW + timedelta(days=14))
-    assert trend(1, DAY, 0, NOW).runs_out_at == NOW
+    assert trend(flow(10, DAY), 25, NOW).runs_out_at == NOW + timedelta(days=2.5)
+    assert trend(flow(14, WEEK), 28, NOW).runs_out_at == NOW + timedelta(days=14)
+    assert trend(flow(10, timedelta(hours=2)), 25, NOW).runs_out_at == NOW + timedelta(hours=5)
+
+
+def test_a_pool_that_has_nothing_left_has_run_out_whatever_was_before() -> None:
+    assert trend(flow(1, DAY), 0, NOW).runs_out_at == NOW
+    assert trend(flow(-3, DAY), 0, NOW).runs_out_at == NOW
+    assert trend(None, 0, NOW) == Trend(net_allocated=0, runs_out_at=NOW)
 
 
 def test_a_pool_that_does_not_lose_addresses_or_has_too_many_to_lose_never_runs_out() -> None:
-    assert trend(0, DAY, 25, NOW).runs_out_at is None
-    assert trend(-3, DAY, 25, NOW).runs_out_at is None
-    assert trend(1, DAY, 2**96, NOW).runs_out_at is None
+    assert trend(flow(0, DAY), 25, NOW).runs_out_at is None
+    assert trend(flow(-3, DAY), 25, NOW).runs_out_at is None
+    assert trend(flow(1, DAY), 2**96, NOW).runs_out_at is None
+
+
+def test_from_a_few_minutes_nothing_follows() -> None:
+    assert trend(flow(10, timedelta(minutes=59)), 25, NOW) == Trend(
+        net_allocated=10, since=NOW - timedelta(minutes=59)
+    )

@@ -57,8 +57,12 @@ class Trend(Part):
 
     net_allocated: int
     """Addresses given to VMs, less those that VMs gave back."""
+    since: datetime | None = None
+    """From when that counts: a day or a week ago, or from what was first heard of the pool if that is later. None:
+    nothing was heard of it yet."""
     runs_out_at: datetime | None = None
-    """When the free ones would be gone; None when they would not, or not before the year 10000."""
+    """When the free ones would be gone, now when none is free; None when they would not, or not before the year
+    10000, or when less than an hour is known."""
 
 
 class FamilyUsage(Part):

@@ -48,6 +48,11 @@ class Auditing:
         records = await self._all_records(asked.cluster)
         wanted = await self._wanted(asked.cluster)
         vms = await self._all_vms(asked.cluster)
+        if not records and not vms and all(it.spec.cluster != asked.cluster for it in await self._writer.current()):
+            raise Refused(
+                Code.UNKNOWN_CLUSTER,
+                f"cluster {asked.cluster} has neither a pool nor a VM; cluster.list says which there are",
+            )
         found = list(audit.differences(records, vms, wanted, self._clock.now()))
         if asked.repair:
             await self._repair(asked.cluster, found, records)

@@ -69,3 +69,11 @@ def _problems(wanted: Sequence[Reservation], stock: Stock, holders: Holders) -> 
             yield RowProblem(row=row, address=each.address, sentence=f"{each.address} stands in row {first} already")
         elif refusal is not None:
             yield RowProblem(row=row, address=each.address, sentence=refusal.sentence)
+        elif (until := stock.reservations.holds.until(each.address)) is not None:
+            hold = f"{each.address} is reserved for {each.owner} until {until.isoformat(timespec='seconds')}"
+            yield RowProblem(
+                row=row,
+                address=each.address,
+                sentence=f"{hold}, and an import would keep it for ever; say ip.reserve without an end, or "
+                "ip.release, and import again",
+            )

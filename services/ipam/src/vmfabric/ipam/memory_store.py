@@ -1,6 +1,5 @@
 """A store without a database, for simulations and tests: the same promises, kept in memory."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +14,7 @@ from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import BEGINS, ENDS, Entry, Standing, What
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
-from vmfabric.ipam.domain.usage import NetAllocated
+from vmfabric.ipam.domain.usage import Flow, NetAllocated
 from vmfabric.ipam.ports import Content
 
 
@@ -145,14 +144,16 @@ class InMemoryStore:
         return [_told(entry) for _, entry in sorted(found, key=lambda each: each[0])]
 
     async def net_allocated(self, since: datetime) -> NetAllocated:
-        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
-        counted: Counter[tuple[ResourceName, Family]] = Counter()
+        """What VMs took since then of what each pool has now, of pools that anything was ever heard of."""
+        found: dict[tuple[ResourceName, Family], Flow] = {}
         for entry in self.written_history:
             for pool in self.pools.values():
-                if entry.at > since and any(entry.address in block for block in pool.blocks):
+                if any(entry.address in block for block in pool.blocks):
+                    flow = found.setdefault((pool.name, Family.of(entry.address)), Flow(0, max(since, entry.at)))
                     counts = (entry.what is What.ALLOCATED) - (entry.what is What.RELEASED)
-                    counted[pool.name, Family.of(entry.address)] += counts
-        return counted
+                    net = flow.net + (counts if entry.at > since else 0)
+                    found[pool.name, Family.of(entry.address)] = replace(flow, net=net)
+        return found
 
     def _addresses(self, lease: Lease) -> tuple[Given, ...]:
         own = [

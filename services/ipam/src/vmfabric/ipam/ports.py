@@ -88,5 +88,5 @@ class Records(Protocol):
         ...
 
     async def net_allocated(self, since: datetime) -> NetAllocated:
-        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
+        """What VMs took since then of what each pool has now, of pools that anything was ever heard of."""
         ...

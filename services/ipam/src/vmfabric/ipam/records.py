@@ -10,7 +10,7 @@ from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
 from vmfabric.ipam.domain.history import BEGINS, ENDS
-from vmfabric.ipam.domain.usage import NetAllocated
+from vmfabric.ipam.domain.usage import Flow, NetAllocated
 
 _RESERVATION = """
     reservation.pool AS reserved_pool, reservation.cluster AS reserved_cluster, reservation.owner, reservation.note,
@@ -46,10 +46,16 @@ _TENURES = " UNION ALL ".join(
     for side, order in (("<=", "DESC"), (">", "ASC"))
 )
 _NET_ALLOCATED = """
-SELECT block.pool, family(block.prefix) AS version,
-       count(*) FILTER (WHERE history.what = 'allocated') - count(*) FILTER (WHERE history.what = 'released') AS net
-FROM history JOIN block ON history.address <<= block.prefix
-WHERE history.at > $1
+SELECT block.pool, family(block.prefix) AS version, sum(flow.net)::bigint AS net,
+       CASE WHEN bool_or(EXISTS (
+           SELECT FROM history WHERE at <= $1
+           AND address BETWEEN host(network(block.prefix))::inet AND host(broadcast(block.prefix))::inet
+       )) THEN $1 ELSE min(flow.first) END AS since
+FROM block CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE what = 'allocated') - count(*) FILTER (WHERE what = 'released') AS net,
+           min(at) AS first
+    FROM history WHERE at > $1 AND address <<= block.prefix
+) AS flow
 GROUP BY block.pool, version
 """
 
@@ -92,9 +98,13 @@ class PostgresRecords:
         return [HistoryEntry(**row) for row in rows]
 
     async def net_allocated(self, since: datetime) -> NetAllocated:
-        """How many addresses of what each pool has now were given to VMs since then, less those given back."""
+        """What VMs took since then of what each pool has now, of pools that anything was ever heard of."""
         rows = await self._pool.fetch(_NET_ALLOCATED, since)
-        return {(row["pool"], Family.IPV4 if row["version"] == 4 else Family.IPV6): row["net"] for row in rows}
+        return {
+            (row["pool"], Family.IPV4 if row["version"] == 4 else Family.IPV6): Flow(row["net"], row["since"])
+            for row in rows
+            if row["since"] is not None
+        }
 
 
 def _record(row: asyncpg.Record) -> AddressRecord:

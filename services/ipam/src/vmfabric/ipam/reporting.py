@@ -12,6 +12,7 @@ from vmfabric.contract.addressing import (
     UsageReport,
 )
 from vmfabric.contract.admin import ListOfCluster, Pools, PoolUsage, Usage
+from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.ipam.domain import tenures, usage
 from vmfabric.ipam.domain.pool_stock import PoolStock
@@ -50,9 +51,12 @@ class Reporting:
         now = self._clock.now()
         last_day = await self._records.net_allocated(now - usage.DAY)
         last_week = await self._records.net_allocated(now - usage.WEEK)
+        stock = await self._writer.current()
+        if request.pool is not None and stock.pool(request.pool) is None:
+            raise Refused(Code.UNKNOWN_POOL, f"there is no pool {request.pool}; pool.list says which there are")
         pools = [
             pool
-            for pool in await self._writer.current()
+            for pool in stock
             if request.cluster in {None, pool.spec.cluster} and request.pool in {None, pool.spec.name}
         ]
         return UsageReport(

@@ -26,12 +26,12 @@ class Deadlines:
 
     def due(self, now: datetime, limit: int) -> list[HostAddress]:
         """Up to `limit` addresses whose moment has come; they stay here until `drop` is called for them."""
-        found: list[HostAddress] = []
+        found: dict[HostAddress, None] = {}  # a moment may have been set twice
         while self._heap and self._heap[0][0] <= now and len(found) < limit:
             until, _, address = heapq.heappop(self._heap)
             if self._until.get(address) == until:
-                found.append(address)
-        return found
+                found[address] = None
+        return list(found)
 
     def is_due(self, now: datetime) -> bool:
         """Whether the moment of any address may have come."""

@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 
 from vmfabric.contract.addresses import Family, HostAddress
 from vmfabric.contract.names import NodeName
 from vmfabric.contract.pool import PoolSpec
-from vmfabric.ipam.domain.allocation import Allocator
+from vmfabric.ipam.domain.allocation import Allocator, Range
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.shares import Share, Shares, families
 
@@ -76,6 +77,11 @@ class PoolStock:
     def of_family(self, family: Family) -> Iterator[tuple[Share, ShareStock]]:
         """Every share of a family."""
         return ((share, stock) for (of, share), stock in self._stocks.items() if of is family)
+
+    def free_ranges(self, family: Family, of: Share = None) -> Iterator[Range]:
+        """What may be given now, ascending: to the VMs of one node, or as None to any."""
+        stocks = [stock for share, stock in self.of_family(family) if of in {None, share}]
+        return merge(*(stock.allocator.free_ranges() for stock in stocks))
 
     def total(self, family: Family) -> int:
         """How many addresses of a family there are to give."""

@@ -1,6 +1,6 @@
 """Which addresses operators may reserve and release, and what is written then."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -13,6 +13,7 @@ from vmfabric.ipam.domain.history import Entry, What
 from vmfabric.ipam.domain.naming import named
 from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.pools import address_of, hindrance, node_of
+from vmfabric.ipam.domain.refusals import without_family
 from vmfabric.ipam.domain.stock import Stock
 
 Holders = Mapping[HostAddress, VmName]
@@ -49,7 +50,20 @@ def obstacle(wanted: Reservation, stock: Stock, holders: Holders) -> Refused | N
 
 def lowest_free(pool: PoolStock, family: Family, count: int, node: NodeName | None) -> Sequence[HostAddress]:
     """So many addresses of the pool, of the range of `node` if that is given. Refused when there are fewer."""
-    found = [address_of(family, number) for number in islice(_free(pool, family, node), count)]
+    if node is not None and not pool.spec.ranges:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"pool {pool.spec.name} has no ranges, so node {node} has none of its own there; leave `node` out",
+        )
+    if node is not None and node not in pool.spec.ranges:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"pool {pool.spec.name} has no range for node {node}, but for {named(sorted(pool.spec.ranges))}",
+        )
+    if family not in pool.families:
+        raise without_family(pool.spec.cluster, family, [pool])
+    numbers = (number for each in pool.free_ranges(family, node) for number in range(each.first, each.last + 1))
+    found = [address_of(family, number) for number in islice(numbers, count)]
     if len(found) < count:
         whose = f" for node {node}" if node is not None else ""
         raise Refused(
@@ -86,13 +100,6 @@ def to_release(addresses: Collection[HostAddress], stock: Stock, holders: Holder
     if unknown := [address for address, reservation in found.items() if reservation is None]:
         raise Refused(Code.UNKNOWN_ADDRESS, f"{named(unknown)} are not reserved; ip.list says which are")
     return [reservation for reservation in found.values() if reservation is not None]
-
-
-def _free(pool: PoolStock, family: Family, node: NodeName | None) -> Iterator[int]:
-    for share, stock in pool.of_family(family):
-        if node in {None, share}:
-            for each in stock.allocator.free_ranges():
-                yield from range(each.first, each.last + 1)
 
 
 def _entry(reservation: Reservation, what: What, now: datetime) -> Entry:

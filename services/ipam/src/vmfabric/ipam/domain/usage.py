@@ -1,6 +1,7 @@
 """How full a pool is, and for how long it will do."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 
@@ -13,8 +14,21 @@ from vmfabric.ipam.domain.pool_stock import PoolStock
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
 
-NetAllocated = Mapping[tuple[ResourceName, Family], int]
-"""Addresses given to VMs in some time, less those that VMs gave back."""
+_ENOUGH = timedelta(hours=1)
+"""From less than this nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What VMs took of one family of a pool, less what they gave back."""
+
+    net: int
+    since: datetime
+    """From when it counts: the beginning of the time that was asked for, or of what is known if that is later."""
+
+
+NetAllocated = Mapping[tuple[ResourceName, Family], Flow]
+"""Nothing is known of those that are missing."""
 
 
 def usage(
@@ -23,7 +37,6 @@ def usage(
     """All that is known of one family of a pool."""
     free = pool.free(family)
     blocks = [block for block in pool.spec.blocks if Family.of(block) is family]
-    ranges = (each for _, share in pool.of_family(family) for each in share.allocator.free_ranges())
     key = (pool.spec.name, family)
     return FamilyUsage(
         free=free,
@@ -31,21 +44,25 @@ def usage(
         quarantined=pool.resting(family),
         reserved=pool.reserved(family),
         excluded=sum(block.num_addresses for block in blocks) - pool.total(family),
-        largest_free_block=largest_block(ranges, family),
-        last_day=trend(last_day.get(key, 0), DAY, free, now),
-        last_week=trend(last_week.get(key, 0), WEEK, free, now),
+        largest_free_block=largest_block(pool.free_ranges(family), family),
+        last_day=trend(last_day.get(key), free, now),
+        last_week=trend(last_week.get(key), free, now),
     )
 
 
-def trend(net_allocated: int, over: timedelta, free: int, now: datetime) -> Trend:
-    """When `free` addresses are gone, if so many go in every `over`."""
-    if net_allocated <= 0:
-        return Trend(net_allocated=net_allocated)
+def trend(flow: Flow | None, free: int, now: datetime) -> Trend:
+    """When `free` addresses are gone, if it goes on so."""
+    net, since = (flow.net, flow.since) if flow is not None else (0, None)
+    return Trend(net_allocated=net, since=since, runs_out_at=now if free == 0 else _runs_out_at(flow, free, now))
+
+
+def _runs_out_at(flow: Flow | None, free: int, now: datetime) -> datetime | None:
+    if flow is None or flow.net <= 0 or now - flow.since < _ENOUGH:
+        return None
     try:
-        runs_out_at = now + over * free / net_allocated
+        return now + (now - flow.since) * free / flow.net
     except OverflowError:
-        return Trend(net_allocated=net_allocated)
-    return Trend(net_allocated=net_allocated, runs_out_at=runs_out_at)
+        return None
 
 
 def largest_block(free: Iterable[Range], family: Family) -> Prefix | None:
