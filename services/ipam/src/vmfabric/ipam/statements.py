@@ -30,7 +30,7 @@ _LEASES_CHANGED = f"""
 _NEW_HOLDINGS = f"INSERT INTO {_ALLOCATION} {_ALLOCATION_ROWS}"
 _HOLDINGS_CHANGED = f"""
     INSERT INTO {_ALLOCATION} {_ALLOCATION_ROWS} ON CONFLICT (address) DO UPDATE
-    SET node = EXCLUDED.node, generation = EXCLUDED.generation, since = EXCLUDED.since,
+    SET node = EXCLUDED.node, generation = EXCLUDED.generation, position = EXCLUDED.position, since = EXCLUDED.since,
         rests_until = EXCLUDED.rests_until"""  # noqa: S608
 _FREED = "DELETE FROM allocation WHERE address = ANY ({}::inet[])"
 _RESERVED = """

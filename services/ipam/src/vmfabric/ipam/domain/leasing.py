@@ -77,6 +77,7 @@ class Clerk:
         self._remember(What.FREED, holding)
 
     def _allocate(self, notice: Notice, lease: Lease) -> None:
+        resting = {wish.address for wish in notice.wishes or () if self._rests(wish)}
         try:
             addresses = self._stock.take(notice.key, notice.node, notice.wishes)
         except Refused as refusal:
@@ -86,10 +87,14 @@ class Clerk:
             return
         self._put(notice, lease, State.HELD, addresses)
         holdings = self._holdings(notice, addresses)
-        self.changes.new_holdings += holdings
+        self.changes.new_holdings += [each for each in holdings if each.address not in resting]
+        self.changes.holdings += [each for each in holdings if each.address in resting]
         for holding in holdings:
             self._remember(What.ALLOCATED, holding)
         self._say_allocated(notice, addresses)
+
+    def _rests(self, wish: AddressWish) -> bool:
+        return wish.address is not None and self._stock.quarantine.until(wish.address) is not None
 
     def _move(self, notice: Notice, lease: Lease, to: State) -> None:
         self._put(notice, lease, to, lease.addresses)
@@ -98,7 +103,7 @@ class Clerk:
     def _release(self, notice: Notice, lease: Lease) -> None:
         self._put(notice, lease, State.RELEASED, lease.addresses)
         for holding in self._holdings(notice, lease.addresses):
-            until = self._stock.rest(Given(holding.address, holding.pool), self._now)
+            until = self._stock.rest(holding.key, Given(holding.address, holding.pool), self._now)
             self.changes.holdings.append(replace(holding, rests_until=until))
             self._remember(What.RELEASED, holding)
         self._say_released(notice, lease.addresses)
