@@ -12,7 +12,7 @@ from vmfabric.contract.names import NodeName
 from vmfabric.contract.vm import AddressWish
 from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import Entry, What
-from vmfabric.ipam.domain.lease import Act, Given, Lease, Said, State, VmKey, act_on, unheard_of
+from vmfabric.ipam.domain.lease import Act, Given, Lease, Refusal, Said, State, VmKey, act_on, unheard_of
 from vmfabric.ipam.domain.refusals import ExhaustedError
 from vmfabric.ipam.domain.stock import Stock
 
@@ -68,6 +68,8 @@ class Clerk:
                 self._say_released(notice, ())
             case Act.ANSWER_RELEASED:
                 self._say_released(notice, lease.addresses)
+            case Act.ANSWER_REFUSED:
+                self._refuse_again(notice, lease)
             case _:
                 assert_never(act)
 
@@ -82,8 +84,11 @@ class Clerk:
             addresses = self._stock.take(notice.key, notice.node, notice.wishes)
         except Refused as refusal:
             # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
-            self._put(notice, lease, State.RELEASED, ())
-            self._say_refused(notice, refusal)
+            why = Refusal(refusal.code, refusal.sentence)
+            self._put(notice, lease, State.RELEASED, (), why)
+            for full in refusal.full if isinstance(refusal, ExhaustedError) else ():
+                self._say(notice, full)
+            self._say_refused(notice, why)
             return
         self._put(notice, lease, State.HELD, addresses)
         holdings = self._holdings(notice, addresses)
@@ -92,6 +97,10 @@ class Clerk:
         for holding in holdings:
             self._remember(What.ALLOCATED, holding)
         self._say_allocated(notice, addresses)
+
+    def _refuse_again(self, notice: Notice, lease: Lease) -> None:
+        if lease.refusal is not None:
+            self._say_refused(notice, lease.refusal)
 
     def _rests(self, wish: AddressWish) -> bool:
         return wish.address is not None and self._stock.quarantine.until(wish.address) is not None
@@ -108,8 +117,15 @@ class Clerk:
             self._remember(What.RELEASED, holding)
         self._say_released(notice, lease.addresses)
 
-    def _put(self, notice: Notice, lease: Lease, state: State, addresses: tuple[Given, ...]) -> None:
-        changed = Lease(notice.key, notice.node, notice.generation, state, self._now, addresses)
+    def _put(
+        self,
+        notice: Notice,
+        lease: Lease,
+        state: State,
+        addresses: tuple[Given, ...],
+        refusal: Refusal | None = None,
+    ) -> None:
+        changed = Lease(notice.key, notice.node, notice.generation, state, self._now, addresses, refusal)
         (self.changes.leases if lease.generation else self.changes.new_leases).append(changed)
 
     def _holdings(self, notice: Notice, addresses: tuple[Given, ...]) -> list[Holding]:
@@ -147,9 +163,7 @@ class Clerk:
             ),
         )
 
-    def _say_refused(self, notice: Notice, refusal: Refused) -> None:
-        for full in refusal.full if isinstance(refusal, ExhaustedError) else ():
-            self._say(notice, full)
+    def _say_refused(self, notice: Notice, refusal: Refusal) -> None:
         self._say(
             notice,
             IpRefused(
