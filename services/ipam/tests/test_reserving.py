@@ -57,6 +57,7 @@ class Promises:
         await world.release("vm1")
         assert await world.place("vm2", 1, four) == [Code.ADDRESS_QUARANTINED]
         assert await world.place("vm1", 2, four, wish(address="10.0.0.1"), wish()) == [Code.POOL_EXHAUSTED]
+        assert (await usages(world)) == [(0, 1, 1), (0, 2**64 - 1, 1)], "what rested goes on resting"
         world.restart()
         async with running(world.writer):
             assert await world.place("vm1", 3, six, four) == ["2001:db8::", "10.0.0.0"]
