@@ -50,8 +50,8 @@ def no_quarantine(patch: pytest.MonkeyPatch) -> None:
     """A released address may be given again at once."""
     real = Stock.rest
 
-    def rest(self: Stock, given: Given, now: datetime) -> datetime:
-        real(self, given, now)
+    def rest(self: Stock, key: lease.VmKey, given: Given, now: datetime) -> datetime:
+        real(self, key, given, now)
         self.quarantine.set(given.address, now)
         return now
 

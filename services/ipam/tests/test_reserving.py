@@ -21,6 +21,12 @@ async def usage(world: World) -> Usage:
     return found
 
 
+async def usages(world: World) -> list[tuple[int, int, int]]:
+    """Allocated, free and quarantined, of each family."""
+    (pool,) = (await world.reporting.list_pools(ListOfCluster())).pools
+    return [(it.allocated, it.free, it.quarantined) for it in pool.usage.values()]
+
+
 class Promises:
     """Each is run over both stores."""
 
@@ -41,12 +47,40 @@ class Promises:
         await world.release("vm1")
         assert await world.place("vm1", 2, wish(address="10.0.0.0")) == ["10.0.0.0"]
 
+    async def test_a_vm_that_is_made_again_has_its_reserved_address_at_once_and_nobody_else_has(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/31", "2001:db8::/64")
+        await world.reserve("10.0.0.0", "2001:db8::", for_vm="vm1")
+        four, six = wish(address="10.0.0.0"), wish("ipv6", address="2001:db8::")
+        assert await world.place("vm1", 1, four, six) == ["10.0.0.0", "2001:db8::"]
+        await world.release("vm1")
+        assert await world.place("vm2", 1, four) == [Code.ADDRESS_QUARANTINED]
+        assert await world.place("vm1", 2, four, wish(address="10.0.0.1"), wish()) == [Code.POOL_EXHAUSTED]
+        assert (await usages(world)) == [(0, 1, 1), (0, 2**64 - 1, 1)], "what rested goes on resting"
+        world.restart()
+        async with running(world.writer):
+            assert await world.place("vm1", 3, six, four) == ["2001:db8::", "10.0.0.0"]
+            world.clock.pass_by(QUARANTINE)
+            await world.writer.end_rests()
+            assert await world.hear(Said.PLACED, "vm1", 3, six, four)
+            assert (await usages(world)) == [(1, 1, 0), (1, 2**64 - 1, 0)]
+            assert await world.release("vm1", 3) == ["2001:db8::", "10.0.0.0"]
+            assert (await usages(world)) == [(0, 1, 1), (0, 2**64 - 1, 1)]
+
+    async def test_what_rests_of_another_vm_rests_for_the_vm_that_it_is_reserved_for_too(self, world: World) -> None:
+        await world.pool("10.0.0.0/31")
+        await world.place("vm1")
+        await world.release("vm1")
+        await world.reserve("10.0.0.0", for_vm="vm2")
+        assert await world.place("vm2", 1, wish(address="10.0.0.0")) == [Code.ADDRESS_QUARANTINED]
+        assert await world.place("vm1", 2, wish(address="10.0.0.0")) == [Code.ADDRESS_QUARANTINED]
+
     async def test_a_reservation_outlives_its_vm_and_the_quarantine_between_two_lives(self, world: World) -> None:
         await world.pool("10.0.0.0/32")
         await world.reserve("10.0.0.0", for_vm="vm1")
         await world.place("vm1", 1, wish(address="10.0.0.0"))
         await world.release("vm1")
-        assert await world.place("vm1", 2, wish(address="10.0.0.0")) == [Code.ADDRESS_QUARANTINED]
         world.clock.pass_by(QUARANTINE)
         await world.writer.end_rests()
         assert await world.place("vm2") == [Code.POOL_EXHAUSTED]

@@ -43,17 +43,19 @@ class Model:
     """Who has each address; the number is the last octet."""
 
     held: dict[int, str] = field(default_factory=dict)
-    resting: set[int] = field(default_factory=set)
+    resting: dict[int, str] = field(default_factory=dict)
+    """Whose it was."""
     reserved: dict[int, str | None] = field(default_factory=dict)
     """For which VM, if for one."""
 
     def may_have(self, vm: str, host: int) -> bool:
         """By asking for exactly this address."""
-        free = host not in self.held and host not in self.resting
+        returns = self.resting.get(host) == vm == self.reserved.get(host)
+        free = host not in self.held and (host not in self.resting or returns)
         return free and self.reserved.get(host, vm) == vm
 
     def free(self) -> set[int]:
-        return {*range(8)} - self.held.keys() - self.resting - self.reserved.keys()
+        return {*range(8)} - self.held.keys() - self.resting.keys() - self.reserved.keys()
 
 
 class StockAgainstModel(RuleBasedStateMachine):
@@ -86,21 +88,23 @@ class StockAgainstModel(RuleBasedStateMachine):
         given = self.stock.take(VmKey("msk", vm), node, wishes)
         assert [each.address for each in given] == [address(host) for host in (*lowest, *chosen)]
         self.model.held |= dict.fromkeys([*lowest, *chosen], vm)
+        for host in chosen:
+            self.model.resting.pop(host, None)
 
     @rule(data=st.data())
     def an_address_is_released(self, data: st.DataObject) -> None:
         if self.model.held:
             host = data.draw(st.sampled_from(sorted(self.model.held)))
-            self.stock.rest(Given(address(host), "web"), AT)
-            self.model.resting.add(host)
-            del self.model.held[host]
+            vm = self.model.held.pop(host)
+            self.stock.rest(VmKey("msk", vm), Given(address(host), "web"), AT)
+            self.model.resting[host] = vm
 
     @rule(data=st.data())
     def a_rest_ends(self, data: st.DataObject) -> None:
         if self.model.resting:
             host = data.draw(st.sampled_from(sorted(self.model.resting)))
             self.stock.free(Given(address(host), "web"))
-            self.model.resting.remove(host)
+            del self.model.resting[host]
 
     @rule(host=HOSTS, vm=st.none() | VMS)
     def an_address_is_reserved(self, host: int, vm: str | None) -> None:
@@ -117,7 +121,7 @@ class StockAgainstModel(RuleBasedStateMachine):
     @rule()
     def ipam_starts_anew(self) -> None:
         in_use = [InUse(address(host), "web", vm, "n1", None) for host, vm in self.model.held.items()]
-        in_use += [InUse(address(host), "web", "vm1", "n1", AT) for host in self.model.resting]
+        in_use += [InUse(address(host), "web", vm, "n1", AT) for host, vm in self.model.resting.items()]
         kept = [self.reservation(host, vm) for host, vm in self.model.reserved.items()]
         self.stock = Stock([], [self.pool], in_use, kept)
 
@@ -126,7 +130,7 @@ class StockAgainstModel(RuleBasedStateMachine):
         if not hasattr(self, "stock"):
             return
         (pool,) = self.stock
-        only_reserved = self.model.reserved.keys() - self.model.held.keys() - self.model.resting
+        only_reserved = self.model.reserved.keys() - self.model.held.keys() - self.model.resting.keys()
         assert pool.free(Family.IPV4) == len(self.model.free() & self.every)
         assert pool.resting(Family.IPV4) == len(self.model.resting)
         assert pool.reserved(Family.IPV4) == len(only_reserved)

@@ -235,6 +235,23 @@ class Promises:
             await world.writer.end_rests()
             assert await world.place("vm2", 2, node="n2") == ["10.0.0.2"]
 
+    async def test_a_placement_that_was_refused_is_refused_again_and_gets_nothing_that_is_free_by_then(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/32")
+        await world.place("vm1")
+        _, refused = await world.hear(Said.PLACED, "vm2")
+        await world.release("vm1")
+        world.clock.pass_by(QUARANTINE)
+        await world.writer.end_rests()
+        assert await world.hear(Said.PLACED, "vm2") == [refused]
+        world.restart()
+        async with running(world.writer):
+            assert await world.hear(Said.PLACED, "vm2") == [refused]
+            assert await world.place("vm2", 2) == ["10.0.0.0"]
+            assert await world.release("vm2", 2) == ["10.0.0.0"]
+            assert await world.hear(Said.PLACED, "vm2", 2) == []
+
     async def test_what_is_told_of_an_address_names_its_network_gateway_and_vlan(self, world: World) -> None:
         await world.network("192.0.2.0/24", "wired", gateway="192.0.2.0", vlan=7)
         await world.pool("192.0.2.0/24", "2001:db8::/64")

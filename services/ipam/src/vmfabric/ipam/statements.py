@@ -16,8 +16,10 @@ from vmfabric.ipam.domain.lease import Lease
 
 Columns = list[list[Any]]
 
-_LEASE = "lease (cluster, vm, node, generation, state, since)"
-_LEASE_ROWS = "SELECT * FROM unnest({}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::timestamptz[])"
+_LEASE = "lease (cluster, vm, node, generation, state, since, refused_code, refused_because)"
+_LEASE_ROWS = """
+    SELECT * FROM unnest({}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::timestamptz[], {}::text[],
+                         {}::text[])"""
 _ALLOCATION = "allocation (address, pool, cluster, vm, node, generation, position, since, rests_until)"
 _ALLOCATION_ROWS = """
     SELECT * FROM unnest({}::inet[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::smallint[],
@@ -26,11 +28,12 @@ _ALLOCATION_ROWS = """
 _NEW_LEASES = f"INSERT INTO {_LEASE} {_LEASE_ROWS}"
 _LEASES_CHANGED = f"""
     INSERT INTO {_LEASE} {_LEASE_ROWS} ON CONFLICT (cluster, vm) DO UPDATE
-    SET node = EXCLUDED.node, generation = EXCLUDED.generation, state = EXCLUDED.state, since = EXCLUDED.since"""  # noqa: S608  # words of ours
+    SET node = EXCLUDED.node, generation = EXCLUDED.generation, state = EXCLUDED.state, since = EXCLUDED.since,
+        refused_code = EXCLUDED.refused_code, refused_because = EXCLUDED.refused_because"""  # noqa: S608  # words of ours
 _NEW_HOLDINGS = f"INSERT INTO {_ALLOCATION} {_ALLOCATION_ROWS}"
 _HOLDINGS_CHANGED = f"""
     INSERT INTO {_ALLOCATION} {_ALLOCATION_ROWS} ON CONFLICT (address) DO UPDATE
-    SET node = EXCLUDED.node, generation = EXCLUDED.generation, since = EXCLUDED.since,
+    SET node = EXCLUDED.node, generation = EXCLUDED.generation, position = EXCLUDED.position, since = EXCLUDED.since,
         rests_until = EXCLUDED.rests_until"""  # noqa: S608
 _FREED = "DELETE FROM allocation WHERE address = ANY ({}::inet[])"
 _RESERVED = """
@@ -75,7 +78,8 @@ def commit_statement(changes: Changes, messages: Sequence[Outgoing]) -> tuple[st
 
 
 def _lease_row(lease: Lease) -> tuple[Any, ...]:
-    return (*lease.key, lease.node, lease.generation, lease.state, lease.since)
+    refusal = lease.refusal or (None, None)
+    return (*lease.key, lease.node, lease.generation, lease.state, lease.since, *refusal)
 
 
 def _holding_row(holding: Holding) -> tuple[Any, ...]:

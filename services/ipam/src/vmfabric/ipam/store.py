@@ -8,6 +8,7 @@ import asyncpg
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.envelope import Outgoing
+from vmfabric.contract.errors import Code
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 from vmfabric.contract.pool import AddressRange, NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.database.outbox import Relay, Stored, add
@@ -15,13 +16,13 @@ from vmfabric.database.pool import Connection
 from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import BEGINS, ENDS
 from vmfabric.ipam.domain.keeping import InUse
-from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
+from vmfabric.ipam.domain.lease import Given, Lease, Refusal, State, VmKey
 from vmfabric.ipam.ports import Content
 from vmfabric.ipam.statements import commit_statement
 
 _LEASES = """
 SELECT lease.cluster, lease.vm, lease.node, lease.generation, lease.state, lease.since,
-       allocation.address, allocation.pool
+       lease.refused_code, lease.refused_because, allocation.address, allocation.pool
 FROM unnest($1::text[], $2::text[]) AS wanted (cluster, vm)
 JOIN lease USING (cluster, vm)
 LEFT JOIN allocation ON (allocation.cluster, allocation.vm, allocation.generation)
@@ -82,7 +83,9 @@ class PostgresStore:
             key = VmKey(row["cluster"], row["vm"])
             earlier = found[key].addresses if key in found else ()
             addresses = (*earlier, *_given(row))
-            found[key] = Lease(key, row["node"], row["generation"], State(row["state"]), row["since"], addresses)
+            found[key] = Lease(
+                key, row["node"], row["generation"], State(row["state"]), row["since"], addresses, _refusal(row)
+            )
         return found
 
     async def holdings(self, addresses: Collection[HostAddress]) -> Sequence[Holding]:
@@ -183,6 +186,11 @@ def _pool(row: asyncpg.Record, rows_of_ranges: Sequence[asyncpg.Record]) -> Pool
     return PoolSpec(
         **{**row, "blocks": tuple(row["blocks"]), "exclude": tuple(row["exclude"]), "ranges": ranges},
     )
+
+
+def _refusal(row: asyncpg.Record) -> Refusal | None:
+    code = row["refused_code"]
+    return None if code is None else Refusal(Code(code), row["refused_because"])
 
 
 def _given(row: asyncpg.Record) -> tuple[Given, ...]:

@@ -6,7 +6,7 @@ a generation before all.
 
 | released, so nothing is held | same generation | newer generation |
 | --- | --- | --- |
-| placed | ignored: its VM is gone, or was refused | allocate: held; or refused: released |
+| placed | `ip.refused` again if it was refused; else ignored: its VM is gone | allocate: held; or refused: released |
 | deleting, wired or not | `ip.released` again | `ip.released` at once: released, of that generation |
 | removed | ignored | ignored |
 
@@ -35,6 +35,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.errors import Code
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
 
 
@@ -50,6 +51,13 @@ class Given(NamedTuple):
 
     address: HostAddress
     pool: ResourceName
+
+
+class Refusal(NamedTuple):
+    """Why a VM cannot have the addresses that it wants."""
+
+    code: Code
+    sentence: str
 
 
 class State(StrEnum):
@@ -95,6 +103,8 @@ class Act(Enum):
     """Released, of the generation of the event, with `ip.released`: nothing was held."""
     ANSWER_RELEASED = auto()
     """Say `ip.released` again."""
+    ANSWER_REFUSED = auto()
+    """Say `ip.refused` again, where that was the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,8 @@ class Lease:
     """When it came into this state."""
     addresses: tuple[Given, ...]
     """In the order of the wishes. Of a released lease: those that still rest."""
+    refusal: Refusal | None = None
+    """Why a released lease never held anything, where that was refused."""
 
 
 SAME: Mapping[tuple[State, Said], Act] = MappingProxyType(
@@ -125,7 +137,7 @@ SAME: Mapping[tuple[State, Said], Act] = MappingProxyType(
         (State.RELEASING, Said.DELETING): Act.IGNORE,
         (State.RELEASING, Said.DELETING_UNWIRED): Act.RELEASE,
         (State.RELEASING, Said.REMOVED): Act.RELEASE,
-        (State.RELEASED, Said.PLACED): Act.IGNORE,
+        (State.RELEASED, Said.PLACED): Act.ANSWER_REFUSED,
         (State.RELEASED, Said.DELETING): Act.ANSWER_RELEASED,
         (State.RELEASED, Said.DELETING_UNWIRED): Act.ANSWER_RELEASED,
         (State.RELEASED, Said.REMOVED): Act.IGNORE,

@@ -12,7 +12,7 @@ from vmfabric.contract.names import NodeName
 from vmfabric.contract.vm import AddressWish
 from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import Entry, What
-from vmfabric.ipam.domain.lease import Act, Given, Lease, Said, State, VmKey, act_on, unheard_of
+from vmfabric.ipam.domain.lease import Act, Given, Lease, Refusal, Said, State, VmKey, act_on, unheard_of
 from vmfabric.ipam.domain.refusals import ExhaustedError
 from vmfabric.ipam.domain.stock import Stock
 
@@ -68,6 +68,8 @@ class Clerk:
                 self._say_released(notice, ())
             case Act.ANSWER_RELEASED:
                 self._say_released(notice, lease.addresses)
+            case Act.ANSWER_REFUSED:
+                self._refuse_again(notice, lease)
             case _:
                 assert_never(act)
 
@@ -77,19 +79,31 @@ class Clerk:
         self._remember(What.FREED, holding)
 
     def _allocate(self, notice: Notice, lease: Lease) -> None:
+        resting = {wish.address for wish in notice.wishes or () if self._rests(wish)}
         try:
             addresses = self._stock.take(notice.key, notice.node, notice.wishes)
         except Refused as refusal:
             # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
-            self._put(notice, lease, State.RELEASED, ())
-            self._say_refused(notice, refusal)
+            why = Refusal(refusal.code, refusal.sentence)
+            self._put(notice, lease, State.RELEASED, (), why)
+            for full in refusal.full if isinstance(refusal, ExhaustedError) else ():
+                self._say(notice, full)
+            self._say_refused(notice, why)
             return
         self._put(notice, lease, State.HELD, addresses)
         holdings = self._holdings(notice, addresses)
-        self.changes.new_holdings += holdings
+        self.changes.new_holdings += [each for each in holdings if each.address not in resting]
+        self.changes.holdings += [each for each in holdings if each.address in resting]
         for holding in holdings:
             self._remember(What.ALLOCATED, holding)
         self._say_allocated(notice, addresses)
+
+    def _refuse_again(self, notice: Notice, lease: Lease) -> None:
+        if lease.refusal is not None:
+            self._say_refused(notice, lease.refusal)
+
+    def _rests(self, wish: AddressWish) -> bool:
+        return wish.address is not None and self._stock.quarantine.until(wish.address) is not None
 
     def _move(self, notice: Notice, lease: Lease, to: State) -> None:
         self._put(notice, lease, to, lease.addresses)
@@ -98,13 +112,20 @@ class Clerk:
     def _release(self, notice: Notice, lease: Lease) -> None:
         self._put(notice, lease, State.RELEASED, lease.addresses)
         for holding in self._holdings(notice, lease.addresses):
-            until = self._stock.rest(Given(holding.address, holding.pool), self._now)
+            until = self._stock.rest(holding.key, Given(holding.address, holding.pool), self._now)
             self.changes.holdings.append(replace(holding, rests_until=until))
             self._remember(What.RELEASED, holding)
         self._say_released(notice, lease.addresses)
 
-    def _put(self, notice: Notice, lease: Lease, state: State, addresses: tuple[Given, ...]) -> None:
-        changed = Lease(notice.key, notice.node, notice.generation, state, self._now, addresses)
+    def _put(
+        self,
+        notice: Notice,
+        lease: Lease,
+        state: State,
+        addresses: tuple[Given, ...],
+        refusal: Refusal | None = None,
+    ) -> None:
+        changed = Lease(notice.key, notice.node, notice.generation, state, self._now, addresses, refusal)
         (self.changes.leases if lease.generation else self.changes.new_leases).append(changed)
 
     def _holdings(self, notice: Notice, addresses: tuple[Given, ...]) -> list[Holding]:
@@ -142,9 +163,7 @@ class Clerk:
             ),
         )
 
-    def _say_refused(self, notice: Notice, refusal: Refused) -> None:
-        for full in refusal.full if isinstance(refusal, ExhaustedError) else ():
-            self._say(notice, full)
+    def _say_refused(self, notice: Notice, refusal: Refusal) -> None:
         self._say(
             notice,
             IpRefused(

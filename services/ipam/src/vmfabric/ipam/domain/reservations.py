@@ -51,12 +51,12 @@ class Reservations:
 
     def admits(self, key: VmKey, address: HostAddress) -> bool:
         """Whether this VM may have the address now because it is kept for it."""
+        return self.is_for(key, address) and address not in self._in_use
+
+    def is_for(self, key: VmKey, address: HostAddress) -> bool:
+        """Whether the address is kept for this VM."""
         reservation = self._of.get(address)
-        return (
-            reservation is not None
-            and (reservation.cluster, reservation.for_vm) == key
-            and address not in self._in_use
-        )
+        return reservation is not None and (reservation.cluster, reservation.for_vm) == key
 
     def come_into_use(self, address: HostAddress) -> None:
         """Its VM has it."""

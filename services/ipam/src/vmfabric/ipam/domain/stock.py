@@ -53,7 +53,7 @@ class Stock:
     def __init__(
         self,
         networks: Iterable[NetworkSpec],
-        pools: Iterable[PoolSpec],
+        pools: Collection[PoolSpec],
         in_use: Sequence[InUse],
         reservations: Sequence[Reservation] = (),
     ) -> None:
@@ -64,11 +64,15 @@ class Stock:
         self.reservations = Reservations(
             reservations, in_use={each.address for each in in_use if each.address in reserved}
         )
+        self._left_by: dict[HostAddress, VmKey] = {}
+        """Whose each resting address was."""
+        cluster_of = {spec.name: spec.cluster for spec in pools}
         of_pool: dict[ResourceName, list[InUse]] = {spec.name: [] for spec in pools}
         for each in in_use:
             of_pool[each.pool].append(each)
             if each.rests_until is not None:
                 self.quarantine.set(each.address, each.rests_until)
+                self._left_by[each.address] = VmKey(cluster_of[each.pool], each.vm)
         self._pools = {spec.name: self._pool_stock(spec, of_pool[spec.name]) for spec in pools}
         self._clusters = _by_cluster(self)
 
@@ -110,13 +114,18 @@ class Stock:
         Without wishes, one of each family that there is for VMs of the node.
         """
         wanted = self._cluster(key.cluster).wishes_on(node) if wishes is None else wishes
+        rested = {wish.address: self.quarantine.until(wish.address) for wish in wanted if wish.address is not None}
         found: dict[int, Given] = {}
         try:
             for position in _choosiest_first(wanted):
                 found[position] = self._take_one(key, node, wanted[position])
         except Refused:
             for each in found.values():
-                self._give_back(each)
+                until = rested.get(each.address)
+                if until is None:
+                    self._give_back(each)
+                else:
+                    self._rest_until(key, each, until)
             raise
         return tuple(found[position] for position in range(len(wanted)))
 
@@ -133,18 +142,17 @@ class Stock:
             vlan=network.vlan,
         )
 
-    def rest(self, given: Given, now: datetime) -> datetime:
-        """A released address stays taken until the moment that is returned, and until `free` is called for it."""
-        pool = self._pools[given.pool]
-        until = now + timedelta(seconds=pool.spec.quarantine_seconds)
-        _around(pool, given.address).resting += 1
-        self.quarantine.set(given.address, until)
+    def rest(self, key: VmKey, given: Given, now: datetime) -> datetime:
+        """An address that the VM has released stays taken until the moment that is returned, and until `free` is
+        called for it.
+        """
+        until = now + timedelta(seconds=self._pools[given.pool].spec.quarantine_seconds)
+        self._rest_until(key, given, until)
         return until
 
     def free(self, given: Given) -> None:
         """The rest of an address is over."""
-        self.quarantine.drop(given.address)
-        _around(self._pools[given.pool], given.address).resting -= 1
+        self._end_rest(_around(self._pools[given.pool], given.address), given.address)
         self._give_back(given)
 
     def reserve(self, reservation: Reservation) -> None:
@@ -166,6 +174,16 @@ class Stock:
             share.allocator.give_back(int(address))
             share.reserved -= 1
         self.reservations.drop(address)
+
+    def _rest_until(self, key: VmKey, given: Given, until: datetime) -> None:
+        _around(self._pools[given.pool], given.address).resting += 1
+        self.quarantine.set(given.address, until)
+        self._left_by[given.address] = key
+
+    def _end_rest(self, share: ShareStock, address: HostAddress) -> None:
+        share.resting -= 1
+        self.quarantine.drop(address)
+        del self._left_by[address]
 
     def _give_back(self, given: Given) -> None:
         share = _around(self._pools[given.pool], given.address)
@@ -220,6 +238,8 @@ class Stock:
         if self.reservations.admits(key, address):
             self.reservations.come_into_use(address)
             share.reserved -= 1
+        elif self._left_by.get(address) == key and self.reservations.is_for(key, address):
+            self._end_rest(share, address)
         elif not share.allocator.take(int(address)):
             raise self._not_free(address)
         return Given(address, pool.spec.name)
