@@ -16,10 +16,10 @@ from vmfabric.runtime.settings import ServiceSettings
 def bus_url() -> str:
     """What VMFABRIC_NATS_URL says; without it the bus of the lab, if there is one, or NATS on this machine."""
     settings = ServiceSettings()
-    record = State.of_environment().record()
-    if "nats_url" in settings.model_fields_set or record is None:
+    if "nats_url" in settings.model_fields_set:
         return settings.nats_url
-    return operators_url(record.topology)
+    record = State.of_environment().record()
+    return settings.nats_url if record is None else operators_url(record.topology)
 
 
 @asynccontextmanager
