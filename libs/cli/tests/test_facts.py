@@ -35,6 +35,13 @@ def test_the_essence_of_a_ready_vm_is_its_addresses_and_the_time_of_each_step() 
     assert "placed 2 ms, allocated 3 ms, wired 20 ms, announced 180 ms" in text
 
 
+def test_a_migration_that_nothing_announced_is_told_without_that_step() -> None:
+    sample = json.loads((SAMPLES / "vm.migrated.json").read_text())
+    del sample["body"]["steps_ms"]["announced"]
+    text = line("12:00:00.000", sample["subject"], json.dumps(sample["body"]).encode()).plain
+    assert "running 88 ms, left 1.62 s" in text
+
+
 def test_a_message_that_nobody_can_read_is_shown_without_control_characters() -> None:
     text = line("12:00:00.000", "dead.vm.requested", b"\x1b[2J\nnot json\xff").plain
     assert "\x1b" not in text

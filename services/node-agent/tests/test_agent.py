@@ -9,7 +9,7 @@ import yaml
 
 from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.dataplane import RESTORED_METRIC, ROUTE_METRIC
-from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence
+from vmfabric.contract.desired import DesiredNode, DesiredPools, DesiredVm, Presence, Switched
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.contract.guest_config import GuestConfigForm
@@ -20,7 +20,7 @@ from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.operations import LoadGuard, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
-from vmfabric.node_agent.samples import a_vm
+from vmfabric.node_agent.samples import a_switching_node, a_vm
 from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
 from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Dirty
@@ -131,6 +131,13 @@ async def test_a_guest_is_told_of_the_nameservers_in_facts_and_in_its_document(n
     assert yaml.safe_load(ready.guest_config.document)["ethernets"]["eth0"]["nameservers"] == {
         "addresses": ["192.0.2.53", "2001:db8::53"]
     }
+
+
+async def test_what_is_gone_is_said_to_be_gone_although_the_node_itself_is_not_right(node: Node) -> None:
+    node.view.node = Revised(1, a_switching_node(uplink=None))  # there is no bridge of the operator's
+    wiring = Switched(bridge="vmbr0")
+    node.view.want(a_vm(1, wiring=wiring), a_vm(2, wiring=wiring, presence=Presence.ABSENT))
+    assert [type(event) for event in await node.step()] == [IfaceRemoved]
 
 
 async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:

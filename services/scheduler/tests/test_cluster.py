@@ -40,6 +40,7 @@ def refusal(cluster: ClusterSpec, wanted: NodeSpec, *others: NodeSpec, found: No
         (FABRIC, {}),
         (SWITCHING, {"uplink": "eth0"}),
         (OWN_BRIDGE, {}),
+        (OWN_BRIDGE, {"uplink": "eth0"}),
         (ROUTING, {"uplink": "eth0", "subnets": (SUBNET,)}),
         (ROUTING, {"uplink": "eth0", "ipv6": SIX}),
     ],
@@ -54,7 +55,6 @@ def test_a_node_says_what_its_clusters_type_needs(cluster: ClusterSpec, fields: 
         (FABRIC, {"uplink": "eth0"}, "uplink of node n1 say nothing in cluster msk, which is of type ip-fabric"),
         (SWITCHING, {}, "node n1 of the switching cluster msk needs uplink"),
         (SWITCHING, {"uplink": "eth0", "ipv6": SIX}, "ipv6 of node n1 say nothing"),
-        (OWN_BRIDGE, {"uplink": "eth0"}, "of type switching with a bridge of the operator's own; leave them out"),
         (ROUTING, {"uplink": "eth0"}, "needs subnets or ipv6"),
         (ROUTING, {}, "needs uplink (the NIC that has its address) and subnets or ipv6"),
     ],
@@ -71,6 +71,7 @@ def test_a_node_that_lacks_something_or_says_too_much_is_refused(
     ("fields", "words"),
     [
         ({"uplink": "vmbr0"}, "which is the name of the cluster's bridge"),
+        ({"uplink": "lo"}, "which is the loopback"),
         ({"subnets": (ip_network("10.0.0.0/24"),)}, "10.0.0.1 of node n1 lies in its subnet 10.0.0.0/24"),
     ],
 )
@@ -78,6 +79,12 @@ def test_a_nodes_own_address_and_nic_are_not_its_vms(fields: dict[str, Any], wor
     refused = refusal(ROUTING, a_routing_node(**fields))
     assert refused.code is Code.INVALID_REQUEST
     assert words in refused.sentence
+
+
+def test_an_uplink_stays_while_vms_are_behind_it() -> None:
+    refused = refusal(SWITCHING, a_node_spec(uplink="mgmt0"), found=a_node_spec(uplink="eno1"))
+    assert refused.code is Code.IN_USE
+    assert "cannot change from eno1 to mgmt0 with 3 VMs on it" in refused.sentence
 
 
 def test_no_subnet_contains_the_address_of_another_node() -> None:

@@ -185,8 +185,8 @@ def _first(values: Sequence[str], separator: str) -> str:
 
 
 def _moved(steps: MigrationTimes) -> str:
-    moments = ("wired", "running", "announced", "left", "settled")
-    return ", ".join(f"{moment} {duration(getattr(steps, moment) / 1000)}" for moment in moments)
+    moments = {moment: getattr(steps, moment) for moment in ("wired", "running", "announced", "left", "settled")}
+    return ", ".join(f"{moment} {duration(at / 1000)}" for moment, at in moments.items() if at is not None)
 
 
 def _join(values: Iterable[object]) -> str:

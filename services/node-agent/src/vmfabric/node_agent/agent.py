@@ -222,10 +222,11 @@ class Agent:
 
     def _remember(self, wanted: dict[VmName, Revised[DesiredVm]], unfinished: frozenset[VmName | None]) -> None:
         self._node_converged = None not in unfinished
-        # Nothing of a VM works on a node that is not set up.
-        self._converged = (
-            {vm: it.value for vm, it in wanted.items() if vm not in unfinished} if self._node_converged else {}
-        )
+        finished = {vm: it.value for vm, it in wanted.items() if vm not in unfinished}
+        # Nothing of a VM works on a node that is not set up, but what is gone is gone.
+        self._converged = {
+            vm: it for vm, it in finished.items() if self._node_converged or it.presence is Presence.ABSENT
+        }
         _vms.labels("converged").set(len(self._converged))
         _vms.labels("unfinished").set(len(wanted) - len(self._converged))
 

@@ -15,6 +15,7 @@ from vmfabric.scheduler.domain.record import VmKey
 _FIXED_WITH_VMS = ("type", "virtualization", "gateway", "bridge", "mtu")
 """Fields that every interface of the cluster was made with."""
 
+_LOOPBACK = "lo"
 _UPLINK = "uplink (the NIC that has its address)"
 
 
@@ -88,6 +89,12 @@ def check_node(
             f"the address of node {wanted.name} cannot change with {vms} VMs on it: "
             "its BGP sessions would be reset, or its VMs lose their gateway",
         )
+    if found is not None and found.uplink != wanted.uplink and vms:
+        raise Refused(
+            Code.IN_USE,
+            f"the uplink of node {wanted.name} cannot change from {found.uplink} to {wanted.uplink} with {vms} VMs "
+            "on it: they would be cut off. Move or delete them first",
+        )
     if found is not None and vms and cluster.type is NetworkType.ROUTING:
         _check_kept(wanted, found, vms)
     if found is not None and vms and _kind(wanted, cluster) is not _kind(found, cluster):
@@ -100,11 +107,12 @@ def check_node(
 
 def _check_itself(cluster: ClusterSpec, node: NodeSpec) -> None:
     """Whether its NIC and its own address stay what they are."""
-    if cluster.type is not NetworkType.IP_FABRIC and node.uplink == cluster.bridge.name:
+    if cluster.type is not NetworkType.IP_FABRIC and node.uplink in {cluster.bridge.name, _LOOPBACK}:
+        found = "the name of the cluster's bridge" if node.uplink == cluster.bridge.name else "the loopback"
         raise Refused(
             Code.INVALID_REQUEST,
-            f"the uplink of node {node.name} is {node.uplink}, which is the name of the cluster's bridge; "
-            "the uplink is the NIC that has the node's address",
+            f"the uplink of node {node.name} is {node.uplink}, which is {found}; the uplink is the NIC that has the "
+            "node's address",
         )
     for prefix in node.subnets:
         if node.address in prefix:
@@ -166,7 +174,8 @@ def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
             useless = given
         case NetworkType.SWITCHING:
             needed = [_UPLINK] if cluster.bridge.autosetup and node.uplink is None else []
-            useless = [name for name in given if name != "uplink" or not cluster.bridge.autosetup]
+            # An uplink may be named beforehand, and stay so: whose the bridge is, is for the cluster to say.
+            useless = [name for name in given if name != "uplink"]
         case NetworkType.ROUTING:
             needed = [_UPLINK] if node.uplink is None else []
             needed += [] if node.sent else ["subnets or ipv6 (what the provider sends to it)"]
@@ -178,14 +187,9 @@ def _check_fields(cluster: ClusterSpec, node: NodeSpec) -> None:
     if useless:
         raise Refused(
             Code.INVALID_REQUEST,
-            f"{' and '.join(useless)} of node {node.name} say nothing in cluster {cluster.name}, {_how(cluster)}; "
-            "leave them out",
+            f"{' and '.join(useless)} of node {node.name} say nothing in cluster {cluster.name}, which is of type "
+            f"{cluster.type}; leave them out",
         )
-
-
-def _how(cluster: ClusterSpec) -> str:
-    is_operators = cluster.type is NetworkType.SWITCHING and not cluster.bridge.autosetup
-    return f"which is of type {cluster.type}" + (" with a bridge of the operator's own" if is_operators else "")
 
 
 def _check_gateway(cluster: ClusterSpec, node: NodeName, addresses: Iterable[HostAddress]) -> None:
