@@ -69,7 +69,7 @@ def _rarp(sender: str, target: str) -> bytes:
 
 _DATA = UDP(sport=9, dport=9) / Raw(b"data")
 _ADVERT = ICMPv6ND_RA() / Raw(bytes(8))
-_ASKS = BOOTP(chaddr=bytes(6)) / DHCP(options=[("message-type", "discover"), "end"])
+_ASKS = BOOTP(chaddr=bytes.fromhex(OWN.replace(":", ""))) / DHCP(options=[("message-type", "discover"), "end"])
 _OFFERS = BOOTP(op=2) / DHCP(options=[("message-type", "offer"), "end"])
 _ALL_NODES = "33:33:00:00:00:01"
 
@@ -242,6 +242,30 @@ HOSTILE = (
         "DHCPv6 server",
         IPv6(src=OWN_LINK_LOCAL, dst=OTHER_LINK_LOCAL) / UDP(sport=547, dport=546) / Raw(b"advertise"),
         "dropped_dhcp_server",
+    ),
+    _frame(
+        "DHCP server from another port",
+        IP(src=OWN_IPV4, dst="255.255.255.255") / UDP(sport=1067, dport=68) / _OFFERS,
+        "dropped_dhcp_server",
+        to=ALL,
+    ),
+    _frame(
+        "the same, to one guest",
+        IP(src=OWN_IPV4, dst=OTHER_IPV4) / UDP(sport=68, dport=68) / _OFFERS,
+        "dropped_dhcp_server",
+        to=OTHER,
+    ),
+    _frame(
+        "DHCPv6 server from another port",
+        IPv6(src=OWN_LINK_LOCAL, dst=OTHER_LINK_LOCAL) / UDP(sport=1547, dport=546) / Raw(b"advertise"),
+        "dropped_dhcp_server",
+        to=OTHER,
+    ),
+    _frame(
+        "the same, from its global address",
+        IPv6(src=OWN_IPV6, dst=OTHER_LINK_LOCAL) / UDP(sport=546, dport=546) / Raw(b"advertise"),
+        "dropped_dhcp_server",
+        to=OTHER,
     ),
     _frame("VLAN tag", Dot1Q(vlan=7) / IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_other"),
     _frame("priority tag", Dot1Q(vlan=0, prio=7) / IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_other"),

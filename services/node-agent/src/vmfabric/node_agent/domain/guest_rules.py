@@ -4,7 +4,7 @@ A guest may send from its own MAC address only; IPv4 from its own addresses; IPv
 link-local ones for neighbour discovery (RFC 4861), duplicate address detection (RFC 4862), multicast listener reports
 (RFC 3810), DHCP and echo; as a neighbour it may claim its own addresses only; ARP with its own MAC and IPv4 address,
 or as a probe for that (RFC 5227). It may ask a DHCP server, before it has an address too. It may not be a router, nor
-a DHCP server.
+a DHCP server: clients take an answer from whatever port it comes, so nothing gets through to theirs.
 
 Where the link has two ends, link-local addresses are the guest's to choose (RFC 7217): there is nobody else to be.
 On a segment that others share it has one, which follows from its MAC address; it may ask by DHCP for itself only, and
@@ -86,6 +86,7 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("dhcp-client", "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept"),
         Rule("source", f"iifname . ip saddr != @{SetName.IPV4} {drop(CounterName.IPV4)}"),
         Rule("dhcp-server", f"udp sport 67 {drop(CounterName.DHCP)}"),
+        Rule("to-dhcp-client", f"udp dport 68 {drop(CounterName.DHCP)}"),
         Rule("redirect", f"icmp type redirect {drop(CounterName.REDIRECT)}"),
         Rule("own", "meta l4proto 0-254 accept"),
         _UNREADABLE,
@@ -93,6 +94,7 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
     "guest_ipv6": (
         *_NO_ROUTER,
         Rule("dhcp-server", f"udp sport 547 {drop(CounterName.DHCP)}"),
+        Rule("to-dhcp-client", f"udp dport 546 {drop(CounterName.DHCP)}"),
         Rule("claim", f"{_CLAIM} {_NOT_ITS_OWN} {_NOT_LINK_LOCAL} {drop(CounterName.NEIGHBOUR)}"),
         Rule("duplicate-probe", f"{_PROBE} {_NOT_ITS_OWN} {_NOT_LINK_LOCAL} {drop(CounterName.NEIGHBOUR)}"),
         Rule(
