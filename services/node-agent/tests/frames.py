@@ -13,6 +13,8 @@ from scapy.layers.inet6 import (
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
     ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -74,8 +76,23 @@ _OFFERS = BOOTP(op=2) / DHCP(options=[("message-type", "offer"), "end"])
 _ALL_NODES = "33:33:00:00:00:01"
 
 
+_NONCE = Raw(bytes([14, 1, 1, 2, 3, 4, 5, 6]))
+
+
 def _claim(target: str, source: str = OWN_IPV6, *, is_router: int = 0) -> Packet:
     return IPv6(src=source, dst="ff02::1") / ICMPv6ND_NA(tgt=target, R=is_router, S=0, O=1)
+
+
+def _at(mac: str) -> Packet:
+    return ICMPv6NDOptDstLLAddr(lladdr=mac)
+
+
+def _asks_from(mac: str) -> Packet:
+    return IPv6(src=OWN_IPV6, dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt=ROUTER_IPV6) / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+
+
+def _asks_router_from(mac: str) -> Packet:
+    return IPv6(src=OWN_LINK_LOCAL, dst="ff02::2") / ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=mac)
 
 
 def _probe(target: str) -> Packet:
@@ -95,6 +112,10 @@ GOOD = (
     ),
     _frame("neighbour advertisement", _claim(OWN_IPV6), None, to=_ALL_NODES),
     _frame("the same, of its link-local address", _claim(OWN_LINK_LOCAL, OWN_LINK_LOCAL), None, to=_ALL_NODES),
+    _frame("solicitation with its MAC", _asks_from(OWN), None, to="33:33:ff:00:00:01"),
+    _frame("advertisement with its MAC", _claim(OWN_IPV6) / _at(OWN), None, to=_ALL_NODES),
+    _frame("router solicitation with its MAC", _asks_router_from(OWN), None, to="33:33:00:00:00:02"),
+    _frame("DAD probe with a nonce", _probe(OWN_IPV6) / _NONCE, None, to="33:33:ff:00:00:01"),
     _frame("DAD probe of its address", _probe(OWN_IPV6), None, to="33:33:ff:00:00:01"),
     _frame("DAD probe of its link-local address", _probe(OWN_LINK_LOCAL), None, to="33:33:ff:00:00:01"),
     _frame(
@@ -188,6 +209,19 @@ HOSTILE = (
     ),
     _frame("advertisement of another's address", _claim(OTHER_IPV6), "dropped_neighbour", to=_ALL_NODES),
     _frame("DAD probe of another's address", _probe(OTHER_IPV6), "dropped_neighbour", to="33:33:ff:00:00:02"),
+    _frame("advertisement with another's MAC", _claim(OWN_IPV6) / _at(OTHER), "dropped_neighbour", to=_ALL_NODES),
+    _frame("advertisement with everybody's MAC", _claim(OWN_IPV6) / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("the same, behind its own", _claim(OWN_IPV6) / _at(OWN) / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("the same, behind a nonce", _claim(OWN_IPV6) / _NONCE / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("solicitation with another's MAC", _asks_from(OTHER), "dropped_neighbour", to="33:33:ff:00:00:01"),
+    _frame("solicitation with everybody's MAC", _asks_from(ALL), "dropped_neighbour", to="33:33:ff:00:00:01"),
+    _frame("router solicitation with another's MAC", _asks_router_from(OTHER), "dropped_neighbour", to=ALL),
+    _frame(
+        "advertisement with destination options",
+        IPv6(src=OWN_IPV6, dst="ff02::1") / IPv6ExtHdrDestOpt() / ICMPv6ND_NA(tgt=OWN_IPV6) / _at(ALL),
+        "dropped_neighbour",
+        to=_ALL_NODES,
+    ),
     _frame(
         "advertisement in fragments",
         IPv6(src=OWN_IPV6, dst="ff02::1")
