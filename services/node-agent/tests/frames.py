@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     ICMPv6MLReport2,
@@ -69,14 +69,21 @@ def _rarp(sender: str, target: str) -> bytes:
     return bytes(ARP(op=3, hwsrc=sender, psrc="0.0.0.0", hwdst=target, pdst="0.0.0.0"))
 
 
+_TO_ALL_ROUTERS = IP(src=OWN_IPV4, dst="224.0.0.2", ttl=1)
+_TO_ALL_ROUTERS_IPV6 = IPv6(src=OWN_IPV6, dst="ff02::2", hlim=1)
+_ASKS_FOR_GROUPS = bytes([0x11, 100, 0xEE, 0x9B, 0, 0, 0, 0])
+_ASKS_FOR_GROUPS_IPV6 = bytes([130, 0, 0, 0, 0x27, 0x10, 0, 0, *bytes(16)])
 _DATA = UDP(sport=9, dport=9) / Raw(b"data")
 _ADVERT = ICMPv6ND_RA() / Raw(bytes(8))
-_ASKS = BOOTP(chaddr=bytes.fromhex(OWN.replace(":", ""))) / DHCP(options=[("message-type", "discover"), "end"])
 _OFFERS = BOOTP(op=2) / DHCP(options=[("message-type", "offer"), "end"])
 _ALL_NODES = "33:33:00:00:00:01"
 
 
 _NONCE = Raw(bytes([14, 1, 1, 2, 3, 4, 5, 6]))
+
+
+def _asks_for(mac: str) -> Packet:
+    return BOOTP(chaddr=bytes.fromhex(mac.replace(":", ""))) / DHCP(options=[("message-type", "discover"), "end"])
 
 
 def _claim(target: str, source: str = OWN_IPV6, *, is_router: int = 0) -> Packet:
@@ -128,8 +135,13 @@ GOOD = (
         None,
         to="33:33:00:00:00:16",
     ),
-    _frame("DHCP client", IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _ASKS, None, to=ALL),
-    _frame("DHCP client renews", IP(src=OWN_IPV4, dst=ROUTER_IPV4) / UDP(sport=68, dport=67) / _ASKS, None),
+    _frame(
+        "DHCP client",
+        IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _asks_for(OWN),
+        None,
+        to=ALL,
+    ),
+    _frame("DHCP client renews", IP(src=OWN_IPV4, dst=ROUTER_IPV4) / UDP(sport=68, dport=67) / _asks_for(OWN), None),
     _frame(
         "DHCPv6 client",
         IPv6(src=OWN_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=546, dport=547) / Raw(b"solicit"),
@@ -180,6 +192,73 @@ LINK_LOCALS = (
     ),
 )
 """They arrive where the guest is alone with its node, which knows its own address."""
+
+CLAIMS = (
+    _frame(
+        "VRRP",
+        IP(src=OWN_IPV4, dst="224.0.0.18", ttl=255, proto=112) / Raw(bytes(20)),
+        None,
+        on_segment="dropped_router",
+        to="01:00:5e:00:00:12",
+    ),
+    _frame(
+        "VRRP of IPv6", IPv6(src=OWN_IPV6, dst="ff02::12", nh=112) / Raw(bytes(24)), None, on_segment="dropped_router"
+    ),
+    _frame(
+        "VRRP in fragments",
+        IP(src=OWN_IPV4, dst="224.0.0.18", flags="MF", proto=112) / Raw(bytes(8)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame("HSRP", _TO_ALL_ROUTERS / UDP(sport=1985, dport=1985) / Raw(bytes(20)), None, on_segment="dropped_router"),
+    _frame(
+        "HSRP of IPv6",
+        _TO_ALL_ROUTERS_IPV6 / UDP(sport=2029, dport=2029) / Raw(bytes(20)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame("GLBP", _TO_ALL_ROUTERS / UDP(sport=9, dport=3222) / Raw(bytes(20)), None, on_segment="dropped_router"),
+    _frame(
+        "IGMP query",
+        IP(src=OWN_IPV4, dst="224.0.0.1", ttl=1, proto=2) / Raw(_ASKS_FOR_GROUPS),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "IGMP query with router alert",
+        IP(src=OWN_IPV4, dst="224.0.0.1", proto=2, options=[IPOption_Router_Alert()]) / Raw(_ASKS_FOR_GROUPS),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "MLD query",
+        IPv6(src=OWN_IPV6, dst="ff02::1", nh=58) / Raw(_ASKS_FOR_GROUPS_IPV6),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "MLD query with hop-by-hop options",
+        IPv6(src=OWN_IPV6, dst="ff02::1")
+        / IPv6ExtHdrHopByHop(nh=58, options=[RouterAlert()])
+        / Raw(_ASKS_FOR_GROUPS_IPV6),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "ICMP router advertisement",
+        IP(src=OWN_IPV4, dst="224.0.0.1", ttl=1) / ICMP(type=9) / Raw(bytes(8)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "DHCP for another's MAC",
+        IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _asks_for(OTHER),
+        None,
+        on_segment="dropped_mac",
+        to=ALL,
+    ),
+)
+"""To be the gateway, the querier or another guest: where the guest is alone on its link there is none to be."""
 
 HOSTILE = (
     _frame("MAC of another", IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_mac", source=OTHER),

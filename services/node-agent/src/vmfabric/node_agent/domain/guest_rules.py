@@ -9,7 +9,8 @@ It may not be a router, nor a DHCP server: clients take an answer from any port,
 
 Where the link has two ends, link-local addresses are the guest's to choose (RFC 7217): there is nobody else to be.
 On a segment that others share it has one, which follows from its MAC address; it may ask by DHCP for itself only, and
-it may tell switches where it is by RARP, as hypervisors do after a migration.
+it may tell switches where it is by RARP, as hypervisors do after a migration. There it may not call itself the
+gateway by VRRP, HSRP, GLBP or ICMP, nor the querier of multicast groups: it would be sent what is others'.
 """
 
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ _CUT_OFF = Rule("cut-off", f"meta length < 28 {drop(CounterName.OTHER)}")
 _NO_ROUTER = (
     Rule("router", f"icmpv6 type nd-router-advert {drop(CounterName.ROUTER)}"),
     Rule("redirect", f"icmpv6 type nd-redirect {drop(CounterName.REDIRECT)}"),
+)
+
+_NO_GATEWAY = (
+    Rule("vrrp", f"meta l4proto 112 {drop(CounterName.ROUTER)}"),
+    Rule("hsrp-glbp", f"udp dport {{ 1985, 2029, 3222 }} {drop(CounterName.ROUTER)}"),
 )
 
 SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
@@ -148,6 +154,8 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
     ),
     "guest_segment_ipv6": (
         *_NO_ROUTER,
+        *_NO_GATEWAY,
+        Rule("querier", f"icmpv6 type mld-listener-query {drop(CounterName.ROUTER)}"),
         Rule(
             "link-local",
             f"ip6 saddr fe80::/10 iifname . ip6 saddr != @{SetName.LINK_LOCAL} {drop(CounterName.IPV6)}",
@@ -161,9 +169,16 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
         Rule("dhcp-of-another", f"iifname . {_DHCP_CLIENT} != @{SetName.OCTETS} {drop(CounterName.MAC)}"),
         Rule("others", "goto guest"),
     ),
+    "guest_segment_ipv4": (
+        *_NO_GATEWAY,
+        Rule("querier", f"igmp type membership-query {drop(CounterName.ROUTER)}"),
+        Rule("router", f"icmp type router-advertisement {drop(CounterName.ROUTER)}"),
+        Rule("dhcp", "udp dport 67 goto guest_segment_dhcp"),
+        Rule("others", "goto guest"),
+    ),
     "guest_segment": (
         Rule("ipv6", "ether type ip6 goto guest_segment_ipv6"),
-        Rule("dhcp", "udp dport 67 goto guest_segment_dhcp"),
+        Rule("ipv4", "ether type ip goto guest_segment_ipv4"),
         Rule("rarp", "ether type 0x8035 goto guest_rarp"),
         Rule("others", "goto guest"),
     ),
