@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vmfabric.contract.addresses import Mac
+from vmfabric.contract.addresses import Mac, Prefix
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import HostRoute, InterfaceAddress, Proxy
 from vmfabric.node_agent.domain.egress import EgressGuard
@@ -45,5 +45,7 @@ class Setup:
     """The node's own addresses that it has to answer for."""
     answers_on: InterfaceName | None = None
     """Where it answers for the addresses of its VMs too."""
+    answers_for: frozenset[Prefix] = frozenset()
+    """What is behind it: that an address of these is answered for on the uplink is our doing."""
     problems: tuple[str, ...] = ()
     """What is in the way, and what to do."""
