@@ -36,6 +36,7 @@ ROUTING_DRIFTS: dict[str, list[str]] = {
     "proxy ND off": ["sysctl -qw net.ipv6.conf.uplink.proxy_ndp=0"],
     "redirects on": ["sysctl -qw net.ipv4.conf.all.send_redirects=1"],
     "uplink open": ["nft flush chain netdev vmfabric egress-uplink"],
+    "uplink open to DHCP": ["nft flush chain netdev vmfabric ingress-uplink"],
     "bridge open": ["nft flush chain netdev vmfabric egress-vmbr0"],
 }
 
@@ -75,7 +76,7 @@ def picture(node: Any) -> dict[str, Any]:
             for it in node.json("ip", family, "-j", "neigh", "show", "proxy")
         },
         "sysctls": node.run("cat", *_WATCHED_SYSCTLS),
-        "guards": sorted(re.findall(r"chain egress-[^}]*", node.run("nft", "list", "ruleset", "netdev"))),
+        "guards": sorted(re.findall(r"chain (?:e|in)gress-[^}]*", node.run("nft", "list", "ruleset", "netdev"))),
     }
 
 

@@ -78,7 +78,7 @@ def test_a_routing_node_makes_its_bridge_before_the_ports_and_answers_for_them_o
         "answer for 10.0.0.1 on uplink",
         "answer for 2001:db8::1 on uplink",
     ]
-    assert "let only frames from 02:00:00:00:00:fe out of uplink" in todo
+    assert "let only frames from 02:00:00:00:00:fe out of uplink, and nothing for a DHCP server in" in todo
     assert "set ipv6/proxy_ndp of uplink to 1" in todo
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from vmfabric.contract.addresses import Mac, Prefix
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import HostRoute, InterfaceAddress, Proxy
-from vmfabric.node_agent.domain.egress import EgressGuard
+from vmfabric.node_agent.domain.link_guard import LinkGuard
 
 FORWARDING: Mapping[str, int] = {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1}
 """Under /proc/sys/net, for a node that routes."""
@@ -20,7 +20,7 @@ class OwnBridge:
     mac: Mac
     addresses: frozenset[InterfaceAddress]
     sysctls: Mapping[str, int]
-    guard: EgressGuard
+    guard: LinkGuard
     routes: frozenset[HostRoute]
     """To all that is in it, the VMs' own left out."""
 
@@ -30,7 +30,7 @@ class Uplink:
     """The NIC of a node that routes to a bridge."""
 
     sysctls: Mapping[str, int]
-    guard: EgressGuard
+    guard: LinkGuard
 
 
 @dataclass(frozen=True, slots=True)

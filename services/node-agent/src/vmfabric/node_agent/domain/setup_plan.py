@@ -42,7 +42,7 @@ def node_operations(wanted: Setup, actual: Actual, of_vms: Collection[HostAddres
     if wanted.uplink is not None:
         yield from _uplink(wanted.uplink, actual)
     is_free = wanted.bridge is not None and _is_free(wanted.bridge, actual)
-    yield from _egress([wanted.uplink, wanted.bridge if is_free else None], actual)
+    yield from _link_guards([wanted.uplink, wanted.bridge if is_free else None], actual)
     if wanted.bridge is not None and is_free:
         yield from _bridge(wanted.bridge, actual.links.get(wanted.bridge.interface))
         yield from _routes(wanted.bridge, actual)
@@ -91,15 +91,15 @@ def _uplink(uplink: Uplink, actual: Actual) -> Iterator[do.Operation]:
             yield do.SetSysctl(None, link.name, name, value)
 
 
-def _egress(guarded: Sequence[Uplink | OwnBridge | None], actual: Actual) -> Iterator[do.Operation]:
+def _link_guards(guarded: Sequence[Uplink | OwnBridge | None], actual: Actual) -> Iterator[do.Operation]:
     guards = [it.guard for it in guarded if it is not None]
-    for stale in sorted(actual.egress_guards.keys() - {guard.interface for guard in guards}):
-        yield bridges.RemoveEgressGuard(None, stale)
+    for stale in sorted(actual.link_guards.keys() - {guard.interface for guard in guards}):
+        yield bridges.RemoveLinkGuard(None, stale)
     for guard in guards:
         # A chain that outlived its link may hang on nothing: it is made anew with the link.
         is_there = guard.interface in actual.links
-        if not is_there or actual.egress_guards.get(guard.interface) != (guard.rule.comment,):
-            yield bridges.LoadEgressGuard(None, guard.interface, guard)
+        if not is_there or actual.link_guards.get(guard.interface) != guard.marks:
+            yield bridges.LoadLinkGuard(None, guard.interface, guard)
 
 
 def _bridge(wanted: OwnBridge, link: Link | None) -> Iterator[do.Operation]:

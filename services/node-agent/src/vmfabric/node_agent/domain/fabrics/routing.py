@@ -7,7 +7,7 @@ from vmfabric.contract.cluster import Upstream
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.desired import RoutingNode
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, Link, Proxy
-from vmfabric.node_agent.domain.egress import no_redirects, only_from
+from vmfabric.node_agent.domain.link_guard import no_redirects, only_from
 from vmfabric.node_agent.domain.naming import bridge_mac
 from vmfabric.node_agent.domain.port import SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING, OwnBridge, Setup, Uplink
