@@ -49,7 +49,7 @@ class WatchedKernel(SimulatedKernel):
         fresh = SimulatedKernel()
         self.links, self.routes, self.sysctls = fresh.links, fresh.routes, fresh.sysctls
         self.table, self.guards = fresh.table, fresh.guards
-        self.proxies, self.holdings, self.egress_guards = fresh.proxies, fresh.holdings, fresh.egress_guards
+        self.proxies, self.holdings, self.link_guards = fresh.proxies, fresh.holdings, fresh.link_guards
         self.changed(None)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     ICMPv6MLReport2,
@@ -13,6 +13,8 @@ from scapy.layers.inet6 import (
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
     ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -67,15 +69,37 @@ def _rarp(sender: str, target: str) -> bytes:
     return bytes(ARP(op=3, hwsrc=sender, psrc="0.0.0.0", hwdst=target, pdst="0.0.0.0"))
 
 
+_TO_ALL_ROUTERS = IP(src=OWN_IPV4, dst="224.0.0.2", ttl=1)
+_TO_ALL_ROUTERS_IPV6 = IPv6(src=OWN_IPV6, dst="ff02::2", hlim=1)
+_ASKS_FOR_GROUPS = bytes([0x11, 100, 0xEE, 0x9B, 0, 0, 0, 0])
+_ASKS_FOR_GROUPS_IPV6 = bytes([130, 0, 0, 0, 0x27, 0x10, 0, 0, *bytes(16)])
 _DATA = UDP(sport=9, dport=9) / Raw(b"data")
 _ADVERT = ICMPv6ND_RA() / Raw(bytes(8))
-_ASKS = BOOTP(chaddr=bytes(6)) / DHCP(options=[("message-type", "discover"), "end"])
 _OFFERS = BOOTP(op=2) / DHCP(options=[("message-type", "offer"), "end"])
 _ALL_NODES = "33:33:00:00:00:01"
 
 
+_NONCE = Raw(bytes([14, 1, 1, 2, 3, 4, 5, 6]))
+
+
+def _asks_for(mac: str) -> Packet:
+    return BOOTP(chaddr=bytes.fromhex(mac.replace(":", ""))) / DHCP(options=[("message-type", "discover"), "end"])
+
+
 def _claim(target: str, source: str = OWN_IPV6, *, is_router: int = 0) -> Packet:
     return IPv6(src=source, dst="ff02::1") / ICMPv6ND_NA(tgt=target, R=is_router, S=0, O=1)
+
+
+def _at(mac: str) -> Packet:
+    return ICMPv6NDOptDstLLAddr(lladdr=mac)
+
+
+def _asks_from(mac: str) -> Packet:
+    return IPv6(src=OWN_IPV6, dst="ff02::1:ff00:1") / ICMPv6ND_NS(tgt=ROUTER_IPV6) / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+
+
+def _asks_router_from(mac: str) -> Packet:
+    return IPv6(src=OWN_LINK_LOCAL, dst="ff02::2") / ICMPv6ND_RS() / ICMPv6NDOptSrcLLAddr(lladdr=mac)
 
 
 def _probe(target: str) -> Packet:
@@ -95,6 +119,10 @@ GOOD = (
     ),
     _frame("neighbour advertisement", _claim(OWN_IPV6), None, to=_ALL_NODES),
     _frame("the same, of its link-local address", _claim(OWN_LINK_LOCAL, OWN_LINK_LOCAL), None, to=_ALL_NODES),
+    _frame("solicitation with its MAC", _asks_from(OWN), None, to="33:33:ff:00:00:01"),
+    _frame("advertisement with its MAC", _claim(OWN_IPV6) / _at(OWN), None, to=_ALL_NODES),
+    _frame("router solicitation with its MAC", _asks_router_from(OWN), None, to="33:33:00:00:00:02"),
+    _frame("DAD probe with a nonce", _probe(OWN_IPV6) / _NONCE, None, to="33:33:ff:00:00:01"),
     _frame("DAD probe of its address", _probe(OWN_IPV6), None, to="33:33:ff:00:00:01"),
     _frame("DAD probe of its link-local address", _probe(OWN_LINK_LOCAL), None, to="33:33:ff:00:00:01"),
     _frame(
@@ -107,8 +135,13 @@ GOOD = (
         None,
         to="33:33:00:00:00:16",
     ),
-    _frame("DHCP client", IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _ASKS, None, to=ALL),
-    _frame("DHCP client renews", IP(src=OWN_IPV4, dst=ROUTER_IPV4) / UDP(sport=68, dport=67) / _ASKS, None),
+    _frame(
+        "DHCP client",
+        IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _asks_for(OWN),
+        None,
+        to=ALL,
+    ),
+    _frame("DHCP client renews", IP(src=OWN_IPV4, dst=ROUTER_IPV4) / UDP(sport=68, dport=67) / _asks_for(OWN), None),
     _frame(
         "DHCPv6 client",
         IPv6(src=OWN_LINK_LOCAL, dst="ff02::1:2") / UDP(sport=546, dport=547) / Raw(b"solicit"),
@@ -160,6 +193,73 @@ LINK_LOCALS = (
 )
 """They arrive where the guest is alone with its node, which knows its own address."""
 
+CLAIMS = (
+    _frame(
+        "VRRP",
+        IP(src=OWN_IPV4, dst="224.0.0.18", ttl=255, proto=112) / Raw(bytes(20)),
+        None,
+        on_segment="dropped_router",
+        to="01:00:5e:00:00:12",
+    ),
+    _frame(
+        "VRRP of IPv6", IPv6(src=OWN_IPV6, dst="ff02::12", nh=112) / Raw(bytes(24)), None, on_segment="dropped_router"
+    ),
+    _frame(
+        "VRRP in fragments",
+        IP(src=OWN_IPV4, dst="224.0.0.18", flags="MF", proto=112) / Raw(bytes(8)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame("HSRP", _TO_ALL_ROUTERS / UDP(sport=1985, dport=1985) / Raw(bytes(20)), None, on_segment="dropped_router"),
+    _frame(
+        "HSRP of IPv6",
+        _TO_ALL_ROUTERS_IPV6 / UDP(sport=2029, dport=2029) / Raw(bytes(20)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame("GLBP", _TO_ALL_ROUTERS / UDP(sport=9, dport=3222) / Raw(bytes(20)), None, on_segment="dropped_router"),
+    _frame(
+        "IGMP query",
+        IP(src=OWN_IPV4, dst="224.0.0.1", ttl=1, proto=2) / Raw(_ASKS_FOR_GROUPS),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "IGMP query with router alert",
+        IP(src=OWN_IPV4, dst="224.0.0.1", proto=2, options=[IPOption_Router_Alert()]) / Raw(_ASKS_FOR_GROUPS),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "MLD query",
+        IPv6(src=OWN_IPV6, dst="ff02::1", nh=58) / Raw(_ASKS_FOR_GROUPS_IPV6),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "MLD query with hop-by-hop options",
+        IPv6(src=OWN_IPV6, dst="ff02::1")
+        / IPv6ExtHdrHopByHop(nh=58, options=[RouterAlert()])
+        / Raw(_ASKS_FOR_GROUPS_IPV6),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "ICMP router advertisement",
+        IP(src=OWN_IPV4, dst="224.0.0.1", ttl=1) / ICMP(type=9) / Raw(bytes(8)),
+        None,
+        on_segment="dropped_router",
+    ),
+    _frame(
+        "DHCP for another's MAC",
+        IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / _asks_for(OTHER),
+        None,
+        on_segment="dropped_mac",
+        to=ALL,
+    ),
+)
+"""To be the gateway, the querier or another guest: where the guest is alone on its link there is none to be."""
+
 HOSTILE = (
     _frame("MAC of another", IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_mac", source=OTHER),
     _frame("MAC of the router", IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_mac", source=ROUTER, to=OTHER),
@@ -188,6 +288,19 @@ HOSTILE = (
     ),
     _frame("advertisement of another's address", _claim(OTHER_IPV6), "dropped_neighbour", to=_ALL_NODES),
     _frame("DAD probe of another's address", _probe(OTHER_IPV6), "dropped_neighbour", to="33:33:ff:00:00:02"),
+    _frame("advertisement with another's MAC", _claim(OWN_IPV6) / _at(OTHER), "dropped_neighbour", to=_ALL_NODES),
+    _frame("advertisement with everybody's MAC", _claim(OWN_IPV6) / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("the same, behind its own", _claim(OWN_IPV6) / _at(OWN) / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("the same, behind a nonce", _claim(OWN_IPV6) / _NONCE / _at(ALL), "dropped_neighbour", to=_ALL_NODES),
+    _frame("solicitation with another's MAC", _asks_from(OTHER), "dropped_neighbour", to="33:33:ff:00:00:01"),
+    _frame("solicitation with everybody's MAC", _asks_from(ALL), "dropped_neighbour", to="33:33:ff:00:00:01"),
+    _frame("router solicitation with another's MAC", _asks_router_from(OTHER), "dropped_neighbour", to=ALL),
+    _frame(
+        "advertisement with destination options",
+        IPv6(src=OWN_IPV6, dst="ff02::1") / IPv6ExtHdrDestOpt() / ICMPv6ND_NA(tgt=OWN_IPV6) / _at(ALL),
+        "dropped_neighbour",
+        to=_ALL_NODES,
+    ),
     _frame(
         "advertisement in fragments",
         IPv6(src=OWN_IPV6, dst="ff02::1")
@@ -242,6 +355,30 @@ HOSTILE = (
         "DHCPv6 server",
         IPv6(src=OWN_LINK_LOCAL, dst=OTHER_LINK_LOCAL) / UDP(sport=547, dport=546) / Raw(b"advertise"),
         "dropped_dhcp_server",
+    ),
+    _frame(
+        "DHCP server from another port",
+        IP(src=OWN_IPV4, dst="255.255.255.255") / UDP(sport=1067, dport=68) / _OFFERS,
+        "dropped_dhcp_server",
+        to=ALL,
+    ),
+    _frame(
+        "the same, to one guest",
+        IP(src=OWN_IPV4, dst=OTHER_IPV4) / UDP(sport=68, dport=68) / _OFFERS,
+        "dropped_dhcp_server",
+        to=OTHER,
+    ),
+    _frame(
+        "DHCPv6 server from another port",
+        IPv6(src=OWN_LINK_LOCAL, dst=OTHER_LINK_LOCAL) / UDP(sport=1547, dport=546) / Raw(b"advertise"),
+        "dropped_dhcp_server",
+        to=OTHER,
+    ),
+    _frame(
+        "the same, from its global address",
+        IPv6(src=OWN_IPV6, dst=OTHER_LINK_LOCAL) / UDP(sport=546, dport=546) / Raw(b"advertise"),
+        "dropped_dhcp_server",
+        to=OTHER,
     ),
     _frame("VLAN tag", Dot1Q(vlan=7) / IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_other"),
     _frame("priority tag", Dot1Q(vlan=0, prio=7) / IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_other"),

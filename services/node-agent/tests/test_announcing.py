@@ -56,19 +56,25 @@ def test_a_question_is_answered_by_the_neighbour_and_by_nobody_else() -> None:
 
 @pytest.mark.lab
 @pytest.mark.parametrize(
-    ("steps", "times"),
+    ("prepared", "steps", "times"),
     [
-        ((Presence.PREPARED, Presence.PREFERRED), 3),
-        ((Presence.PREPARED, Presence.ROUTED), 3),
-        ((Presence.PREPARED, Presence.WIRED), 0),
-        ((Presence.WIRED, Presence.ROUTED), 0),
-        ((Presence.ROUTED, Presence.ROUTED), 0),
+        ([], (Presence.PREPARED, Presence.PREFERRED), 3),
+        ([], (Presence.PREPARED, Presence.ROUTED), 3),
+        ([], (Presence.PREPARED, Presence.WIRED), 0),
+        ([], (Presence.WIRED, Presence.ROUTED), 0),
+        ([], (Presence.ROUTED, Presence.ROUTED), 0),
+        (["vm1"], (Presence.ROUTED,), 3),
+        (["vm1"], (Presence.PREPARED, Presence.ROUTED), 3),
+        (["vm1"], (Presence.WIRED, Presence.ROUTED), 0),
+        (["vm2"], (Presence.ROUTED,), 0),
     ],
 )
 async def test_a_guest_that_has_come_is_announced_out_of_the_uplink(
     node: Any,
     inside: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    prepared: list[str],
     steps: tuple[Presence, ...],
     times: int,
 ) -> None:
@@ -91,7 +97,7 @@ async def test_a_guest_that_has_come_is_announced_out_of_the_uplink(
     def tell() -> None:
         async def work() -> None:
             async with asyncio.TaskGroup() as tasks:
-                told = Announcing(tasks)
+                told = Announcing(tasks, prepared=frozenset(prepared))
                 for presence in (*steps, steps[-1]):
                     told.notice([a_vm(1, wiring=SWITCHED, presence=presence)])
 

@@ -24,6 +24,7 @@ from vmfabric.node_agent.samples import a_vm
 from .conftest import run
 
 NAMESPACE = f"vmf-arrivals-{os.getpid()}"
+ETH_P_ALL = 0x0003
 OWN, OTHER, ALL = "02:00:00:00:00:01", "02:00:00:00:00:02", "ff:ff:ff:ff:ff:ff"
 
 GRATUITOUS_ARP = bytes(Ether(src=OWN, dst=ALL) / ARP(op=1, hwsrc=OWN, psrc="10.0.0.1", pdst="10.0.0.1"))
@@ -121,6 +122,50 @@ async def test_nobody_listens_to_a_guest_that_is_not_awaited(guest: socket.socke
     assert isinstance(await published.said(), GuestRunning)
     running.cancel()
     await asyncio.wait({running})
+
+
+@pytest.mark.lab
+async def test_a_guest_is_not_taken_for_come_by_what_its_source_sends_over_the_physical_network(
+    guest: socket.socket,
+) -> None:
+    for command in (
+        "link add vmbr0 type bridge",
+        "link add eno1 type veth peer switch",
+        "link set eno1 master vmbr0 up",
+        "link set vm1_net0 master vmbr0",
+        "link set switch up",
+        "link set vmbr0 up",
+    ):
+        run("ip", *command.split())
+    published = Published()
+    arrivals = Arrivals(published)
+    running = asyncio.create_task(arrivals.run())
+    arrivals.expect([a_vm(1, presence=Presence.PREPARED)])
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as source,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK) as target,
+    ):
+        source.bind(("switch", 0))
+        target.bind(("vm1_eth0", ETH_P_ALL))
+        async with asyncio.timeout(5):
+            while not has_come(target, GRATUITOUS_ARP):
+                source.send(GRATUITOUS_ARP)
+                await asyncio.sleep(0.01)
+    await nothing_is_said(published)
+    guest.send(GRATUITOUS_ARP)
+    assert isinstance(await published.said(), GuestRunning)
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def has_come(port: socket.socket, frame: bytes) -> bool:
+    """Whether it is among those that wait to be read."""
+    frames = []
+    while True:
+        try:
+            frames.append(port.recv(2048))
+        except BlockingIOError:
+            return frame in frames
 
 
 async def nothing_is_said(published: Published) -> None:

@@ -1,6 +1,7 @@
 """The agent's process on a routing and on a switching node, without a bus."""
 
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 from vmfabric.contract.cluster import Upstream
 from vmfabric.contract.desired import Presence, Routed, Switched
 from vmfabric.node_agent.domain.naming import port_name
+from vmfabric.node_agent.domain.neighbour import announcement
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
+from vmfabric.runtime.desired import Revised
+from vmfabric.runtime.snapshot import Confirmations
 
 pytestmark = pytest.mark.lab
 
+ETH_P_ALL = 0x0003
 PORT = port_name("msk", "vm1")
 ROUTED_VM, SWITCHED_VM = a_vm(1, wiring=Routed(bridge="vmbr0")), a_vm(1, wiring=Switched(bridge="vmbr0"))
 
@@ -31,6 +36,7 @@ ROUTING_DRIFTS: dict[str, list[str]] = {
     "proxy ND off": ["sysctl -qw net.ipv6.conf.uplink.proxy_ndp=0"],
     "redirects on": ["sysctl -qw net.ipv4.conf.all.send_redirects=1"],
     "uplink open": ["nft flush chain netdev vmfabric egress-uplink"],
+    "uplink open to DHCP": ["nft flush chain netdev vmfabric ingress-uplink"],
     "bridge open": ["nft flush chain netdev vmfabric egress-vmbr0"],
 }
 
@@ -70,8 +76,18 @@ def picture(node: Any) -> dict[str, Any]:
             for it in node.json("ip", family, "-j", "neigh", "show", "proxy")
         },
         "sysctls": node.run("cat", *_WATCHED_SYSCTLS),
-        "guards": sorted(re.findall(r"chain egress-[^}]*", node.run("nft", "list", "ruleset", "netdev"))),
+        "guards": sorted(re.findall(r"chain (?:e|in)gress-[^}]*", node.run("nft", "list", "ruleset", "netdev"))),
     }
+
+
+def waiting(port: socket.socket) -> set[bytes]:
+    """The frames that have come by a port."""
+    frames = set()
+    while True:
+        try:
+            frames.add(port.recv(2048))
+        except BlockingIOError:
+            return frames
 
 
 def is_back(node: Any, before: dict[str, Any], drifts: int) -> bool:
@@ -131,6 +147,30 @@ def test_an_agent_that_is_killed_amid_the_move_ends_it_at_its_next_start(
     node.start()
     node.until(lambda: "uplink.taken-back" in node.log.read_text())
     assert picture(node) == before
+
+
+def test_a_guest_that_came_while_the_agent_was_away_is_announced_to_the_physical_network(
+    node: Any, provider: Callable[..., str], inside: Callable[..., Any]
+) -> None:
+    come, stayed = SWITCHED_VM, a_vm(2, wiring=Switched(bridge="vmbr0"))
+    confirmations = Confirmations(node.directory / "node-agent.confirmed.json")
+    confirmations.confirm(Revised(1, come.model_copy(update={"presence": Presence.PREPARED})))
+    confirmations.confirm(Revised(2, stayed))
+    confirmations.save()
+    node.value = a_switching_node()
+    node.want(come, stayed)
+
+    def listen() -> socket.socket:
+        port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
+        port.bind(("to-node", ETH_P_ALL))
+        return port
+
+    with inside(f"{node.namespace}-provider", listen) as port:
+        node.start()
+        node.until(lambda: "guest.announced" in node.log.read_text())
+        heard = waiting(port)
+    assert {announcement(address, come.mac) for address in come.addresses} <= heard
+    assert not {announcement(address, stayed.mac) for address in stayed.addresses} & heard
 
 
 def test_a_vm_of_a_node_whose_uplink_is_taken_back_is_not_said_to_be_ready(

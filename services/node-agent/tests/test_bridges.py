@@ -78,7 +78,7 @@ def test_a_routing_node_makes_its_bridge_before_the_ports_and_answers_for_them_o
         "answer for 10.0.0.1 on uplink",
         "answer for 2001:db8::1 on uplink",
     ]
-    assert "let only frames from 02:00:00:00:00:fe out of uplink" in todo
+    assert "let only frames from 02:00:00:00:00:fe out of uplink, and nothing for a DHCP server in" in todo
     assert "set ipv6/proxy_ndp of uplink to 1" in todo
 
 
@@ -114,6 +114,40 @@ def test_an_address_that_has_become_another_vms_stays_that_ones_while_the_first_
     assert words(kernel, node, gone, now) == []
     assert HostRoute(ip_network("10.0.0.9/32"), "vmbr0", ROUTE_METRIC) in kernel.routes
     assert Proxy(ip_address("10.0.0.9"), "uplink") in kernel.proxies
+
+
+@pytest.mark.parametrize("ipv6", ["2001:db8::fffe/64", "2001:db8:1::1/64", None])
+def test_a_gateway_that_is_the_nodes_no_more_is_answered_for_no_more(ipv6: str | None) -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node, a_vm(1, wiring=ROUTED))
+    other = node.model_copy(update={"ipv6": ipv6 and ip_interface(ipv6)})
+    carry_out(kernel, other, a_vm(1, wiring=ROUTED))
+    gateway = {Proxy(ip_interface(ipv6).ip, "uplink")} if ipv6 else set()
+    assert kernel.proxies == gateway | {Proxy(ip_address(it), "uplink") for it in ("10.0.0.1", "2001:db8::1")}
+
+
+def test_a_former_gateway_that_an_older_agent_has_left_behind_is_answered_for_no_more() -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node)
+    kernel.proxies |= {Proxy(ip_address(it), "uplink") for it in ("2001:db8::fffe", "10.0.0.77")}
+    carry_out(kernel, node)
+    assert kernel.proxies == {Proxy(ip_address("2001:db8::ffff"), "uplink")}
+
+
+def test_a_vm_that_nobody_speaks_of_is_answered_for_as_long_as_it_is_routed_to() -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node, a_vm(1, wiring=ROUTED))
+    before = set(kernel.proxies)
+    carry_out(kernel, node)
+    assert kernel.proxies == before
+
+
+def test_a_node_that_is_routed_to_from_now_on_answers_for_nobody_any_more() -> None:
+    kernel, node = a_kernel(), a_routing_node(upstream=Upstream.ON_LINK)
+    carry_out(kernel, node, a_vm(1, wiring=ROUTED))
+    assert "set ipv6/proxy_ndp of uplink to 0" in words(kernel, a_routing_node(), a_vm(1, wiring=ROUTED))
+    carry_out(kernel, a_routing_node(), a_vm(1, wiring=ROUTED))
+    assert kernel.proxies == set()
 
 
 def test_a_strangers_proxy_entry_stays() -> None:

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.lab
 ELSEWHERE = "192.0.2.77"
 """An address behind the gateway."""
 
+BOOTREPLY = 2
+
 Inside = Callable[[str, Callable[[], Any]], Any]
 
 
@@ -87,12 +89,22 @@ def request(mac: str, source: str, kind: str = "discover", **options: str) -> by
     )
 
 
+def waiting(port: socket.socket) -> Iterator[Ether]:
+    """The frames that have come by a port."""
+    port.setblocking(False)
+    while True:
+        try:
+            yield Ether(port.recv(2048))
+        except BlockingIOError:
+            return
+
+
 def answered(port: socket.socket) -> tuple[str, str]:
     """To which MAC address the next answer is, and which address it gives."""
     port.settimeout(3.0)
     while True:
         frame = Ether(port.recv(2048))
-        if DHCP in frame and frame[BOOTP].op == 2:
+        if DHCP in frame and frame[BOOTP].op == BOOTREPLY:
             return frame[BOOTP].chaddr[:6].hex(":"), frame[BOOTP].yiaddr
 
 
@@ -177,7 +189,9 @@ def test_guests_of_a_switching_node_get_addresses_of_their_networks_and_a_strang
     assert configured(third) == ("198.51.100.23/25 brd 198.51.100.127", {local}, 1500)
 
 
-def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(node: Node, tmp_path: Path) -> None:
+def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway_and_a_provider_cannot_ask_for_it(
+    node: Node, inside: Inside, tmp_path: Path
+) -> None:
     an_uplink(node)
     node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
     node.want_node(a_routing_node())
@@ -185,7 +199,12 @@ def test_a_guest_of_a_routing_node_gets_its_address_and_the_node_as_its_gateway(
     node.start()
     node.until(lambda: dnsmasq(node) is not None)
     guest = node.guest(ROUTED[0], configured=False)
-    ask(guest, "vm1_eth0", tmp_path)
+    stranger = "02:00:00:00:00:63"
+    with inside(node.namespace, at("wire")) as port:
+        port.send(request(ROUTED[0].mac, stranger))
+        # Requests keep their order: the stranger would have been answered before the guest is.
+        ask(guest, "vm1_eth0", tmp_path)
+        assert not any(DHCP in frame and frame[BOOTP].op == BOOTREPLY for frame in waiting(port))
     routes = {("192.0.2.1", None), ("default", "192.0.2.1")}
     assert configured(guest) == ("10.0.0.1/32 brd 255.255.255.255", routes, 1500)
     for address in ("192.0.2.1", ELSEWHERE):

@@ -169,7 +169,7 @@ def test_a_port_chain_that_somebody_opened_is_seen() -> None:
         "add rule netdev vmfabric to-vm1_net0 accept",
         "insert rule netdev vmfabric port-vm1_net0 limit rate over 1000 bytes/second drop",
         "add element netdev vmfabric guest_link_local { vm1_net0 . fe80::1 }",
-        "add element netdev vmfabric guest_rarp { vm1_net0 . 0x020000000002 }",
+        "add element netdev vmfabric guest_mac_octets { vm1_net0 . 0x020000000002 }",
     ],
 )
 def test_a_limited_port_on_a_segment_that_somebody_changed_is_seen_and_mended(command: str) -> None:

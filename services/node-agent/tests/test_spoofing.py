@@ -18,7 +18,7 @@ from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 
 from .conftest import run
-from .frames import GOOD, HOSTILE, LAST, LINK_LOCALS, OTHER, OWN, ROUTER, Frame
+from .frames import CLAIMS, GOOD, HOSTILE, LAST, LINK_LOCALS, OTHER, OWN, ROUTER, Frame
 
 pytestmark = pytest.mark.lab
 
@@ -108,7 +108,7 @@ def test_what_is_not_the_guests_own_does_not_arrive_and_the_rest_does(
         guest = stack.enter_context(inside(f"{node.namespace}-guest", at("eth0")))
         switch = stack.enter_context(inside(f"{node.namespace}-switch", at("port")))
         before = node.counters()
-        for frame in (*GOOD, *LINK_LOCALS, *HOSTILE):
+        for frame in (*GOOD, *LINK_LOCALS, *CLAIMS, *HOSTILE):
             with subtests.test(frame.name):
                 dropped = frame.alone if is_alone else frame.on_segment
                 guest.send(frame.octets)

@@ -84,7 +84,8 @@ async def test_a_vm_moves_to_the_other_node_and_the_switch_learns_it_there(
     (given,) = switching.outside.events(IfaceReady, vm="vm1")
     assert port_of(switching.lab, given.guest.mac) == data_port("s1")
     arriving = captured(switching.lab.namespace("s2"), "any", "arp or icmp6")
-    async with arriving as frames, pinged(switching.lab, "gw", address_of(ready, family)) as pings:
+    wire = captured(switching.lab.topology.namespace(SWITCH), data_port("s2"), "arp or icmp6")
+    async with arriving as frames, wire as announced, pinged(switching.lab, "gw", address_of(ready, family)) as pings:
         await asyncio.sleep(0.5)
         await switching.outside.publish("vm.migrate.requested", {"cluster": switching.name, "vm": "vm1"})
         moved = await switching.outside.wait_for(VmMigrated, vm="vm1", unless=VmFailed, seconds=30)
@@ -94,6 +95,9 @@ async def test_a_vm_moves_to_the_other_node_and_the_switch_learns_it_there(
     assert port_of(switching.lab, given.guest.mac) == data_port("s2")
     for said in (f"who-has {address_of(ready, Family.IPV4)} tell", f"tgt is {address_of(ready, Family.IPV6)}"):
         assert any("vnet" in frame and said in frame for frame in frames), f"the guest itself has not said {said}"
+        assert sum(said in frame for frame in announced) > 1, (
+            f"only the guest has said {said}, once, and not the node"
+        )
     # The guest itself stands still for some milliseconds between its two nodes.
     assert pings.lost <= 10, [line for line in pings.text if "no answer" in line]
     assert not any("vnet" in line for line in run_on(switching.lab, "s1", "ip", "-brief", "link").splitlines())

@@ -76,6 +76,10 @@ class Confirmations:
         """What the last fact about this VM was published for."""
         return self._vms.get(vm)
 
+    def last_said(self, presence: Presence) -> frozenset[VmName]:
+        """Those VMs about which the last fact was published for this presence."""
+        return frozenset(vm for vm, confirmed in self._vms.items() if confirmed.presence is presence)
+
     def confirm(self, desired: Revised[DesiredVm]) -> None:
         """The fact for this value is published."""
         self._vms[desired.value.vm] = _confirmed(desired)

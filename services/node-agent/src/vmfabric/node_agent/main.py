@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from vmfabric.contract.desired import Presence
 from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode, Findings
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
@@ -58,17 +59,18 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             on_change=changed,
             bucket_seconds=settings.bucket_seconds,
         )
+        confirmations = Confirmations(settings.state_dir / "node-agent.confirmed.json")
+        announcing = Announcing(tasks, prepared=confirmations.last_said(Presence.PREPARED))
         agent = Agent(
             cluster=settings.cluster,
             node=settings.node,
             view=mirror,
             kernel=kernel,
             publisher=service.bus,
-            confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
+            confirmations=confirmations,
             uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
         )
         arrivals = Arrivals(service.bus)
-        announcing = Announcing(tasks)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
         dhcp_loop = Loop(dhcp.step, throttle=_DHCP_THROTTLE_SECONDS, resync=settings.resync_seconds)
 
@@ -76,7 +78,8 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             again = await agent.step(dirty)
             wanted = [vm.value for vm in mirror.vms.values()]
             arrivals.expect(wanted)
-            announcing.notice(wanted)
+            if mirror.complete:
+                announcing.notice(wanted)
             if dhcp.want(mirror, agent.seen):
                 dhcp_loop.mark_all()
             return again

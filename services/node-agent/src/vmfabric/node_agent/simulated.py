@@ -23,6 +23,7 @@ from vmfabric.node_agent.domain.actual import (
     Proxy,
 )
 from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
+from vmfabric.node_agent.domain.link_guard import Hook
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.port import LINK_GROUP, SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING
@@ -64,7 +65,7 @@ class SimulatedKernel:
     proxies: set[Proxy] = field(default_factory=set)
     holdings: dict[str, Held] = field(default_factory=dict)
     """What links of the node's own have."""
-    egress_guards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    link_guards: dict[str, frozenset[tuple[Hook, str]]] = field(default_factory=dict)
     answering: set[HostAddress] = field(default_factory=set)
     """Neighbours."""
     writes: int = 0
@@ -104,7 +105,7 @@ class SimulatedKernel:
             ruleset=Ruleset(self.table, dict(self.guards)),
             proxies=frozenset(self.proxies),
             held=dict(self.holdings),
-            egress_guards=dict(self.egress_guards),
+            link_guards=dict(self.link_guards),
         )
 
     def carry_out(self, operation: do.Operation) -> None:  # noqa: C901, PLR0912  # one case for each kind
@@ -128,7 +129,7 @@ class SimulatedKernel:
                 self.rename_link(self._name(index), interface)
             case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
                 self._bridge(operation)
-            case bridges.LoadEgressGuard() | bridges.RemoveEgressGuard() | bridges.AddProxy() | bridges.RemoveProxy():
+            case bridges.LoadLinkGuard() | bridges.RemoveLinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 self._on_uplink(operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
                 self._move(operation)
@@ -230,10 +231,10 @@ class SimulatedKernel:
     def _on_uplink(self, operation: bridges.UplinkOperation) -> None:
         self._link(operation.interface)
         match operation:
-            case bridges.LoadEgressGuard(interface=interface, guard=guard):
-                self.egress_guards[interface] = (guard.rule.comment,)
-            case bridges.RemoveEgressGuard(interface=interface):
-                del self.egress_guards[interface]
+            case bridges.LoadLinkGuard(interface=interface, guard=guard):
+                self.link_guards[interface] = guard.marks
+            case bridges.RemoveLinkGuard(interface=interface):
+                del self.link_guards[interface]
             case bridges.AddProxy(interface=interface, address=address):
                 self.proxies.add(Proxy(address, interface))
             case bridges.RemoveProxy(interface=interface, address=address):

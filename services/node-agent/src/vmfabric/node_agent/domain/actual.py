@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.node_agent.domain.antispoof import Ruleset
+from vmfabric.node_agent.domain.link_guard import Hook
 
 InterfaceAddress = IPv4Interface | IPv6Interface
 
@@ -145,5 +146,5 @@ class Actual:
     proxies: frozenset[Proxy]
     held: Mapping[str, Held]
     """Of each link that was asked for."""
-    egress_guards: Mapping[str, tuple[str, ...]]
-    """By interface: the marks of the rules at its egress hook."""
+    link_guards: Mapping[str, frozenset[tuple[Hook, str]]]
+    """By interface: the marks of the rules at its hooks."""

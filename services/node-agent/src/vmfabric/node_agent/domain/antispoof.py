@@ -23,8 +23,8 @@ class SetName(StrEnum):
     """The sets, keyed by interface and address."""
 
     MACS = "guest_macs"
-    RARP = "guest_rarp"
-    """The MAC address once more, as what RARP speaks of; of ports on a segment."""
+    OCTETS = "guest_mac_octets"
+    """The MAC address once more, as what neighbour discovery, RARP and DHCP speak of."""
     IPV4 = "guest_ipv4"
     IPV6 = "guest_ipv6"
     LINK_LOCAL = "guest_link_local"
@@ -152,13 +152,13 @@ class Guard:
 
     def _elements(self) -> Iterator[Element]:
         yield SetName.MACS, self.mac
+        yield SetName.OCTETS, self.mac
         for ipv4 in self.ipv4:
             yield SetName.IPV4, ipv4
         for ipv6 in self.ipv6:
             yield SetName.IPV6, ipv6
             yield SetName.TARGETS, ipv6
         if self.on_segment:
-            yield SetName.RARP, self.mac
             yield SetName.LINK_LOCAL, link_local(self.mac)
             yield SetName.TARGETS, link_local(self.mac)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import BridgeSettings
-from vmfabric.node_agent.domain.egress import EgressGuard
+from vmfabric.node_agent.domain.link_guard import LinkGuard
 from vmfabric.node_agent.domain.stage import OfLink, Stage
 
 
@@ -35,25 +35,25 @@ class SetBridge(OfLink):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadEgressGuard(OfLink):
-    """Load what may leave the link, and read it back."""
+class LoadLinkGuard(OfLink):
+    """Load what may pass the link, and read it back."""
 
     stage: ClassVar[Stage] = Stage.EGRESS
 
-    guard: EgressGuard
+    guard: LinkGuard
 
     def __str__(self) -> str:
-        return f"let {self.guard.words} out of {self.interface}"
+        return f"let {self.guard.words}"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveEgressGuard(OfLink):
+class RemoveLinkGuard(OfLink):
     """It does not have to be guarded any more."""
 
     stage: ClassVar[Stage] = Stage.REMOVE_GUARD
 
     def __str__(self) -> str:
-        return f"let any frame out of {self.interface}"
+        return f"let any frame pass {self.interface}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +107,4 @@ class RemoveProxy(OfLink):
 
 
 BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
-UplinkOperation = LoadEgressGuard | RemoveEgressGuard | AddProxy | RemoveProxy
+UplinkOperation = LoadLinkGuard | RemoveLinkGuard | AddProxy | RemoveProxy

@@ -55,7 +55,8 @@ def plan(
     routes = _Routes.of(actual, interfaces)
     owners = owners_of(ports)
     marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
-    todo: list[do.Operation] = [*node_operations(wanted, actual)]
+    of_vms = {prefix.network_address for port in ports for prefix in port.prefixes}
+    todo: list[do.Operation] = [*node_operations(wanted, actual, of_vms)]
     for port in ports:
         if port.vm not in problems:
             is_remembered = port.vm in remembered

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vmfabric.contract.addresses import Mac
+from vmfabric.contract.addresses import Mac, Prefix
 from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import HostRoute, InterfaceAddress, Proxy
-from vmfabric.node_agent.domain.egress import EgressGuard
+from vmfabric.node_agent.domain.link_guard import LinkGuard
 
 FORWARDING: Mapping[str, int] = {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1}
 """Under /proc/sys/net, for a node that routes."""
@@ -20,7 +20,7 @@ class OwnBridge:
     mac: Mac
     addresses: frozenset[InterfaceAddress]
     sysctls: Mapping[str, int]
-    guard: EgressGuard
+    guard: LinkGuard
     routes: frozenset[HostRoute]
     """To all that is in it, the VMs' own left out."""
 
@@ -30,7 +30,7 @@ class Uplink:
     """The NIC of a node that routes to a bridge."""
 
     sysctls: Mapping[str, int]
-    guard: EgressGuard
+    guard: LinkGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +45,7 @@ class Setup:
     """The node's own addresses that it has to answer for."""
     answers_on: InterfaceName | None = None
     """Where it answers for the addresses of its VMs too."""
+    answers_for: frozenset[Prefix] = frozenset()
+    """What is behind it: that an address of these is answered for on the uplink is our doing."""
     problems: tuple[str, ...] = ()
     """What is in the way, and what to do."""

@@ -1,7 +1,8 @@
 """The difference between what a node should have of its own and what is there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import bridge_operations as bridges
@@ -31,8 +32,8 @@ def node_problems(wanted: Setup, actual: Actual) -> Iterator[str]:
         )
 
 
-def node_operations(wanted: Setup, actual: Actual) -> Iterator[do.Operation]:
-    """What brings the node there, its VMs aside."""
+def node_operations(wanted: Setup, actual: Actual, of_vms: Collection[HostAddress]) -> Iterator[do.Operation]:
+    """What brings the node there, its VMs and their addresses aside."""
     for name, value in wanted.sysctls.items():
         if actual.sysctls.get(name) != value:
             yield do.SetNodeSysctl(name, value)
@@ -41,12 +42,11 @@ def node_operations(wanted: Setup, actual: Actual) -> Iterator[do.Operation]:
     if wanted.uplink is not None:
         yield from _uplink(wanted.uplink, actual)
     is_free = wanted.bridge is not None and _is_free(wanted.bridge, actual)
-    yield from _egress([wanted.uplink, wanted.bridge if is_free else None], actual)
+    yield from _link_guards([wanted.uplink, wanted.bridge if is_free else None], actual)
     if wanted.bridge is not None and is_free:
         yield from _bridge(wanted.bridge, actual.links.get(wanted.bridge.interface))
         yield from _routes(wanted.bridge, actual)
-        own = {it.ip for it in wanted.bridge.addresses}
-        yield from proxy_operations(wanted.proxies, frozenset(it for it in actual.proxies if it.address in own), None)
+        yield from proxy_operations(wanted.proxies, _own_proxies(wanted, wanted.bridge, actual, of_vms), None)
 
 
 def proxy_operations(
@@ -57,6 +57,26 @@ def proxy_operations(
         yield bridges.RemoveProxy(vm, proxy.interface, proxy.address)
     for proxy in sorted(wanted - present, key=str):
         yield bridges.AddProxy(vm, proxy.interface, proxy.address)
+
+
+def _own_proxies(
+    wanted: Setup, bridge: OwnBridge, actual: Actual, of_vms: Collection[HostAddress]
+) -> frozenset[Proxy]:
+    """Those for the node's addresses, former ones too. A VM that nobody speaks of has a route still: it keeps its."""
+    link = actual.links.get(bridge.interface)
+    gateways = {it.ip for it in (bridge.addresses if link is None else bridge.addresses | link.addresses)}
+    others = {*of_vms, *(it.prefix.network_address for it in actual.routes if it.metric != SUBNET_METRIC)}
+    uplink = wanted.uplink and wanted.uplink.guard.interface
+    return frozenset(
+        it
+        for it in actual.proxies
+        if it.address in gateways
+        or (it.interface == uplink and it.address not in others and _is_in(it.address, wanted.answers_for))
+    )
+
+
+def _is_in(address: HostAddress, prefixes: Collection[Prefix]) -> bool:
+    return any(address in prefix for prefix in prefixes)
 
 
 def _is_free(bridge: OwnBridge, actual: Actual) -> bool:
@@ -71,15 +91,15 @@ def _uplink(uplink: Uplink, actual: Actual) -> Iterator[do.Operation]:
             yield do.SetSysctl(None, link.name, name, value)
 
 
-def _egress(guarded: Sequence[Uplink | OwnBridge | None], actual: Actual) -> Iterator[do.Operation]:
+def _link_guards(guarded: Sequence[Uplink | OwnBridge | None], actual: Actual) -> Iterator[do.Operation]:
     guards = [it.guard for it in guarded if it is not None]
-    for stale in sorted(actual.egress_guards.keys() - {guard.interface for guard in guards}):
-        yield bridges.RemoveEgressGuard(None, stale)
+    for stale in sorted(actual.link_guards.keys() - {guard.interface for guard in guards}):
+        yield bridges.RemoveLinkGuard(None, stale)
     for guard in guards:
         # A chain that outlived its link may hang on nothing: it is made anew with the link.
         is_there = guard.interface in actual.links
-        if not is_there or actual.egress_guards.get(guard.interface) != (guard.rule.comment,):
-            yield bridges.LoadEgressGuard(None, guard.interface, guard)
+        if not is_there or actual.link_guards.get(guard.interface) != guard.marks:
+            yield bridges.LoadLinkGuard(None, guard.interface, guard)
 
 
 def _bridge(wanted: OwnBridge, link: Link | None) -> Iterator[do.Operation]:

@@ -23,9 +23,10 @@ log = structlog.get_logger()
 class Announcing:
     """Looks for guests that have come, and announces them."""
 
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, prepared: frozenset[VmName]) -> None:
+        """`prepared`: those that were on their way when the agent's last life ended."""
         self._tasks = tasks
-        self._prepared: frozenset[VmName] = frozenset()
+        self._prepared = prepared
 
     def notice(self, wanted: Collection[DesiredVm]) -> None:
         """Announce those that were on their way when this was called last, and are here now."""

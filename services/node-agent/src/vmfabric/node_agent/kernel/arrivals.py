@@ -16,6 +16,8 @@ from vmfabric.node_agent.domain.port import interface_of
 from vmfabric.runtime.message import Publisher
 
 _ETH_P_ALL = 0x0003
+_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
+"""Of packet(7); Python has no names for them."""
 _FRAME = 128
 """As much of a frame as is looked at."""
 _AGAIN_SECONDS = 0.5
@@ -77,8 +79,11 @@ class Arrivals:
                 self._said[vm] = desired.generation
 
     def _listen(self, desired: DesiredVm) -> None:
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
+        # It hears nothing until it is bound: the same guest is heard at the uplink while it runs on its source. What
+        # the bridge floods out of the port, to the guest, is not the guest's word either.
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
+            listener.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
             listener.bind((interface_of(desired), _ETH_P_ALL))
         except OSError as error:
             # Its port is not there yet, or not any more; each pass of the agent tries again.

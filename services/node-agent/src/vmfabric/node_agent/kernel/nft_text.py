@@ -98,7 +98,7 @@ def _written(name: SetName, address: Address) -> str:
     """As nft wants it: numbers where the set is compared with bare octets."""
     if name is SetName.TARGETS and isinstance(address, IPv6Address):
         return f"{int(address):#034x}"
-    return f"0x{str(address).replace(':', '')}" if name is SetName.RARP else str(address)
+    return f"0x{str(address).replace(':', '')}" if name is SetName.OCTETS else str(address)
 
 
 def _rule(chain: str, rule: Rule) -> str:

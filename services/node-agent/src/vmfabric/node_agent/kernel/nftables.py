@@ -145,7 +145,7 @@ def _address(name: SetName, shown: str | int) -> Address:
     match name:
         case SetName.MACS:
             return str(shown)
-        case SetName.RARP:
+        case SetName.OCTETS:
             return _number(shown).to_bytes(6, "big").hex(":")
         case SetName.IPV4:
             return IPv4Address(shown)

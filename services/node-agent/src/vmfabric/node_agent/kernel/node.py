@@ -21,7 +21,7 @@ from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.kernel import (
     addresses,
     asking,
-    egress,
+    link_guard,
     links,
     neighbours,
     nftables,
@@ -108,7 +108,7 @@ class NodeKernel:
                 for name, link in found.items()
                 if name in interest.held_by
             },
-            egress_guards=egress.parse(listed),
+            link_guards=link_guard.parse(listed),
         )
 
     def _apply(self, operations: Sequence[do.Operation]) -> tuple[do.Failure, ...]:
@@ -187,7 +187,7 @@ class NodeKernel:
                 addresses.add(netlink, interface, address)
             case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
                 own.change_bridge(netlink, operation)
-            case bridges.LoadEgressGuard() | bridges.RemoveEgressGuard() | bridges.AddProxy() | bridges.RemoveProxy():
+            case bridges.LoadLinkGuard() | bridges.RemoveLinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 own.change_uplink(netlink, operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
                 own.move(netlink, operation)

@@ -6,7 +6,7 @@ from typing import assert_never
 from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain.actual import Held, HeldAddress
-from vmfabric.node_agent.kernel import addresses, egress, links, neighbours, routes
+from vmfabric.node_agent.kernel import addresses, link_guard, links, neighbours, routes
 from vmfabric.node_agent.kernel.dump import Dump
 from vmfabric.node_agent.kernel.netlink import Netlink
 
@@ -27,12 +27,12 @@ def change_bridge(netlink: Netlink, operation: bridges.BridgeOperation) -> None:
 
 
 def change_uplink(netlink: Netlink, operation: bridges.UplinkOperation) -> None:
-    """What leaves it, and whom the node answers for on it."""
+    """What passes it, and whom the node answers for on it."""
     match operation:
-        case bridges.LoadEgressGuard(guard=guard):
-            egress.load(guard)
-        case bridges.RemoveEgressGuard(interface=interface):
-            egress.remove(interface)
+        case bridges.LoadLinkGuard(guard=guard):
+            link_guard.load(guard)
+        case bridges.RemoveLinkGuard(interface=interface):
+            link_guard.remove(interface)
         case bridges.AddProxy(interface=interface, address=address):
             neighbours.add(netlink, interface, address)
         case bridges.RemoveProxy(interface=interface, address=address):

@@ -7,7 +7,7 @@ from vmfabric.contract.cluster import Upstream
 from vmfabric.contract.dataplane import SUBNET_METRIC
 from vmfabric.contract.desired import RoutingNode
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, Link, Proxy
-from vmfabric.node_agent.domain.egress import no_redirects, only_from
+from vmfabric.node_agent.domain.link_guard import no_redirects, only_from
 from vmfabric.node_agent.domain.naming import bridge_mac
 from vmfabric.node_agent.domain.port import SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING, OwnBridge, Setup, Uplink
@@ -37,6 +37,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
     on_link = node.upstream is Upstream.ON_LINK
     uplink = actual.links.get(node.uplink)
     own = frozenset() if node.ipv6 is None else frozenset({node.ipv6})
+    behind = frozenset(node.subnets) | {it.network for it in own}
     return Setup(
         sysctls=_sysctls(node) if uplink else _NODE,
         bridge=OwnBridge(
@@ -51,6 +52,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
         # Its address for the VMs is on the bridge, and the provider asks for it on the NIC.
         proxies=frozenset(Proxy(it.ip, node.uplink) for it in own) if on_link and uplink else frozenset(),
         answers_on=node.uplink if on_link and uplink else None,
+        answers_for=behind,
         problems=tuple(_problems(node, uplink)),
     )
 
@@ -66,7 +68,7 @@ def _uplink(link: Link, *, on_link: bool) -> Uplink | None:
     if link.mac is None:
         return None
     return Uplink(
-        sysctls={**_UPLINK, "ipv6/proxy_ndp": 1} if on_link else _UPLINK,
+        sysctls={**_UPLINK, "ipv6/proxy_ndp": int(on_link)},
         guard=only_from(link.name, link.mac),
     )
 
