@@ -104,6 +104,21 @@ async def test_an_uplink_moves_into_its_bridge_with_all_that_it_has(
     provider("ping", "-c", "1", "-W", "1", "2001:db8:ff::1")
 
 
+async def test_an_address_with_a_peer_and_a_gateway_behind_it_move(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+) -> None:
+    node.run("ip", "-4", "address", "flush", "dev", "uplink")
+    node.run("ip", "address", "add", "192.0.2.1", "peer", "192.0.2.254/32", "dev", "uplink")
+    node.run("ip", "route", "add", "203.0.113.9", "dev", "uplink")
+    node.run("ip", "route", "add", "default", "via", "192.0.2.254")
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "203.0.113.9")
+    before = node.run("ip", "route")
+    assert (await moved(kernel, a_switching_node(), tmp_path / "journal"))[0] is None
+    assert node.run("ip", "route") == before.replace("uplink", "vmbr0")
+    assert "192.0.2.1 peer 192.0.2.254/32" in node.run("ip", "address", "show", "dev", "vmbr0")
+    assert "192.0.2.1" not in node.run("ip", "address", "show", "dev", "uplink")
+
+
 async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
     node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -43,12 +43,16 @@ class Mortal:
 
     kernel: SimulatedKernel
     calls: int = 10_000
+    refused: str = "nothing"
+    """Operations that begin with this."""
 
     async def read(self, interest: Interest) -> Actual:
         return await self.kernel.read(interest)
 
     async def apply(self, operations: list[Operation]) -> tuple[Failure, ...]:
         self._live()
+        if any(str(it).startswith(self.refused) for it in operations):
+            return tuple(Failure(it, "no") for it in operations)
         return await self.kernel.apply(operations)
 
     async def ask(self, interface: str, question: Question, seconds: float) -> bool:
@@ -73,9 +77,9 @@ class Node:
         )
     )
 
-    async def live(self, calls: int = 10_000) -> str | None:
+    async def live(self, calls: int = 10_000, *, refused: str = "nothing") -> str | None:
         """One life of the agent. Returns what is in the way."""
-        move = UplinkMove(Mortal(self.kernel, calls), self.directory / "journal")  # type: ignore[arg-type]
+        move = UplinkMove(Mortal(self.kernel, calls, refused), self.directory / "journal")  # type: ignore[arg-type]
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
 
@@ -208,6 +212,69 @@ async def test_a_route_that_cannot_be_moved_is_named_and_nothing_is_moved(node: 
     assert problem is not None
     assert "the route to 198.51.100.0/24 over uplink has several next hops" in problem
     assert node.kernel.writes == 0
+
+
+@pytest.mark.parametrize(
+    "refused", ["put route 0.0.0.0/0 via 192.0.2.254 on vmbr0", "take address 192.0.2.7/24 from uplink", "set"]
+)
+async def test_what_is_refused_amid_the_move_is_taken_back_and_told(node: Node, refused: str) -> None:
+    problem = await node.live(refused=refused)
+    assert problem is not None
+    assert "uplink was on its way into vmbr0" in problem
+    assert refused in problem
+    assert node.is_as_before()
+
+
+async def test_what_is_refused_on_the_way_back_is_tried_again(node: Node) -> None:
+    node.kernel.answering = set()
+    refused = "put route 198.51.100.0/24 via 192.0.2.253 on uplink"
+    for _pass in range(3):
+        problem = await node.live(refused=refused)
+        assert problem is not None
+        assert refused in problem
+        assert node.kernel.uplinks["uplink"].master is None
+        assert HAS.routes[0] in node.kernel.holdings["uplink"].routes
+    await node.live()
+    assert set(node.kernel.holdings["uplink"].routes) == set(HAS.routes)
+
+
+async def test_an_uplink_that_does_not_come_to_rest_is_taken_back(node: Node) -> None:
+    class Stubborn(SimulatedKernel):
+        def carry_out(self, operation: Operation) -> None:
+            super().carry_out(operation)
+            if self.uplinks["uplink"].master is not None:
+                self.holdings["uplink"] = HAS
+
+    node.kernel = Stubborn(uplinks=node.kernel.uplinks, holdings=node.kernel.holdings, answering={GATEWAY})
+    problem = await node.live()
+    assert problem is not None
+    assert "does not come to rest" in problem
+    assert node.is_as_before()
+
+
+async def test_a_gateway_behind_a_route_of_the_link_moves_with_it(node: Node) -> None:
+    gateway = ip_address("203.0.113.1")
+    default, link = HeldRoute(ip_network("0.0.0.0/0"), gateway), HeldRoute(ip_network("203.0.113.1/32"), scope=253)
+    node.kernel.holdings["uplink"] = Held((HeldAddress(ip_interface("192.0.2.1/32")),), (default, link))
+    node.kernel.answering = {gateway}
+    assert await node.live() is None
+    assert set(node.kernel.holdings["vmbr0"].routes) == {default, link}
+
+
+async def test_two_routes_of_which_one_would_replace_the_other_are_named_and_nothing_is_moved(node: Node) -> None:
+    other = replace(HAS.routes[2], gateway=ip_address("fe80::2"))
+    node.kernel.holdings["uplink"] = Held(HAS.addresses, (*HAS.routes, other))
+    problem = await node.live()
+    assert problem is not None
+    assert "several routes to ::/0 with the metric 1024 over uplink" in problem
+    assert node.kernel.writes == 0
+
+
+async def test_an_address_that_somebody_gave_to_both_differently_comes_to_rest(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["uplink"] = Held((HeldAddress(ip_interface("192.0.2.1/24")),), ())
+    assert await node.live() is None
+    assert node.kernel.holdings["uplink"] == Held()
 
 
 async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:

@@ -17,7 +17,9 @@ from vmfabric.node_agent.ports import Kernel
 from vmfabric.runtime.snapshot import load, save
 
 _MOST_STEPS = 20
-"""More than a move that is taken back has: begun, moved, asked, returned, ended."""
+"""Half of them are more than a move has: begun, moved, asked, ended; the others are for the way back."""
+
+_UNSETTLED = "the uplink does not come to rest; who else changes it?"
 
 log = structlog.get_logger()
 
@@ -48,7 +50,9 @@ class UplinkMove:
         """All that can be done, the answer of the gateway included."""
         wanted = node if isinstance(node, SwitchingNode) else None
         done: list[Operation] = []
-        for _ in range(_MOST_STEPS):
+        for number in range(_MOST_STEPS):
+            if self._journal is not None and number == _MOST_STEPS // 2:
+                self._note(move.failed(self._journal, _UNSETTLED))
             step = move.next_step(self._journal, wanted, actual, time.time())
             is_news = step.journal != self._journal
             if not self._note(step.journal):
@@ -58,22 +62,28 @@ class UplinkMove:
                 refused = await self._carry_out(step)
                 done += step.operations
                 actual = await self._kernel.read(interest)
-                if refused is not None:
+                if refused is not None and (step.journal is None or step.journal.phase is not Phase.MOVING):
                     return Moved(actual, tuple(done), refused)
+                if refused is not None and step.journal is not None:
+                    self._note(move.failed(step.journal, refused))
             elif step.question is not None and step.journal is not None:
                 self._note(await self._asked(step.journal, step.question))
             elif not is_news:
                 return Moved(actual, tuple(done), step.problem)
-        unsettled = f"the uplink does not come to rest in {_MOST_STEPS} steps; who else changes it?"
-        return Moved(actual, tuple(done), unsettled)
+        return Moved(actual, tuple(done), _UNSETTLED)
 
     async def _carry_out(self, step: move.Step) -> str | None:
+        """What was refused first. On the way back all the others are done nevertheless."""
+        refused = None
         for operation in step.operations:
             log.info("uplink.write", operation=str(operation))
             failures = await self._kernel.apply([operation])
             if failures:
-                return str(failures[0])
-        return None
+                log.warning("uplink.refused", failure=str(failures[0]))
+                refused = refused or str(failures[0])
+                if step.journal is None or step.journal.phase is not Phase.RETURNING:
+                    break
+        return refused
 
     async def _asked(self, journal: Journal, question: Question) -> Journal:
         try:

@@ -7,6 +7,8 @@
 | returning | all of it goes back to the NIC | taken back |
 | taken back | nothing, for some minutes or until the node's values change | moving |
 
+What the kernel refuses amid the move leads back too; what it refuses on the way back is tried again in each pass.
+
 The phase, and what there was before, is in a file before anything is changed: a node-agent that is killed at any
 moment goes on where it was.
 """
@@ -22,7 +24,7 @@ from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
-from vmfabric.node_agent.domain.actual import Actual, Held, Link, LinkKind
+from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, Link, LinkKind
 from vmfabric.node_agent.domain.naming import BRIDGE_ALIAS
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.setup_plan import BRIDGE_SETTINGS, is_ours
@@ -95,11 +97,27 @@ def answered(journal: Journal) -> Journal:
 
 def unanswered(journal: Journal, question: Question) -> Journal:
     """It was silent for too long."""
-    reason = (
+    return _back(
+        journal,
         f"{journal.uplink} was moved into {journal.node.bridge}, where the gateway {question.target} did not answer "
         f"within {journal.node.confirm_seconds} s, so all of it was taken back; is there port security or a VLAN on "
-        f"the switch? It is tried again when the node's values change, and every {AGAIN_SECONDS / 60:.0f} minutes"
+        "the switch?",
     )
+
+
+def failed(journal: Journal, found: str) -> Journal:
+    """It is not ended: half of it would cut the node off."""
+    if journal.phase is not Phase.MOVING:
+        return journal
+    return _back(
+        journal,
+        f"{journal.uplink} was on its way into {journal.node.bridge} when this was in the way: {found}; so all of it "
+        "was taken back.",
+    )
+
+
+def _back(journal: Journal, found: str) -> Journal:
+    reason = f"{found} It is tried again when the node's values change, and every {AGAIN_SECONDS / 60:.0f} minutes"
     return journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason})
 
 
@@ -183,6 +201,13 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: L
                 problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
                 "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
             )
+        if sum(it.key == route.key for it in has.routes) > 1:
+            return Step(
+                journal,
+                problem=f"there are several routes to {route.prefix} with the metric {route.metric} over "
+                f"{uplink.name}, of which vmfabric can move one only; give each its own metric, or make the bridge "
+                "yourself and set bridge.autosetup to false",
+            )
     return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has))
 
 
@@ -250,14 +275,17 @@ def _backward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
 def _carried(has: Held, source: InterfaceName, target: InterfaceName, actual: Actual) -> Iterator[do.Operation]:
     """The address stands before the routes that need it, and both before they go: somebody is always reached."""
     there, here = actual.held.get(target, _NOTHING), actual.held.get(source, _NOTHING)
-    missing = [route for route in has.routes if route not in there.routes]
+    # Those that gateways are reached by stand before those that have a gateway.
+    missing = sorted((it for it in has.routes if it not in there.routes), key=lambda it: it.gateway is not None)
+    present = {it.key for it in there.addresses}
     for address in has.addresses:
-        if address not in there.addresses:
+        if address.key not in present:
             yield held.PutAddress(target, address)
     for route in missing:
         yield held.PutRoute(target, route)
+    replaced = {it.key for it in missing}
     for route in here.routes:
-        if route not in missing:
+        if route.key not in replaced:
             yield held.TakeRoute(source, route)
     # The first of a network goes last: the kernel takes the others of the network with it.
     for address in reversed(here.addresses):
@@ -270,9 +298,10 @@ def _question(has: Held, bridge: Link | None) -> Question | None:
     for route in sorted(defaults, key=lambda it: (it.prefix.version, it.metric)):
         if route.gateway is None:
             continue
-        own = [it.address for it in has.addresses if it.address.version == route.gateway.version]
-        own += [it for it in (bridge.addresses if bridge else ()) if it.version == 6 == route.gateway.version]
+        own = list(has.addresses)
+        own += [HeldAddress(it) for it in (bridge.addresses if bridge else ()) if it.version == 6]
+        own = [it for it in own if it.address.version == route.gateway.version]
         near = [it for it in own if route.gateway in it.network] or own
         if near:
-            return Question(route.gateway, near[0].ip)
+            return Question(route.gateway, near[0].address.ip)
     return None

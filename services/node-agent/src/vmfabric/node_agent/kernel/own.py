@@ -47,7 +47,7 @@ def move(netlink: Netlink, operation: held.MoveOperation) -> None:
         case held.PutAddress(interface=interface, held=address):
             addresses.put(netlink, interface, address)
         case held.TakeAddress(interface=interface, held=address):
-            addresses.remove(netlink, interface, address.address)
+            addresses.take(netlink, interface, address)
         case held.PutRoute(interface=interface, held=route):
             routes.put(netlink, interface, route)
         case held.TakeRoute(interface=interface, held=route):
