@@ -78,7 +78,7 @@ def everything(node: Any) -> tuple[Any, ...]:
 
 async def moved(kernel: NodeKernel, node: SwitchingNode, path: Path) -> tuple[str | None, int]:
     """What is in the way, and how much was done."""
-    move = UplinkMove(kernel, path)
+    move = UplinkMove(kernel, path, "this boot")
     interest = fabric.interest(node) | move.interest()
     found = await move.step(node, await kernel.read(interest), interest)
     return found.problem, len(found.done)

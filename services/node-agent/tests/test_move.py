@@ -68,6 +68,7 @@ class Mortal:
 @dataclass
 class Node:
     directory: Path
+    boot: str = "first"
     wanted: SwitchingNode | None = field(default_factory=lambda: a_switching_node(confirm_seconds=1))
     kernel: SimulatedKernel = field(
         default_factory=lambda: SimulatedKernel(
@@ -79,7 +80,7 @@ class Node:
 
     async def live(self, calls: int = 10_000, *, refused: str = "nothing") -> str | None:
         """One life of the agent. Returns what is in the way."""
-        move = UplinkMove(Mortal(self.kernel, calls, refused), self.directory / "journal")  # type: ignore[arg-type]
+        move = UplinkMove(Mortal(self.kernel, calls, refused), self.directory / "journal", self.boot)  # type: ignore[arg-type]
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
 
@@ -275,6 +276,53 @@ async def test_an_address_that_somebody_gave_to_both_differently_comes_to_rest(n
     node.kernel.holdings["uplink"] = Held((HeldAddress(ip_interface("192.0.2.1/24")),), ())
     assert await node.live() is None
     assert node.kernel.holdings["uplink"] == Held()
+
+
+async def test_an_address_that_somebody_takes_from_the_bridge_comes_back_with_the_default_routes(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses[2:], ())
+    assert await node.live() is None
+    there = node.kernel.holdings["vmbr0"]
+    assert set(there.addresses) == {HAS.addresses[0], HAS.addresses[2]}
+    assert set(there.routes) == {HAS.routes[0], HAS.routes[2]}
+
+
+async def test_another_address_that_an_operator_takes_from_the_bridge_stays_away(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses[:1], HAS.routes[:1])
+    writes = node.kernel.writes
+    assert await node.live() is None
+    assert node.kernel.writes == writes
+
+
+async def test_what_an_operator_has_removed_does_not_come_back_after_a_reboot(node: Node) -> None:
+    await node.live()
+    node.kernel.delete_link("vmbr0")
+    node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    node.boot = "second"
+    assert await node.live() is None
+    assert node.kernel.holdings["vmbr0"] == Held(HAS.addresses[:1], HAS.routes[:1])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_move_that_a_reboot_ended_begins_anew(node: Node, answers: bool) -> None:
+    with pytest.raises(KilledError):
+        await node.live(9)
+    node.kernel.delete_link("vmbr0")
+    node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    node.boot, node.kernel.answering = "second", {GATEWAY} if answers else set()
+    await node.live()
+    assert node.kernel.holdings["vmbr0" if answers else "uplink"] == Held(HAS.addresses[:1], HAS.routes[:1])
+
+
+async def test_a_moved_uplink_is_mended_although_the_bridge_has_a_route_that_cannot_be_moved(node: Node) -> None:
+    await node.live()
+    strange = HeldRoute(ip_network("203.0.113.0/24"), is_plain=False)
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses, (*HAS.routes, strange))
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    assert await node.live() is None
+    assert node.kernel.uplinks["uplink"].master == "vmbr0"
+    assert strange in node.kernel.holdings["vmbr0"].routes
 
 
 async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:

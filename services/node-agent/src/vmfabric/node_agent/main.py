@@ -11,6 +11,7 @@ from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
 from vmfabric.node_agent.kernel.node import NodeKernel
+from vmfabric.node_agent.kernel.sysctls import boot_id
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
 from vmfabric.node_agent.uplink import UplinkMove
@@ -65,7 +66,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=Confirmations(settings.state_dir / "node-agent.confirmed.json"),
-            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", boot_id()),
         )
         arrivals = Arrivals(service.bus)
         announcing = Announcing(tasks)

@@ -37,10 +37,12 @@ class Moved:
 class UplinkMove:
     """One for each node; it acts only where the node is a switching one that names its uplink."""
 
-    def __init__(self, kernel: Kernel, path: Path) -> None:
+    def __init__(self, kernel: Kernel, path: Path, boot: str) -> None:
         self._kernel = kernel
         self._path = path
-        self._journal = load(path, Journal)
+        self._boot = boot
+        kept = load(path, Journal)
+        self._journal = None if kept is None else move.of_boot(kept, boot)
 
     def interest(self) -> Interest:
         """What has to be read of the kernel for what was begun, whatever the node's values are now."""
@@ -53,7 +55,7 @@ class UplinkMove:
         for number in range(_MOST_STEPS):
             if self._journal is not None and number == _MOST_STEPS // 2:
                 self._note(move.failed(self._journal, _UNSETTLED))
-            step = move.next_step(self._journal, wanted, actual, time.time())
+            step = move.next_step(self._journal, wanted, actual, time.time(), self._boot)
             is_news = step.journal != self._journal
             if not self._note(step.journal):
                 unsaved = f"{self._path} cannot be written, and nothing is moved without it; is the disk full?"

@@ -59,6 +59,8 @@ class Journal(BaseModel):
     """Why it was taken back."""
     again_at: float = 0.0
     """When it is tried once more, in seconds since 1970."""
+    boot: str = ""
+    """Of the kernel that had it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,16 @@ class Step:
     """Why nothing can be done."""
 
 
-def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
+def of_boot(journal: Journal, boot: str) -> Journal | None:
+    """After a reboot all is as the operator's configuration has it: what there was before must not come back."""
+    if journal.boot == boot or journal.phase is Phase.TAKEN_BACK:
+        return journal
+    if journal.phase is Phase.CONFIRMED:
+        return journal.model_copy(update={"has": _NOTHING, "boot": boot})
+    return None
+
+
+def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: float, boot: str) -> Step:
     """None for a node: its values are not known, or it moves no uplink; what was begun is ended all the same."""
     if journal is not None and journal.phase is Phase.MOVING:
         return _moving(journal, node, actual)
@@ -82,12 +93,12 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
         return Step(journal)
     if journal is not None and journal.phase is Phase.TAKEN_BACK and journal.node == node and now < journal.again_at:
         return Step(journal, problem=journal.reason)
-    uplink, bridge = actual.links.get(node.uplink), actual.links.get(node.bridge)
+    uplink = actual.links.get(node.uplink)
     if uplink is None:
         return Step(journal, problem=_is_gone(node.uplink))
-    if _is_attached(uplink, bridge, actual):
-        return _attached(journal, node, uplink, actual)
-    return _begun(journal, node, uplink, bridge, actual)
+    if _is_attached(uplink, node, actual):
+        return _attached(journal, node, uplink, actual, boot)
+    return _begun(journal, node, uplink, actual, boot)
 
 
 def answered(journal: Journal) -> Journal:
@@ -147,7 +158,8 @@ def _returning(journal: Journal, actual: Actual, now: float) -> Step:
     return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS}))
 
 
-def _is_attached(uplink: Link, bridge: Link | None, actual: Actual) -> bool:
+def _is_attached(uplink: Link, node: SwitchingNode, actual: Actual) -> bool:
+    bridge = actual.links.get(node.bridge)
     return (
         bridge is not None
         and bridge.kind == LinkKind.BRIDGE
@@ -155,20 +167,41 @@ def _is_attached(uplink: Link, bridge: Link | None, actual: Actual) -> bool:
         and bridge.up
         and uplink.up
         and actual.held.get(uplink.name, _NOTHING) == _NOTHING
+        and (not is_ours(bridge, BRIDGE_ALIAS) or _has_address(actual.held.get(bridge.name, _NOTHING), node))
     )
 
 
-def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual) -> Step:
+def _has_address(has: Held, node: SwitchingNode) -> bool:
+    return any(it.address.ip == node.address for it in has.addresses)
+
+
+def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Step:
     """What is still to be set then cuts nobody off, so nobody is asked."""
     if not is_ours(actual.links[node.bridge], BRIDGE_ALIAS):
         return Step(None)
-    has = actual.held.get(node.bridge, _NOTHING)
-    plain = Held(has.addresses, tuple(it for it in has.routes if it.is_plain))
-    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=plain)
+    has = _plain(actual.held.get(node.bridge, _NOTHING))
+    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=has, boot=boot)
     return Step(now if now != journal else journal, tuple(_forward(now, actual)))
 
 
-def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: Link | None, actual: Actual) -> Step:
+def _plain(has: Held) -> Held:
+    return Held(has.addresses, tuple(it for it in has.routes if it.is_plain))
+
+
+def _lost(journal: Journal, has: Held, node: SwitchingNode, actual: Actual) -> Held:
+    """What the node had when it was confirmed, and somebody or the kernel has taken since."""
+    if not all(link is not None and link.up for link in map(actual.links.get, (journal.uplink, node.bridge))):
+        return journal.has
+    if _has_address(has, node):
+        return _NOTHING
+    return Held(
+        tuple(it for it in journal.has.addresses if it.address.ip == node.address),
+        tuple(it for it in journal.has.routes if it.prefix.prefixlen == 0),
+    )
+
+
+def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Step:
+    bridge = actual.links.get(node.bridge)
     if bridge is not None and not (bridge.kind == LinkKind.BRIDGE and is_ours(bridge, BRIDGE_ALIAS)):
         return Step(
             journal,
@@ -182,40 +215,39 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: L
             problem=f"the uplink {uplink.name} is in {uplink.master} already; name that one as the cluster's bridge, "
             f"with autosetup false, or `ip link set {uplink.name} nomaster`",
         )
-    has = actual.held.get(uplink.name, _NOTHING) | actual.held.get(node.bridge, _NOTHING)
-    was_here = journal is not None and journal.phase is Phase.CONFIRMED and journal.uplink == uplink.name
-    if journal is not None and was_here and (bridge is None or not bridge.up or not uplink.up):
-        # Some of it has gone with the link.
-        has = has | journal.has
-    if not any(it.address.ip == node.address for it in has.addresses):
+    on_uplink = actual.held.get(uplink.name, _NOTHING)
+    has = on_uplink | _plain(actual.held.get(node.bridge, _NOTHING))
+    if journal is not None and journal.phase is Phase.CONFIRMED and journal.uplink == uplink.name:
+        has = has | _lost(journal, has, node, actual)
+    if not _has_address(has, node):
         found = ", ".join(str(it.address) for it in has.addresses) or "none"
         return Step(
             journal,
             problem=f"the node's address {node.address} should be on its uplink {uplink.name}, which has {found}; "
             "mend `address` or `uplink` of the node, or give the NIC its address",
         )
-    for route in has.routes:
+    for route in on_uplink.routes:
         if not route.is_plain:
             return Step(
                 journal,
                 problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
                 "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
             )
-        if sum(it.key == route.key for it in has.routes) > 1:
+        if sum(it.key == route.key for it in on_uplink.routes) > 1:
             return Step(
                 journal,
                 problem=f"there are several routes to {route.prefix} with the metric {route.metric} over "
                 f"{uplink.name}, of which vmfabric can move one only; give each its own metric, or make the bridge "
                 "yourself and set bridge.autosetup to false",
             )
-    return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has))
+    return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has, boot=boot))
 
 
 def _all(journal: Journal, actual: Actual) -> Held:
     on_both = (actual.held.get(name, _NOTHING) for name in (journal.uplink, journal.node.bridge))
     has = journal.has
     for it in on_both:
-        has = has | it
+        has = has | _plain(it)
     return has
 
 
@@ -285,7 +317,7 @@ def _carried(has: Held, source: InterfaceName, target: InterfaceName, actual: Ac
         yield held.PutRoute(target, route)
     replaced = {it.key for it in missing}
     for route in here.routes:
-        if route.key not in replaced:
+        if route.key not in replaced and route.is_plain:
             yield held.TakeRoute(source, route)
     # The first of a network goes last: the kernel takes the others of the network with it.
     for address in reversed(here.addresses):
