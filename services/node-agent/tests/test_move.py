@@ -84,6 +84,11 @@ class Node:
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
 
+    def plug_in(self) -> None:
+        """A port of a VM."""
+        bridge = self.kernel.links["vmbr0"]
+        self.kernel.links["vnet1"] = replace(bridge, name="vnet1", index=7, kind="tun", master="vmbr0", bridge=None)
+
     def is_moved(self) -> bool:
         there = self.kernel.holdings.get("vmbr0", Held())
         return (
@@ -135,8 +140,8 @@ async def test_an_uplink_whose_gateway_is_silent_is_taken_back_and_tried_again_w
 
 async def test_a_bridge_that_has_ports_of_vms_stays_when_the_uplink_is_taken_back(node: Node) -> None:
     await node.live()
-    port = replace(node.kernel.links["vmbr0"], name="vnet1", index=7, kind="tun", master="vmbr0", bridge=None)
-    node.kernel.links["vnet1"] = port
+    node.plug_in()
+    (node.directory / "journal").unlink()
     node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
     node.kernel.answering = set()
     assert await node.live() is not None
@@ -323,6 +328,58 @@ async def test_a_moved_uplink_is_mended_although_the_bridge_has_a_route_that_can
     assert await node.live() is None
     assert node.kernel.uplinks["uplink"].master == "vmbr0"
     assert strange in node.kernel.holdings["vmbr0"].routes
+
+
+async def test_what_was_confirmed_once_and_has_vms_stays_though_the_gateway_is_silent_and_it_is_asked_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.live()
+    node.plug_in()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.answering = set()
+    for _pass in range(2):
+        problem = await node.live()
+        assert problem is not None
+        assert "the gateway 192.0.2.254 did not answer within 1 s, and where it stays" in problem
+        assert node.is_moved()
+    now = time.time()
+    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 301)
+    assert await node.live() == problem
+    node.kernel.answering = {GATEWAY}
+    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 700)
+    assert await node.live() is None
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_a_changed_uplink_leaves_the_bridge_before_another_gets_in(node: Node) -> None:
+    await node.live()
+    node.kernel.uplinks["second"] = replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)
+    node.wanted = a_switching_node(uplink="second")
+    problem = await node.live()
+    assert problem is not None
+    assert "192.0.2.1 should be on its uplink second, which has none" in problem
+    assert node.is_as_before()
+    node.kernel.holdings = {"second": HAS}
+    assert await node.live() is None
+    assert {name: link.master for name, link in node.kernel.uplinks.items()} == {"uplink": None, "second": "vmbr0"}
+
+
+async def test_a_changed_bridge_gets_all_that_the_other_had(node: Node) -> None:
+    await node.live()
+    node.wanted = a_switching_node().model_copy(update={"bridge": "vmbr1"})
+    assert await node.live() is None
+    assert set(node.kernel.links) == {"vmbr1"}
+    assert set(node.kernel.holdings["vmbr1"].addresses) == set(HAS.addresses)
+
+
+async def test_a_new_nic_gets_into_the_bridge_of_one_that_is_gone(node: Node) -> None:
+    await node.live()
+    node.kernel.uplinks = {"second": replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)}
+    node.wanted = a_switching_node(uplink="second")
+    assert await node.live() is None
+    assert node.kernel.uplinks["second"].master == "vmbr0"
+    assert set(node.kernel.holdings["vmbr0"].routes) == set(HAS.routes)
 
 
 async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:

@@ -69,7 +69,7 @@ class UplinkMove:
                 if refused is not None and step.journal is not None:
                     self._note(move.failed(step.journal, refused))
             elif step.question is not None and step.journal is not None:
-                self._note(await self._asked(step.journal, step.question))
+                self._note(await self._asked(step.journal, step.question, actual))
             elif not is_news:
                 return Moved(actual, tuple(done), step.problem)
         return Moved(actual, tuple(done), _UNSETTLED)
@@ -87,13 +87,13 @@ class UplinkMove:
                     break
         return refused
 
-    async def _asked(self, journal: Journal, question: Question) -> Journal:
+    async def _asked(self, journal: Journal, question: Question, actual: Actual) -> Journal:
         try:
             is_answered = await self._kernel.ask(journal.node.bridge, question, journal.node.confirm_seconds)
         except OSError as error:
             log.warning("uplink.not_asked", reason=str(error))
             is_answered = False
-        return move.answered(journal) if is_answered else move.unanswered(journal, question)
+        return move.answered(journal) if is_answered else move.unanswered(journal, question, actual, time.time())
 
     def _note(self, journal: Journal | None) -> bool:
         if journal == self._journal:

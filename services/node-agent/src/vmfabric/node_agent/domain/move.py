@@ -61,6 +61,8 @@ class Journal(BaseModel):
     """When it is tried once more, in seconds since 1970."""
     boot: str = ""
     """Of the kernel that had it so."""
+    was_confirmed: bool = False
+    """Whether its gateway has answered before, with the same NIC in the same bridge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,32 +90,42 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
     if journal is not None and journal.phase is Phase.MOVING:
         return _moving(journal, node, actual)
     if journal is not None and journal.phase is Phase.RETURNING:
-        return _returning(journal, actual, now)
+        return _returning(journal, node, actual, now)
     if node is None or node.uplink is None:
         return Step(journal)
     if journal is not None and journal.phase is Phase.TAKEN_BACK and journal.node == node and now < journal.again_at:
         return Step(journal, problem=journal.reason)
+    if journal is not None and journal.phase is Phase.CONFIRMED and _is_other(journal, node):
+        # Two NICs in one bridge are a loop.
+        return Step(_elsewhere(journal))
     uplink = actual.links.get(node.uplink)
     if uplink is None:
         return Step(journal, problem=_is_gone(node.uplink))
     if _is_attached(uplink, node, actual):
-        return _attached(journal, node, uplink, actual, boot)
+        return _attached(journal, _confirmed(node, uplink, actual, boot), actual, now)
     return _begun(journal, node, uplink, actual, boot)
 
 
 def answered(journal: Journal) -> Journal:
     """The gateway is there, or there is none to ask."""
-    return journal.model_copy(update={"phase": Phase.CONFIRMED})
+    return journal.model_copy(update={"phase": Phase.CONFIRMED, "reason": "", "again_at": 0.0})
 
 
-def unanswered(journal: Journal, question: Question) -> Journal:
+def unanswered(journal: Journal, question: Question, actual: Actual, now: float) -> Journal:
     """It was silent for too long."""
-    return _back(
-        journal,
+    silent = (
         f"{journal.uplink} was moved into {journal.node.bridge}, where the gateway {question.target} did not answer "
-        f"within {journal.node.confirm_seconds} s, so all of it was taken back; is there port security or a VLAN on "
-        "the switch?",
+        f"within {journal.node.confirm_seconds} s, "
     )
+    if journal.phase is Phase.CONFIRMED or (journal.was_confirmed and _has_guests(journal, actual)):
+        reason = (
+            f"{silent}and where it stays, since the gateway has answered there before; is the gateway down? It is "
+            f"asked again every {AGAIN_SECONDS / 60:.0f} minutes"
+        )
+        return journal.model_copy(
+            update={"phase": Phase.CONFIRMED, "reason": reason, "again_at": now + AGAIN_SECONDS}
+        )
+    return _back(journal, f"{silent}so all of it was taken back; is there port security or a VLAN on the switch?")
 
 
 def failed(journal: Journal, found: str) -> Journal:
@@ -132,14 +144,27 @@ def _back(journal: Journal, found: str) -> Journal:
     return journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason})
 
 
+def _is_other(journal: Journal, node: SwitchingNode | None) -> bool:
+    return node is not None and (node.uplink, node.bridge) != (journal.uplink, journal.node.bridge)
+
+
+def _elsewhere(journal: Journal) -> Journal:
+    reason = f"{journal.uplink} should not be in {journal.node.bridge} any more"
+    return journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason})
+
+
+def _has_guests(journal: Journal, actual: Actual) -> bool:
+    bridge, uplink = journal.node.bridge, journal.uplink
+    return any(link.master == bridge for link in actual.links.values() if link.name != uplink)
+
+
 def _is_gone(uplink: InterfaceName) -> str:
     return f"the node's uplink should be {uplink}, and there is no such link here; mend `uplink` of the node"
 
 
 def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual) -> Step:
-    if node is not None and (node.uplink, node.bridge) != (journal.uplink, journal.node.bridge):
-        reason = f"{journal.uplink} should not be in {journal.node.bridge} any more"
-        return Step(journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason}))
+    if _is_other(journal, node):
+        return Step(_elsewhere(journal))
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
     todo = tuple(_forward(journal, actual))
@@ -149,13 +174,16 @@ def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual) -> Ste
     return Step(answered(journal)) if question is None else Step(journal, question=question)
 
 
-def _returning(journal: Journal, actual: Actual, now: float) -> Step:
+def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
+    taken_back = journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS})
+    if journal.uplink not in actual.links and _is_other(journal, node):
+        return Step(taken_back)
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
     todo = tuple(_backward(journal, actual))
     if todo:
         return Step(journal, todo)
-    return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS}))
+    return Step(taken_back)
 
 
 def _is_attached(uplink: Link, node: SwitchingNode, actual: Actual) -> bool:
@@ -175,13 +203,23 @@ def _has_address(has: Held, node: SwitchingNode) -> bool:
     return any(it.address.ip == node.address for it in has.addresses)
 
 
-def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Step:
-    """What is still to be set then cuts nobody off, so nobody is asked."""
-    if not is_ours(actual.links[node.bridge], BRIDGE_ALIAS):
-        return Step(None)
+def _confirmed(node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Journal:
     has = _plain(actual.held.get(node.bridge, _NOTHING))
-    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=has, boot=boot)
-    return Step(now if now != journal else journal, tuple(_forward(now, actual)))
+    return Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=has, boot=boot, was_confirmed=True)
+
+
+def _attached(journal: Journal | None, fresh: Journal, actual: Actual, now: float) -> Step:
+    """What is still to be set then cuts nobody off, so nobody is asked, unless the gateway was silent before."""
+    if not is_ours(actual.links[fresh.node.bridge], BRIDGE_ALIAS):
+        return Step(None)
+    todo = tuple(_forward(fresh, actual))
+    if journal is None or journal.phase is not Phase.CONFIRMED or not journal.reason:
+        return Step(fresh, todo)
+    still = fresh.model_copy(update={"reason": journal.reason, "again_at": journal.again_at})
+    if todo or now < journal.again_at:
+        return Step(still, todo, problem=journal.reason)
+    question = _question(fresh.has, actual.links[fresh.node.bridge])
+    return Step(fresh) if question is None else Step(still, question=question)
 
 
 def _plain(has: Held) -> Held:
@@ -217,7 +255,8 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: A
         )
     on_uplink = actual.held.get(uplink.name, _NOTHING)
     has = on_uplink | _plain(actual.held.get(node.bridge, _NOTHING))
-    if journal is not None and journal.phase is Phase.CONFIRMED and journal.uplink == uplink.name:
+    was_confirmed = journal is not None and journal.phase is Phase.CONFIRMED
+    if journal is not None and was_confirmed:
         has = has | _lost(journal, has, node, actual)
     if not _has_address(has, node):
         found = ", ".join(str(it.address) for it in has.addresses) or "none"
@@ -240,7 +279,8 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: A
                 f"{uplink.name}, of which vmfabric can move one only; give each its own metric, or make the bridge "
                 "yourself and set bridge.autosetup to false",
             )
-    return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has, boot=boot))
+    begun = Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has, boot=boot)
+    return Step(begun.model_copy(update={"was_confirmed": was_confirmed}))
 
 
 def _all(journal: Journal, actual: Actual) -> Held:
