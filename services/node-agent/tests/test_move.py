@@ -352,6 +352,33 @@ async def test_what_was_confirmed_once_and_has_vms_stays_though_the_gateway_is_s
     assert node.is_moved()
 
 
+async def test_a_full_disk_amid_the_move_does_not_keep_an_uplink_from_being_taken_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Silent(SimulatedKernel):
+        async def ask(self, interface: str, question: Question, seconds: float) -> bool:  # noqa: ARG002
+            monkeypatch.setattr("vmfabric.node_agent.uplink.save", lambda *_: False)
+            asked.append(question)
+            return False
+
+    node.kernel = Silent(uplinks=node.kernel.uplinks, holdings=node.kernel.holdings)
+    problem = await node.live()
+    assert problem is not None
+    assert "did not answer within 1 s, so all of it was taken back" in problem
+    assert node.is_as_before()
+    assert len(asked) == 1
+
+
+async def test_on_a_full_disk_nothing_is_moved(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmfabric.node_agent.uplink.save", lambda *_: False)
+    problem = await node.live()
+    assert problem is not None
+    assert "cannot be written, and no uplink is moved without it" in problem
+    assert node.kernel.writes == 0
+
+
 async def test_a_changed_uplink_leaves_the_bridge_before_another_gets_in(node: Node) -> None:
     await node.live()
     node.kernel.uplinks["second"] = replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)

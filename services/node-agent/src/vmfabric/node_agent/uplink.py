@@ -41,6 +41,7 @@ class UplinkMove:
         self._kernel = kernel
         self._path = path
         self._boot = boot
+        self._is_kept = True
         kept = load(path, Journal)
         self._journal = None if kept is None else move.of_boot(kept, boot)
 
@@ -58,8 +59,7 @@ class UplinkMove:
             step = move.next_step(self._journal, wanted, actual, time.time(), self._boot)
             is_news = step.journal != self._journal
             if not self._note(step.journal):
-                unsaved = f"{self._path} cannot be written, and nothing is moved without it; is the disk full?"
-                return Moved(actual, tuple(done), unsaved)
+                return Moved(actual, tuple(done), self._unkept())
             if step.operations:
                 refused = await self._carry_out(step)
                 done += step.operations
@@ -71,7 +71,7 @@ class UplinkMove:
             elif step.question is not None and step.journal is not None:
                 self._note(await self._asked(step.journal, step.question, actual))
             elif not is_news:
-                return Moved(actual, tuple(done), step.problem)
+                return Moved(actual, tuple(done), step.problem or self._unkept())
         return Moved(actual, tuple(done), _UNSETTLED)
 
     async def _carry_out(self, step: move.Step) -> str | None:
@@ -95,15 +95,29 @@ class UplinkMove:
             is_answered = False
         return move.answered(journal) if is_answered else move.unanswered(journal, question, actual, time.time())
 
+    def _unkept(self) -> str | None:
+        if self._is_kept:
+            return None
+        return f"{self._path} cannot be written, and no uplink is moved without it; is the disk full?"
+
     def _note(self, journal: Journal | None) -> bool:
-        if journal == self._journal:
+        """False: not begun, since it could not be ended after a crash. What was begun is ended all the same."""
+        if journal == self._journal and self._is_kept:
             return True
-        if journal is None:
-            self._path.unlink(missing_ok=True)
-        elif not save(self._path, journal):
+        self._is_kept = self._keep(journal)
+        if not self._is_kept and journal is not None and journal.phase is Phase.MOVING:
             return False
         if journal is not None and (self._journal is None or self._journal.phase is not journal.phase):
             tell = log.warning if journal.phase in {Phase.RETURNING, Phase.TAKEN_BACK} else log.info
             tell(f"uplink.{journal.phase}", uplink=journal.uplink, bridge=journal.node.bridge, reason=journal.reason)
         self._journal = journal
+        return True
+
+    def _keep(self, journal: Journal | None) -> bool:
+        if journal is not None:
+            return save(self._path, journal)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError:
+            return False
         return True
