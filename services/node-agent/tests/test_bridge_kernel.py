@@ -11,8 +11,10 @@ from pyroute2 import netns
 
 from vmfabric.contract.cluster import Upstream, Virtualization
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence, Routed, Switched, SwitchingNode
+from vmfabric.node_agent.domain.actual import Interest
 from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.kernel import links
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 from vmfabric.node_agent.uplink import UplinkMove
@@ -119,10 +121,27 @@ async def test_an_address_with_a_peer_and_a_gateway_behind_it_move(
     assert "192.0.2.1" not in node.run("ip", "address", "show", "dev", "uplink")
 
 
-async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
-    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
+async def test_what_goes_while_it_is_read_is_not_seen_half(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1400")
+    real = links.read
+
+    def read(*of: Any) -> Any:
+        found = real(*of)
+        node.run("ip", "link", "set", "uplink", "down")
+        return found
+
+    monkeypatch.setattr(links, "read", read)
+    seen = await kernel.read(Interest(held_by=frozenset({"uplink"})))
+    assert seen.links["uplink"].up
+    assert len(seen.held["uplink"].routes) == 3
+
+
+@pytest.mark.parametrize("strange", ["mtu 1400", "table 100"])
+async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path, strange: str
+) -> None:
+    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", *strange.split())
     before = everything(node)
     problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
     assert problem is not None

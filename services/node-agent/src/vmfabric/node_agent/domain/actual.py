@@ -102,8 +102,12 @@ class HeldRoute:
     scope: int = 0
     source: HostAddress | None = None
     on_link: bool = False
+    is_connected: bool = False
+    """It belongs to an address."""
     is_plain: bool = True
-    """Whether this is all that there is to it: no second next hop, no MTU of its own, no encapsulation."""
+    """Whether this is all that there is to it: in the main table, and no second next hop, MTU of its own, or
+    encapsulation.
+    """
 
     @property
     def key(self) -> tuple[Prefix, int]:

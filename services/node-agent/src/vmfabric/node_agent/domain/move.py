@@ -269,8 +269,9 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: A
         if not route.is_plain:
             return Step(
                 journal,
-                problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
-                "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
+                problem=f"the route to {route.prefix} over {uplink.name} is not in the main table, or has several "
+                "next hops or attributes that vmfabric cannot move; make it plain, or make the bridge yourself and set "
+                "bridge.autosetup to false",
             )
         if sum(it.key == route.key for it in on_uplink.routes) > 1:
             return Step(
