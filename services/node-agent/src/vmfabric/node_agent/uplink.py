@@ -7,10 +7,10 @@ from pathlib import Path
 import structlog
 
 from vmfabric.contract.desired import DesiredNode, SwitchingNode
-from vmfabric.node_agent.domain import move
+from vmfabric.node_agent.domain import move, move_journal
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.fabrics import switching
-from vmfabric.node_agent.domain.move import Journal, Phase
+from vmfabric.node_agent.domain.move_journal import Journal, Phase
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Operation
 from vmfabric.node_agent.ports import Kernel
@@ -43,7 +43,7 @@ class UplinkMove:
         self._boot = boot
         self._is_kept = True
         kept = load(path, Journal)
-        self._journal = None if kept is None else move.of_boot(kept, boot)
+        self._journal = None if kept is None else move_journal.of_boot(kept, boot)
 
     def interest(self) -> Interest:
         """What has to be read of the kernel for what was begun, whatever the node's values are now."""
@@ -55,7 +55,7 @@ class UplinkMove:
         done: list[Operation] = []
         for number in range(_MOST_STEPS):
             if self._journal is not None and number == _MOST_STEPS // 2:
-                self._note(move.failed(self._journal, _UNSETTLED))
+                self._note(move_journal.failed(self._journal, _UNSETTLED))
             step = move.next_step(self._journal, wanted, actual, time.time(), self._boot)
             is_news = step.journal != self._journal
             if not self._note(step.journal):
@@ -67,7 +67,7 @@ class UplinkMove:
                 if refused is not None and (step.journal is None or step.journal.phase is not Phase.MOVING):
                     return Moved(actual, tuple(done), refused)
                 if refused is not None and step.journal is not None:
-                    self._note(move.failed(step.journal, refused))
+                    self._note(move_journal.failed(step.journal, refused))
             elif step.question is not None and step.journal is not None:
                 self._note(await self._asked(step.journal, step.question, actual))
             elif not is_news:
@@ -93,7 +93,11 @@ class UplinkMove:
         except OSError as error:
             log.warning("uplink.not_asked", reason=str(error))
             is_answered = False
-        return move.answered(journal) if is_answered else move.unanswered(journal, question, actual, time.time())
+        return (
+            move_journal.answered(journal)
+            if is_answered
+            else move_journal.unanswered(journal, question, actual, time.time())
+        )
 
     def _unkept(self) -> str | None:
         if self._is_kept:
