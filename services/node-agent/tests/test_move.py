@@ -239,7 +239,8 @@ async def test_what_is_refused_on_the_way_back_is_tried_again(node: Node) -> Non
         assert problem is not None
         assert refused in problem
         assert node.kernel.uplinks["uplink"].master is None
-        assert HAS.routes[0] in node.kernel.holdings["uplink"].routes
+        assert set(node.kernel.holdings["uplink"].routes) == {HAS.routes[0], HAS.routes[2]}
+        assert node.kernel.links == {}
     await node.live()
     assert set(node.kernel.holdings["uplink"].routes) == set(HAS.routes)
 
@@ -274,6 +275,14 @@ async def test_two_routes_of_which_one_would_replace_the_other_are_named_and_not
     assert problem is not None
     assert "several routes to ::/0 with the metric 1024 over uplink" in problem
     assert node.kernel.writes == 0
+
+
+async def test_of_two_default_routes_that_somebody_gave_to_both_that_of_the_nic_stays(node: Node) -> None:
+    await node.live()
+    other = replace(HAS.routes[0], gateway=ip_address("192.0.2.253"))
+    node.kernel.holdings = {"vmbr0": Held(HAS.addresses, (other,)), "uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    assert await node.live() is None
+    assert node.kernel.holdings["vmbr0"].routes == HAS.routes[:1]
 
 
 async def test_an_address_that_somebody_gave_to_both_differently_comes_to_rest(node: Node) -> None:
