@@ -239,7 +239,7 @@ async def node_agent(ground: Ground, node: Node, process: Process) -> None:
             kernel=kernel,
             publisher=bus,
             confirmations=Confirmations(node.directory / "node-agent.confirmed.json"),
-            uplink=UplinkMove(kernel, node.directory / "node-agent.uplink.json"),
+            uplink=UplinkMove(kernel, node.directory / "node-agent.uplink.json", "this boot"),
         )
         loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=_RESYNC_SECONDS)
         bus.on_reconnect(loop.mark_all)

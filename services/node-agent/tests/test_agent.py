@@ -83,7 +83,7 @@ class Node:
             kernel=self.kernel,
             publisher=self.published,
             confirmations=Confirmations(self.directory / "confirmed.json"),
-            uplink=UplinkMove(self.kernel, self.directory / "uplink.json"),
+            uplink=UplinkMove(self.kernel, self.directory / "uplink.json", "this boot"),
         )
 
     async def step(self, *keys: str) -> list[Event]:

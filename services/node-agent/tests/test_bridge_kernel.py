@@ -11,8 +11,10 @@ from pyroute2 import netns
 
 from vmfabric.contract.cluster import Upstream, Virtualization
 from vmfabric.contract.desired import DesiredNode, DesiredVm, Presence, Routed, Switched, SwitchingNode
+from vmfabric.node_agent.domain.actual import Interest
 from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.plan import plan
+from vmfabric.node_agent.kernel import links
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 from vmfabric.node_agent.uplink import UplinkMove
@@ -78,7 +80,7 @@ def everything(node: Any) -> tuple[Any, ...]:
 
 async def moved(kernel: NodeKernel, node: SwitchingNode, path: Path) -> tuple[str | None, int]:
     """What is in the way, and how much was done."""
-    move = UplinkMove(kernel, path)
+    move = UplinkMove(kernel, path, "this boot")
     interest = fabric.interest(node) | move.interest()
     found = await move.step(node, await kernel.read(interest), interest)
     return found.problem, len(found.done)
@@ -104,10 +106,42 @@ async def test_an_uplink_moves_into_its_bridge_with_all_that_it_has(
     provider("ping", "-c", "1", "-W", "1", "2001:db8:ff::1")
 
 
-async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
+async def test_an_address_with_a_peer_and_a_gateway_behind_it_move(
     node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path
 ) -> None:
-    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", "mtu", "1400")
+    node.run("ip", "-4", "address", "flush", "dev", "uplink")
+    node.run("ip", "address", "add", "192.0.2.1", "peer", "192.0.2.254/32", "dev", "uplink")
+    node.run("ip", "route", "add", "203.0.113.9", "dev", "uplink")
+    node.run("ip", "route", "add", "default", "via", "192.0.2.254")
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "203.0.113.9")
+    before = node.run("ip", "route")
+    assert (await moved(kernel, a_switching_node(), tmp_path / "journal"))[0] is None
+    assert node.run("ip", "route") == before.replace("uplink", "vmbr0")
+    assert "192.0.2.1 peer 192.0.2.254/32" in node.run("ip", "address", "show", "dev", "vmbr0")
+    assert "192.0.2.1" not in node.run("ip", "address", "show", "dev", "uplink")
+
+
+async def test_what_goes_while_it_is_read_is_not_seen_half(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = links.read
+
+    def read(*of: Any) -> Any:
+        found = real(*of)
+        node.run("ip", "link", "set", "uplink", "down")
+        return found
+
+    monkeypatch.setattr(links, "read", read)
+    seen = await kernel.read(Interest(held_by=frozenset({"uplink"})))
+    assert seen.links["uplink"].up
+    assert len(seen.held["uplink"].routes) == 3
+
+
+@pytest.mark.parametrize("strange", ["mtu 1400", "table 100"])
+async def test_an_uplink_with_a_route_that_cannot_be_moved_stays(
+    node: Any, kernel: NodeKernel, provider: Callable[..., str], tmp_path: Path, strange: str
+) -> None:
+    node.run("ip", "route", "add", "203.0.113.0/24", "via", "192.0.2.254", *strange.split())
     before = everything(node)
     problem, done = await moved(kernel, a_switching_node(), tmp_path / "journal")
     assert problem is not None

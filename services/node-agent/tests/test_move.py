@@ -43,12 +43,16 @@ class Mortal:
 
     kernel: SimulatedKernel
     calls: int = 10_000
+    refused: str = "nothing"
+    """Operations that begin with this."""
 
     async def read(self, interest: Interest) -> Actual:
         return await self.kernel.read(interest)
 
     async def apply(self, operations: list[Operation]) -> tuple[Failure, ...]:
         self._live()
+        if any(str(it).startswith(self.refused) for it in operations):
+            return tuple(Failure(it, "no") for it in operations)
         return await self.kernel.apply(operations)
 
     async def ask(self, interface: str, question: Question, seconds: float) -> bool:
@@ -64,6 +68,7 @@ class Mortal:
 @dataclass
 class Node:
     directory: Path
+    boot: str = "first"
     wanted: SwitchingNode | None = field(default_factory=lambda: a_switching_node(confirm_seconds=1))
     kernel: SimulatedKernel = field(
         default_factory=lambda: SimulatedKernel(
@@ -73,11 +78,16 @@ class Node:
         )
     )
 
-    async def live(self, calls: int = 10_000) -> str | None:
+    async def live(self, calls: int = 10_000, *, refused: str = "nothing") -> str | None:
         """One life of the agent. Returns what is in the way."""
-        move = UplinkMove(Mortal(self.kernel, calls), self.directory / "journal")  # type: ignore[arg-type]
+        move = UplinkMove(Mortal(self.kernel, calls, refused), self.directory / "journal", self.boot)  # type: ignore[arg-type]
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
+
+    def plug_in(self) -> None:
+        """A port of a VM."""
+        bridge = self.kernel.links["vmbr0"]
+        self.kernel.links["vnet1"] = replace(bridge, name="vnet1", index=7, kind="tun", master="vmbr0", bridge=None)
 
     def is_moved(self) -> bool:
         there = self.kernel.holdings.get("vmbr0", Held())
@@ -130,8 +140,8 @@ async def test_an_uplink_whose_gateway_is_silent_is_taken_back_and_tried_again_w
 
 async def test_a_bridge_that_has_ports_of_vms_stays_when_the_uplink_is_taken_back(node: Node) -> None:
     await node.live()
-    port = replace(node.kernel.links["vmbr0"], name="vnet1", index=7, kind="tun", master="vmbr0", bridge=None)
-    node.kernel.links["vnet1"] = port
+    node.plug_in()
+    (node.directory / "journal").unlink()
     node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
     node.kernel.answering = set()
     assert await node.live() is not None
@@ -206,8 +216,206 @@ async def test_a_route_that_cannot_be_moved_is_named_and_nothing_is_moved(node: 
     node.kernel.holdings["uplink"] = Held(HAS.addresses, (HAS.routes[0], strange))
     problem = await node.live()
     assert problem is not None
-    assert "the route to 198.51.100.0/24 over uplink has several next hops" in problem
+    assert "the route to 198.51.100.0/24 over uplink is not in the main table, or has several next hops" in problem
     assert node.kernel.writes == 0
+
+
+@pytest.mark.parametrize(
+    "refused", ["put route 0.0.0.0/0 via 192.0.2.254 on vmbr0", "take address 192.0.2.7/24 from uplink", "set"]
+)
+async def test_what_is_refused_amid_the_move_is_taken_back_and_told(node: Node, refused: str) -> None:
+    problem = await node.live(refused=refused)
+    assert problem is not None
+    assert "uplink was on its way into vmbr0" in problem
+    assert refused in problem
+    assert node.is_as_before()
+
+
+async def test_what_is_refused_on_the_way_back_is_tried_again(node: Node) -> None:
+    node.kernel.answering = set()
+    refused = "put route 198.51.100.0/24 via 192.0.2.253 on uplink"
+    for _pass in range(3):
+        problem = await node.live(refused=refused)
+        assert problem is not None
+        assert refused in problem
+        assert node.kernel.uplinks["uplink"].master is None
+        assert set(node.kernel.holdings["uplink"].routes) == {HAS.routes[0], HAS.routes[2]}
+        assert node.kernel.links == {}
+    await node.live()
+    assert set(node.kernel.holdings["uplink"].routes) == set(HAS.routes)
+
+
+async def test_an_uplink_that_does_not_come_to_rest_is_taken_back(node: Node) -> None:
+    class Stubborn(SimulatedKernel):
+        def carry_out(self, operation: Operation) -> None:
+            super().carry_out(operation)
+            if self.uplinks["uplink"].master is not None:
+                self.holdings["uplink"] = HAS
+
+    node.kernel = Stubborn(uplinks=node.kernel.uplinks, holdings=node.kernel.holdings, answering={GATEWAY})
+    problem = await node.live()
+    assert problem is not None
+    assert "does not come to rest" in problem
+    assert node.is_as_before()
+
+
+async def test_a_gateway_behind_a_route_of_the_link_moves_with_it(node: Node) -> None:
+    gateway = ip_address("203.0.113.1")
+    default, link = HeldRoute(ip_network("0.0.0.0/0"), gateway), HeldRoute(ip_network("203.0.113.1/32"), scope=253)
+    node.kernel.holdings["uplink"] = Held((HeldAddress(ip_interface("192.0.2.1/32")),), (default, link))
+    node.kernel.answering = {gateway}
+    assert await node.live() is None
+    assert set(node.kernel.holdings["vmbr0"].routes) == {default, link}
+
+
+async def test_two_routes_of_which_one_would_replace_the_other_are_named_and_nothing_is_moved(node: Node) -> None:
+    other = replace(HAS.routes[2], gateway=ip_address("fe80::2"))
+    node.kernel.holdings["uplink"] = Held(HAS.addresses, (*HAS.routes, other))
+    problem = await node.live()
+    assert problem is not None
+    assert "several routes to ::/0 with the metric 1024 over uplink" in problem
+    assert node.kernel.writes == 0
+
+
+async def test_of_two_default_routes_that_somebody_gave_to_both_that_of_the_nic_stays(node: Node) -> None:
+    await node.live()
+    other = replace(HAS.routes[0], gateway=ip_address("192.0.2.253"))
+    node.kernel.holdings = {"vmbr0": Held(HAS.addresses, (other,)), "uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    assert await node.live() is None
+    assert node.kernel.holdings["vmbr0"].routes == HAS.routes[:1]
+
+
+async def test_an_address_that_somebody_gave_to_both_differently_comes_to_rest(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["uplink"] = Held((HeldAddress(ip_interface("192.0.2.1/24")),), ())
+    assert await node.live() is None
+    assert node.kernel.holdings["uplink"] == Held()
+
+
+async def test_an_address_that_somebody_takes_from_the_bridge_comes_back_with_the_default_routes(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses[2:], ())
+    assert await node.live() is None
+    there = node.kernel.holdings["vmbr0"]
+    assert set(there.addresses) == {HAS.addresses[0], HAS.addresses[2]}
+    assert set(there.routes) == {HAS.routes[0], HAS.routes[2]}
+
+
+async def test_another_address_that_an_operator_takes_from_the_bridge_stays_away(node: Node) -> None:
+    await node.live()
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses[:1], HAS.routes[:1])
+    writes = node.kernel.writes
+    assert await node.live() is None
+    assert node.kernel.writes == writes
+
+
+async def test_what_an_operator_has_removed_does_not_come_back_after_a_reboot(node: Node) -> None:
+    await node.live()
+    node.kernel.delete_link("vmbr0")
+    node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    node.boot = "second"
+    assert await node.live() is None
+    assert node.kernel.holdings["vmbr0"] == Held(HAS.addresses[:1], HAS.routes[:1])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_move_that_a_reboot_ended_begins_anew(node: Node, answers: bool) -> None:
+    with pytest.raises(KilledError):
+        await node.live(9)
+    node.kernel.delete_link("vmbr0")
+    node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
+    node.boot, node.kernel.answering = "second", {GATEWAY} if answers else set()
+    await node.live()
+    assert node.kernel.holdings["vmbr0" if answers else "uplink"] == Held(HAS.addresses[:1], HAS.routes[:1])
+
+
+async def test_a_moved_uplink_is_mended_although_the_bridge_has_a_route_that_cannot_be_moved(node: Node) -> None:
+    await node.live()
+    strange = HeldRoute(ip_network("203.0.113.0/24"), is_plain=False)
+    node.kernel.holdings["vmbr0"] = Held(HAS.addresses, (*HAS.routes, strange))
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    assert await node.live() is None
+    assert node.kernel.uplinks["uplink"].master == "vmbr0"
+    assert strange in node.kernel.holdings["vmbr0"].routes
+
+
+async def test_what_was_confirmed_once_and_has_vms_stays_though_the_gateway_is_silent_and_it_is_asked_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.live()
+    node.plug_in()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.answering = set()
+    for _pass in range(2):
+        problem = await node.live()
+        assert problem is not None
+        assert "the gateway 192.0.2.254 did not answer within 1 s, and where it stays" in problem
+        assert node.is_moved()
+    now = time.time()
+    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 301)
+    assert await node.live() == problem
+    node.kernel.answering = {GATEWAY}
+    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 700)
+    assert await node.live() is None
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_a_full_disk_amid_the_move_does_not_keep_an_uplink_from_being_taken_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Silent(SimulatedKernel):
+        async def ask(self, interface: str, question: Question, seconds: float) -> bool:  # noqa: ARG002
+            monkeypatch.setattr("vmfabric.node_agent.uplink.save", lambda *_: False)
+            asked.append(question)
+            return False
+
+    node.kernel = Silent(uplinks=node.kernel.uplinks, holdings=node.kernel.holdings)
+    problem = await node.live()
+    assert problem is not None
+    assert "did not answer within 1 s, so all of it was taken back" in problem
+    assert node.is_as_before()
+    assert len(asked) == 1
+
+
+async def test_on_a_full_disk_nothing_is_moved(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmfabric.node_agent.uplink.save", lambda *_: False)
+    problem = await node.live()
+    assert problem is not None
+    assert "cannot be written, and no uplink is moved without it" in problem
+    assert node.kernel.writes == 0
+
+
+async def test_a_changed_uplink_leaves_the_bridge_before_another_gets_in(node: Node) -> None:
+    await node.live()
+    node.kernel.uplinks["second"] = replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)
+    node.wanted = a_switching_node(uplink="second")
+    problem = await node.live()
+    assert problem is not None
+    assert "192.0.2.1 should be on its uplink second, which has none" in problem
+    assert node.is_as_before()
+    node.kernel.holdings = {"second": HAS}
+    assert await node.live() is None
+    assert {name: link.master for name, link in node.kernel.uplinks.items()} == {"uplink": None, "second": "vmbr0"}
+
+
+async def test_a_changed_bridge_gets_all_that_the_other_had(node: Node) -> None:
+    await node.live()
+    node.wanted = a_switching_node().model_copy(update={"bridge": "vmbr1"})
+    assert await node.live() is None
+    assert set(node.kernel.links) == {"vmbr1"}
+    assert set(node.kernel.holdings["vmbr1"].addresses) == set(HAS.addresses)
+
+
+async def test_a_new_nic_gets_into_the_bridge_of_one_that_is_gone(node: Node) -> None:
+    await node.live()
+    node.kernel.uplinks = {"second": replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)}
+    node.wanted = a_switching_node(uplink="second")
+    assert await node.live() is None
+    assert node.kernel.uplinks["second"].master == "vmbr0"
+    assert set(node.kernel.holdings["vmbr0"].routes) == set(HAS.routes)
 
 
 async def test_an_uplink_that_is_missing_is_named(node: Node) -> None:

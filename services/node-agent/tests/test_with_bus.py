@@ -37,7 +37,7 @@ async def test_desired_values_become_links_and_facts(nats_url: str, tmp_path: Pa
             kernel=kernel,
             publisher=bus,
             confirmations=Confirmations(tmp_path / "confirmed.json"),
-            uplink=UplinkMove(kernel, tmp_path / "uplink.json"),
+            uplink=UplinkMove(kernel, tmp_path / "uplink.json", "this boot"),
         )
         loop = Loop(agent.step, resync=3)
         tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(loop.run())]

@@ -12,6 +12,7 @@ from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
 from vmfabric.node_agent.kernel.node import NodeKernel
+from vmfabric.node_agent.kernel.sysctls import boot_id
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
 from vmfabric.node_agent.uplink import UplinkMove
@@ -68,7 +69,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=confirmations,
-            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json"),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", boot_id()),
         )
         arrivals = Arrivals(service.bus)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 
 from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.node_agent.domain.antispoof import Ruleset
@@ -70,6 +70,8 @@ class HeldAddress:
     """An address of the node's own, with all that has to be kept when it moves to another link."""
 
     address: InterfaceAddress
+    peer: HostAddress | None = None
+    """The other end, where there is one: its network is the connected one then."""
     scope: int = 0
     broadcast: IPv4Address | None = None
     metric: int = 0
@@ -78,6 +80,16 @@ class HeldAddress:
     """Whoever gave the address made its connected route too."""
     is_temporary: bool = False
     """The kernel makes and drops it (RFC 8981)."""
+
+    @property
+    def network(self) -> Prefix:
+        """What is reached through it."""
+        return ip_network((self.peer or self.address.ip, self.address.network.prefixlen), strict=False)
+
+    @property
+    def key(self) -> tuple[HostAddress, Prefix]:
+        """By which the kernel tells an address of a link from the others."""
+        return self.address.ip, self.network
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +103,17 @@ class HeldRoute:
     scope: int = 0
     source: HostAddress | None = None
     on_link: bool = False
+    is_connected: bool = False
+    """It belongs to an address."""
     is_plain: bool = True
-    """Whether this is all that there is to it: no second next hop, no MTU of its own, no encapsulation."""
+    """Whether this is all that there is to it: in the main table, and no second next hop, MTU of its own, or
+    encapsulation.
+    """
+
+    @property
+    def key(self) -> tuple[Prefix, int]:
+        """A table has one route of each."""
+        return self.prefix, self.metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +125,11 @@ class Held:
     routes: tuple[HeldRoute, ...] = ()
 
     def __or__(self, other: "Held") -> "Held":
+        """Of two that cannot be on one link, the first."""
+        addresses, routes = {it.key for it in self.addresses}, {it.key for it in self.routes}
         return Held(
-            tuple(dict.fromkeys((*self.addresses, *other.addresses))),
-            tuple(dict.fromkeys((*self.routes, *other.routes))),
+            (*self.addresses, *(it for it in other.addresses if it.key not in addresses)),
+            (*self.routes, *(it for it in other.routes if it.key not in routes)),
         )
 
 

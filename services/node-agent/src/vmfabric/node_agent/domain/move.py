@@ -7,56 +7,25 @@
 | returning | all of it goes back to the NIC | taken back |
 | taken back | nothing, for some minutes or until the node's values change | moving |
 
+What the kernel refuses amid the move leads back too; what it refuses on the way back is tried again in each pass.
+
 The phase, and what there was before, is in a file before anything is changed: a node-agent that is killed at any
 moment goes on where it was.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-
-from pydantic import BaseModel, ConfigDict
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.contract.names import InterfaceName
-from vmfabric.node_agent.domain import bridge_operations as bridges
-from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, Held, Link, LinkKind
+from vmfabric.node_agent.domain.move_journal import AGAIN_SECONDS, Journal, Phase, answered, elsewhere
+from vmfabric.node_agent.domain.move_operations import backward, everything, forward, plain, question_of
 from vmfabric.node_agent.domain.naming import BRIDGE_ALIAS
 from vmfabric.node_agent.domain.neighbour import Question
-from vmfabric.node_agent.domain.setup_plan import BRIDGE_SETTINGS, is_ours
-
-AGAIN_SECONDS = 300.0
-"""How long after it was taken back it is tried again."""
+from vmfabric.node_agent.domain.setup_plan import is_ours
 
 _NOTHING = Held()
-
-
-class Phase(StrEnum):
-    """How far it is; see the table."""
-
-    MOVING = "moving"
-    CONFIRMED = "confirmed"
-    RETURNING = "returning"
-    TAKEN_BACK = "taken-back"
-
-
-class Journal(BaseModel):
-    """What has to be known after a crash."""
-
-    model_config = ConfigDict(frozen=True)
-
-    phase: Phase
-    node: SwitchingNode
-    """What was wanted when it began."""
-    uplink: InterfaceName
-    has: Held
-    """The addresses and routes that belong to the node, wherever they are."""
-    reason: str = ""
-    """Why it was taken back."""
-    again_at: float = 0.0
-    """When it is tried once more, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +39,29 @@ class Step:
     """Why nothing can be done."""
 
 
-def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
+def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: float, boot: str) -> Step:
     """None for a node: its values are not known, or it moves no uplink; what was begun is ended all the same."""
     if journal is not None and journal.phase is Phase.MOVING:
         return _moving(journal, node, actual)
     if journal is not None and journal.phase is Phase.RETURNING:
-        return _returning(journal, actual, now)
+        return _returning(journal, node, actual, now)
     if node is None or node.uplink is None:
         return Step(journal)
     if journal is not None and journal.phase is Phase.TAKEN_BACK and journal.node == node and now < journal.again_at:
         return Step(journal, problem=journal.reason)
-    uplink, bridge = actual.links.get(node.uplink), actual.links.get(node.bridge)
+    if journal is not None and journal.phase is Phase.CONFIRMED and _is_other(journal, node):
+        # Two NICs in one bridge are a loop.
+        return Step(elsewhere(journal))
+    uplink = actual.links.get(node.uplink)
     if uplink is None:
         return Step(journal, problem=_is_gone(node.uplink))
-    if _is_attached(uplink, bridge, actual):
-        return _attached(journal, node, uplink, actual)
-    return _begun(journal, node, uplink, bridge, actual)
+    if _is_attached(uplink, node, actual):
+        return _attached(journal, _confirmed(node, uplink, actual, boot), actual, now)
+    return _begun(journal, node, uplink, actual, boot)
 
 
-def answered(journal: Journal) -> Journal:
-    """The gateway is there, or there is none to ask."""
-    return journal.model_copy(update={"phase": Phase.CONFIRMED})
-
-
-def unanswered(journal: Journal, question: Question) -> Journal:
-    """It was silent for too long."""
-    reason = (
-        f"{journal.uplink} was moved into {journal.node.bridge}, where the gateway {question.target} did not answer "
-        f"within {journal.node.confirm_seconds} s, so all of it was taken back; is there port security or a VLAN on "
-        f"the switch? It is tried again when the node's values change, and every {AGAIN_SECONDS / 60:.0f} minutes"
-    )
-    return journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason})
+def _is_other(journal: Journal, node: SwitchingNode | None) -> bool:
+    return node is not None and (node.uplink, node.bridge) != (journal.uplink, journal.node.bridge)
 
 
 def _is_gone(uplink: InterfaceName) -> str:
@@ -108,28 +69,31 @@ def _is_gone(uplink: InterfaceName) -> str:
 
 
 def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual) -> Step:
-    if node is not None and (node.uplink, node.bridge) != (journal.uplink, journal.node.bridge):
-        reason = f"{journal.uplink} should not be in {journal.node.bridge} any more"
-        return Step(journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason}))
+    if _is_other(journal, node):
+        return Step(elsewhere(journal))
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
-    todo = tuple(_forward(journal, actual))
+    todo = tuple(forward(journal, actual))
     if todo:
         return Step(journal, todo)
-    question = _question(_all(journal, actual), actual.links.get(journal.node.bridge))
+    question = question_of(everything(journal, actual), actual.links.get(journal.node.bridge))
     return Step(answered(journal)) if question is None else Step(journal, question=question)
 
 
-def _returning(journal: Journal, actual: Actual, now: float) -> Step:
+def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
+    taken_back = journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS})
+    if journal.uplink not in actual.links and _is_other(journal, node):
+        return Step(taken_back)
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
-    todo = tuple(_backward(journal, actual))
+    todo = tuple(backward(journal, actual))
     if todo:
         return Step(journal, todo)
-    return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS}))
+    return Step(taken_back)
 
 
-def _is_attached(uplink: Link, bridge: Link | None, actual: Actual) -> bool:
+def _is_attached(uplink: Link, node: SwitchingNode, actual: Actual) -> bool:
+    bridge = actual.links.get(node.bridge)
     return (
         bridge is not None
         and bridge.kind == LinkKind.BRIDGE
@@ -137,20 +101,47 @@ def _is_attached(uplink: Link, bridge: Link | None, actual: Actual) -> bool:
         and bridge.up
         and uplink.up
         and actual.held.get(uplink.name, _NOTHING) == _NOTHING
+        and (not is_ours(bridge, BRIDGE_ALIAS) or _has_address(actual.held.get(bridge.name, _NOTHING), node))
     )
 
 
-def _attached(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual) -> Step:
-    """What is still to be set then cuts nobody off, so nobody is asked."""
-    if not is_ours(actual.links[node.bridge], BRIDGE_ALIAS):
+def _has_address(has: Held, node: SwitchingNode) -> bool:
+    return any(it.address.ip == node.address for it in has.addresses)
+
+
+def _confirmed(node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Journal:
+    has = plain(actual.held.get(node.bridge, _NOTHING))
+    return Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=has, boot=boot, was_confirmed=True)
+
+
+def _attached(journal: Journal | None, fresh: Journal, actual: Actual, now: float) -> Step:
+    """What is still to be set then cuts nobody off, so nobody is asked, unless the gateway was silent before."""
+    if not is_ours(actual.links[fresh.node.bridge], BRIDGE_ALIAS):
         return Step(None)
-    has = actual.held.get(node.bridge, _NOTHING)
-    plain = Held(has.addresses, tuple(it for it in has.routes if it.is_plain))
-    now = Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=plain)
-    return Step(now if now != journal else journal, tuple(_forward(now, actual)))
+    todo = tuple(forward(fresh, actual))
+    if journal is None or journal.phase is not Phase.CONFIRMED or not journal.reason:
+        return Step(fresh, todo)
+    still = fresh.model_copy(update={"reason": journal.reason, "again_at": journal.again_at})
+    if todo or now < journal.again_at:
+        return Step(still, todo, problem=journal.reason)
+    question = question_of(fresh.has, actual.links[fresh.node.bridge])
+    return Step(fresh) if question is None else Step(still, question=question)
 
 
-def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: Link | None, actual: Actual) -> Step:
+def _lost(journal: Journal, has: Held, node: SwitchingNode, actual: Actual) -> Held:
+    """What the node had when it was confirmed, and somebody or the kernel has taken since."""
+    if not all(link is not None and link.up for link in map(actual.links.get, (journal.uplink, node.bridge))):
+        return journal.has
+    if _has_address(has, node):
+        return _NOTHING
+    return Held(
+        tuple(it for it in journal.has.addresses if it.address.ip == node.address),
+        tuple(it for it in journal.has.routes if it.prefix.prefixlen == 0),
+    )
+
+
+def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Step:
+    bridge = actual.links.get(node.bridge)
     if bridge is not None and not (bridge.kind == LinkKind.BRIDGE and is_ours(bridge, BRIDGE_ALIAS)):
         return Step(
             journal,
@@ -164,115 +155,32 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, bridge: L
             problem=f"the uplink {uplink.name} is in {uplink.master} already; name that one as the cluster's bridge, "
             f"with autosetup false, or `ip link set {uplink.name} nomaster`",
         )
-    has = actual.held.get(uplink.name, _NOTHING) | actual.held.get(node.bridge, _NOTHING)
-    was_here = journal is not None and journal.phase is Phase.CONFIRMED and journal.uplink == uplink.name
-    if journal is not None and was_here and (bridge is None or not bridge.up or not uplink.up):
-        # Some of it has gone with the link.
-        has = has | journal.has
-    if not any(it.address.ip == node.address for it in has.addresses):
+    on_uplink = actual.held.get(uplink.name, _NOTHING)
+    has = on_uplink | plain(actual.held.get(node.bridge, _NOTHING))
+    was_confirmed = journal is not None and journal.phase is Phase.CONFIRMED
+    if journal is not None and was_confirmed:
+        has = has | _lost(journal, has, node, actual)
+    if not _has_address(has, node):
         found = ", ".join(str(it.address) for it in has.addresses) or "none"
         return Step(
             journal,
             problem=f"the node's address {node.address} should be on its uplink {uplink.name}, which has {found}; "
             "mend `address` or `uplink` of the node, or give the NIC its address",
         )
-    for route in has.routes:
+    for route in on_uplink.routes:
         if not route.is_plain:
             return Step(
                 journal,
-                problem=f"the route to {route.prefix} over {uplink.name} has several next hops or attributes that "
-                "vmfabric cannot move; make it plain, or make the bridge yourself and set bridge.autosetup to false",
+                problem=f"the route to {route.prefix} over {uplink.name} is not in the main table, or has several "
+                "next hops or attributes that vmfabric cannot move; make it plain, or make the bridge yourself and "
+                "set bridge.autosetup to false",
             )
-    return Step(Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has))
-
-
-def _all(journal: Journal, actual: Actual) -> Held:
-    on_both = (actual.held.get(name, _NOTHING) for name in (journal.uplink, journal.node.bridge))
-    has = journal.has
-    for it in on_both:
-        has = has | it
-    return has
-
-
-def _forward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
-    name, uplink = journal.node.bridge, actual.links.get(journal.uplink)
-    if uplink is None or uplink.mac is None:
-        return
-    yield from _bridge(name, actual.links.get(name), uplink)
-    if not uplink.up:
-        yield do.SetUp(None, uplink.name)
-    if uplink.master != name:
-        yield bridges.SetMaster(None, uplink.name, name)
-    yield from _carried(_all(journal, actual), uplink.name, name, actual)
-
-
-def _bridge(name: InterfaceName, bridge: Link | None, uplink: Link) -> Iterator[do.Operation]:
-    """With the NIC's MAC address: the switch and the gateway see no difference."""
-    mac = uplink.mac or ""
-    if bridge is None:
-        yield bridges.CreateBridge(None, name, mac)
-    elif bridge.mac != mac:
-        yield do.SetMac(None, name, mac)
-    if bridge is None or bridge.alias != BRIDGE_ALIAS:
-        yield do.SetAlias(None, name, BRIDGE_ALIAS)
-    if bridge is None or bridge.bridge != BRIDGE_SETTINGS:
-        yield bridges.SetBridge(None, name, BRIDGE_SETTINGS)
-    if bridge is None or bridge.mtu != uplink.mtu:
-        # Once it is set, it does not follow that of the ports.
-        yield do.SetMtu(None, name, uplink.mtu)
-    if bridge is None or bridge.sysctls.get("ipv6/accept_dad") != 0:
-        yield do.SetSysctl(None, name, "ipv6/accept_dad", 0)
-    if bridge is None or not bridge.up:
-        yield do.SetUp(None, name)
-
-
-def _backward(journal: Journal, actual: Actual) -> Iterator[do.Operation]:
-    name, uplink, bridge = (
-        journal.node.bridge,
-        actual.links.get(journal.uplink),
-        actual.links.get(journal.node.bridge),
-    )
-    if uplink is None:
-        return
-    if uplink.master == name:
-        yield bridges.SetMaster(None, uplink.name, None)
-    if not uplink.up:
-        yield do.SetUp(None, uplink.name)
-    yield from _carried(_all(journal, actual), name, uplink.name, actual)
-    if bridge is None or not is_ours(bridge, BRIDGE_ALIAS):
-        return
-    if not any(link.master == name for link in actual.links.values() if link.name != uplink.name):
-        if bridge.up:
-            yield do.SetDown(None, name, bridge.index)
-        yield do.DeleteLink(None, name, bridge.index)
-
-
-def _carried(has: Held, source: InterfaceName, target: InterfaceName, actual: Actual) -> Iterator[do.Operation]:
-    """The address stands before the routes that need it, and both before they go: somebody is always reached."""
-    there, here = actual.held.get(target, _NOTHING), actual.held.get(source, _NOTHING)
-    missing = [route for route in has.routes if route not in there.routes]
-    for address in has.addresses:
-        if address not in there.addresses:
-            yield held.PutAddress(target, address)
-    for route in missing:
-        yield held.PutRoute(target, route)
-    for route in here.routes:
-        if route not in missing:
-            yield held.TakeRoute(source, route)
-    # The first of a network goes last: the kernel takes the others of the network with it.
-    for address in reversed(here.addresses):
-        yield held.TakeAddress(source, address)
-
-
-def _question(has: Held, bridge: Link | None) -> Question | None:
-    """To the gateway of the default route; IPv4 first, as the node's own address is of it."""
-    defaults = [it for it in has.routes if it.prefix.prefixlen == 0 and it.gateway is not None]
-    for route in sorted(defaults, key=lambda it: (it.prefix.version, it.metric)):
-        if route.gateway is None:
-            continue
-        own = [it.address for it in has.addresses if it.address.version == route.gateway.version]
-        own += [it for it in (bridge.addresses if bridge else ()) if it.version == 6 == route.gateway.version]
-        near = [it for it in own if route.gateway in it.network] or own
-        if near:
-            return Question(route.gateway, near[0].ip)
-    return None
+        if sum(it.key == route.key for it in on_uplink.routes) > 1:
+            return Step(
+                journal,
+                problem=f"there are several routes to {route.prefix} with the metric {route.metric} over "
+                f"{uplink.name}, of which vmfabric can move one only; give each its own metric, or make the bridge "
+                "yourself and set bridge.autosetup to false",
+            )
+    begun = Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has, boot=boot)
+    return Step(begun.model_copy(update={"was_confirmed": was_confirmed}))

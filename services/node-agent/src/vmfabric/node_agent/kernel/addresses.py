@@ -3,7 +3,8 @@
 import socket
 import struct
 from collections import defaultdict
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
+from typing import Any
 
 from vmfabric.node_agent.domain.actual import HeldAddress, InterfaceAddress
 from vmfabric.node_agent.kernel.dump import Dump
@@ -27,8 +28,8 @@ def read(dump: Dump) -> dict[int, tuple[HeldAddress, ...]]:
         flags = _U32.unpack(of[_FLAGS])[0]
         found[index].append(
             HeldAddress(
-                # IFA_ADDRESS is the other end where there is one.
                 address=ip_interface((of.get(_LOCAL) or of[_ADDRESS], length)),
+                peer=ip_address(of[_ADDRESS]) if of.get(_LOCAL, of[_ADDRESS]) != of[_ADDRESS] else None,
                 scope=scope,
                 broadcast=IPv4Address(of[_BROADCAST]) if _BROADCAST in of else None,
                 metric=_U32.unpack(of[_METRIC])[0] if _METRIC in of else 0,
@@ -47,14 +48,17 @@ def put(netlink: Netlink, interface: str, held: HeldAddress) -> None:
         flags |= _IFA_F_NOPREFIXROUTE
     netlink.addr(
         "replace",
-        index=socket.if_nametoindex(interface),
-        address=str(held.address.ip),
-        prefixlen=held.address.network.prefixlen,
+        **_held_spec(interface, held),
         scope=held.scope,
         **({} if held.broadcast is None else {"broadcast": str(held.broadcast)}),
         **({"rt_priority": held.metric} if held.metric else {}),
         **({"flags": flags} if flags else {}),
     )
+
+
+def take(netlink: Netlink, interface: str, held: HeldAddress) -> None:
+    """The peer tells it from another one with the same address."""
+    netlink.addr("del", **_held_spec(interface, held))
 
 
 def add(netlink: Netlink, interface: str, address: InterfaceAddress) -> None:
@@ -73,9 +77,13 @@ def add(netlink: Netlink, interface: str, address: InterfaceAddress) -> None:
 
 def remove(netlink: Netlink, interface: str, address: InterfaceAddress) -> None:
     """Take it away."""
-    netlink.addr(
-        "del",
-        index=socket.if_nametoindex(interface),
-        address=str(address.ip),
-        prefixlen=address.network.prefixlen,
-    )
+    take(netlink, interface, HeldAddress(address))
+
+
+def _held_spec(interface: str, held: HeldAddress) -> dict[str, Any]:
+    return {
+        "index": socket.if_nametoindex(interface),
+        "address": str(held.peer or held.address.ip),
+        "local": str(held.address.ip),
+        "prefixlen": held.address.network.prefixlen,
+    }

@@ -94,6 +94,8 @@ class NodeKernel:
 
     def _read_once(self, interest: Interest) -> Actual:
         _netlink, dump = self._sockets()
+        # What has lost its routes has lost its address or its link before: in this order that is seen too.
+        over = own.read_routes(dump, interest.held_by)
         given = addresses.read(dump)
         found = links.read(dump, {index: frozenset(it.address for it in its) for index, its in given.items()})
         listed = nftables.listed()
@@ -104,7 +106,7 @@ class NodeKernel:
             ruleset=nftables.parse(listed),
             proxies=neighbours.read(dump, found),
             held={
-                name: own.read_held(dump, link.index, given.get(link.index, ()))
+                name: own.held_by(link.index, over, given.get(link.index, ()))
                 for name, link in found.items()
                 if name in interest.held_by
             },

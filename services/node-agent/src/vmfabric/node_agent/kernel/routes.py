@@ -12,7 +12,7 @@ from vmfabric.node_agent.domain.actual import HeldRoute, HostRoute, Link
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute
 from vmfabric.node_agent.kernel.netlink import Netlink
 
-_MAIN_TABLE = 254
+_MAIN_TABLE, _LOCAL_TABLE = 254, 255
 _SCOPE_LINK = 253
 _SCOPE_UNIVERSE = 0
 _SCOPE_NOWHERE = 255
@@ -39,8 +39,8 @@ def read(dump: Dump, links: Mapping[str, Link]) -> frozenset[HostRoute]:
     )
 
 
-def held(dump: Dump, index: int, *, with_connected: bool) -> tuple[HeldRoute, ...]:
-    """Those of the main table over one link, `with_connected` with those that belong to its addresses."""
+def held(dump: Dump, index: int) -> tuple[HeldRoute, ...]:
+    """Those over one link. One of another table than the main one is not plain."""
     return tuple(
         _held(entry)
         for family in (socket.AF_INET, socket.AF_INET6)
@@ -49,7 +49,7 @@ def held(dump: Dump, index: int, *, with_connected: bool) -> tuple[HeldRoute, ..
             _MESSAGE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(_OIF, _U32.pack(index)),
             _MESSAGE.size,
         )
-        if _is_held(entry, with_connected=with_connected)
+        if _is_held(entry)
     )
 
 
@@ -102,16 +102,13 @@ def _held_spec(interface: str, route: HeldRoute) -> dict[str, Any]:
     }
 
 
-def _is_held(entry: Entry, *, with_connected: bool) -> bool:
-    family, length, _source_length, _tos, table, protocol, _scope, kind, _flags = _MESSAGE.unpack(entry.fixed)
-    if table != _MAIN_TABLE or kind != _RTN_UNICAST:
-        return False
-    destination = _network(family, length, entry)
-    return not destination.is_link_local and (with_connected or protocol != _RTPROT_KERNEL)
+def _is_held(entry: Entry) -> bool:
+    family, length, _source_length, _tos, table, _protocol, _scope, kind, _flags = _MESSAGE.unpack(entry.fixed)
+    return table != _LOCAL_TABLE and kind == _RTN_UNICAST and not _network(family, length, entry).is_link_local
 
 
 def _held(entry: Entry) -> HeldRoute:
-    family, length, _source_length, tos, _table, protocol, scope, _kind, flags = _MESSAGE.unpack(entry.fixed)
+    family, length, _source_length, tos, table, protocol, scope, _kind, flags = _MESSAGE.unpack(entry.fixed)
     found = entry.attributes
     return HeldRoute(
         prefix=_network(family, length, entry),
@@ -120,8 +117,9 @@ def _held(entry: Entry) -> HeldRoute:
         protocol=protocol,
         scope=scope,
         source=ip_address(found[_SOURCE]) if _SOURCE in found else None,
+        is_connected=protocol == _RTPROT_KERNEL,
         on_link=bool(flags & _RTNH_F_ONLINK),
-        is_plain=tos == 0 and found.keys() <= _PLAIN,
+        is_plain=tos == 0 and table == _MAIN_TABLE and found.keys() <= _PLAIN,
     )
 
 
