@@ -396,6 +396,11 @@ async def test_a_changed_uplink_leaves_the_bridge_before_another_gets_in(node: N
     assert problem is not None
     assert "192.0.2.1 should be on its uplink second, which has none" in problem
     assert node.is_as_before()
+    node.wanted = a_switching_node()
+    assert await node.live() is None
+    assert node.is_moved()
+    node.wanted = a_switching_node(uplink="second")
+    await node.live()
     node.kernel.holdings = {"second": HAS}
     assert await node.live() is None
     assert {name: link.master for name, link in node.kernel.uplinks.items()} == {"uplink": None, "second": "vmbr0"}

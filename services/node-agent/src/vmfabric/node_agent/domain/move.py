@@ -81,15 +81,15 @@ def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual) -> Ste
 
 
 def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
-    taken_back = journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS})
-    if journal.uplink not in actual.links and _is_other(journal, node):
-        return Step(taken_back)
-    if journal.uplink not in actual.links:
+    is_other = _is_other(journal, node)
+    if journal.uplink not in actual.links and not is_other:
         return Step(journal, problem=_is_gone(journal.uplink))
     todo = tuple(backward(journal, actual))
     if todo:
         return Step(journal, todo)
-    return Step(taken_back)
+    if is_other:
+        return Step(None)
+    return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS}))
 
 
 def _is_attached(uplink: Link, node: SwitchingNode, actual: Actual) -> bool:
