@@ -138,6 +138,10 @@ async def test_what_is_gone_is_said_to_be_gone_although_the_node_itself_is_not_r
     wiring = Switched(bridge="vmbr0")
     node.view.want(a_vm(1, wiring=wiring), a_vm(2, wiring=wiring, presence=Presence.ABSENT))
     assert [type(event) for event in await node.step()] == [IfaceRemoved]
+    beat = node.agent.heartbeat()
+    assert beat is not None
+    assert beat.problem is not None
+    assert "vmbr0" in beat.problem
 
 
 async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:

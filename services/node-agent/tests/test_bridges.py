@@ -259,9 +259,19 @@ def a_strangers(kind: str) -> Link:
             "vmbr0 should be this node's bridge, but another link has this name (kind veth, alias mine)",
         ),
         (
+            a_routing_node(),
+            {"uplink": replace(an_uplink(ip_interface("192.0.2.1/24")), carrier=False)},
+            "the uplink uplink has no carrier: is its cable in, and the switch's port up?",
+        ),
+        (
             a_switching_node(uplink=None),
             {},
             "bridge vmbr0 should be this node's own, since",
+        ),
+        (
+            a_switching_node(),
+            {"uplink": replace(an_uplink(ip_interface("192.0.2.1/24")), carrier=False)},
+            "the uplink uplink has no carrier",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vmfabric.contract.admin import ApplyNode, EvacuateNode, GetVm, NodeState
+from vmfabric.contract.admin import ApplyNode, EvacuateNode, GetVm, ListOfCluster, NodeState
 from vmfabric.contract.cluster import Policy, Virtualization
 from vmfabric.contract.errors import Refused
 from vmfabric.contract.guest_config import GuestConfigForm
@@ -100,3 +100,15 @@ async def test_a_node_with_vms_does_not_change_its_kind(scheduler: Scheduler) ->
     await scheduler.administration().apply_node(ApplyNode(spec=lxd))
     await scheduler.is_made("vm2")
     assert await scheduler.home("vm2") == "n2"
+
+
+async def test_a_node_that_says_itself_that_no_vm_can_work_there_gets_none(scheduler: Scheduler) -> None:
+    async with transaction(scheduler.store) as tx:
+        heard = Heard(NodeState.JOINED, START, (), "the uplink eno1 is not there")
+        tx.put_heard(NodeKey("msk", "n1"), heard)
+    await scheduler.handlers.requested(scheduler.request("vm1"))
+    assert await scheduler.home("vm1") == "n2"
+    decision = await of(scheduler)
+    assert [other.refused for other in decision.others] == ["its node-agent says: the uplink eno1 is not there"]
+    nodes = (await scheduler.administration().list_nodes(ListOfCluster())).nodes
+    assert [node.problem for node in nodes] == ["the uplink eno1 is not there", None]

@@ -32,11 +32,11 @@ class Listening:
             tx.put_cluster(a_cluster_spec())
             tx.put_node(a_node_spec())
 
-    async def seconds_pass(self, seconds: int, *, beating: bool = True) -> None:
+    async def seconds_pass(self, seconds: int, *, beating: bool = True, problem: str | None = None) -> None:
         for _ in range(seconds):
             self.clock.pass_(1)
             if beating and self.connected:
-                self._nodes.heard(NodeHeartbeat(cluster="msk", node="n1", addresses=(), vms=0))
+                self._nodes.heard(NodeHeartbeat(cluster="msk", node="n1", addresses=(), vms=0, problem=problem))
             await self._nodes.review()
 
     def said(self) -> list[str]:
@@ -59,6 +59,15 @@ async def test_a_silent_node_is_lost_after_ten_seconds(listening: Listening) -> 
     assert listening.said()[-1] == "node.lost.msk.n1"
     await listening.seconds_pass(1)
     assert listening.said()[-1] == "node.returned.msk.n1"
+
+
+async def test_what_is_wrong_with_a_node_is_known_with_its_next_heartbeat_and_so_is_its_end(
+    listening: Listening,
+) -> None:
+    for problem in ("there is no bridge vmbr0", None):
+        await listening.seconds_pass(1, problem=problem)
+        (row,) = listening.tables.nodes.values()
+        assert row.heard.problem == problem
 
 
 async def test_no_node_is_lost_while_the_scheduler_cannot_hear(listening: Listening) -> None:

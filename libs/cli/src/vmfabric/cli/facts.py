@@ -153,7 +153,8 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case NodeJoined() | NodeLost() | NodeReturned() | NodeDrained():
             return ""
         case NodeHeartbeat():
-            return "1 VM" if event.vms == 1 else f"{event.vms} VMs"
+            vms = "1 VM" if event.vms == 1 else f"{event.vms} VMs"
+            return vms if event.problem is None else f"{vms}; {event.problem}"
         case _:
             return type(event).__name__
 

@@ -199,6 +199,8 @@ class NodeStatus(Part):
     spec: NodeSpec
     state: NodeState
     heard_at: datetime | None = None
+    problem: str | None = None
+    """Why no VM can work there, by its node-agent: nothing is placed there."""
     drain: DrainState | None = None
     used: Used
     vms: int

@@ -22,6 +22,8 @@ class NodeHeartbeat(_OfNode):
     """The node's own addresses, link-local, loopback and gateway addresses left out."""
     vms: int
     """VMs that are wired here."""
+    problem: str | None = None
+    """Why no VM can work here until somebody acts; None when the node itself is as it should be."""
 
 
 class NodeJoined(_OfNode):

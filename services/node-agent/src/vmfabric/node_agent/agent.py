@@ -69,6 +69,8 @@ class Agent:
         self._from_memory: frozenset[VmName] = frozenset()
         """Those whose desired value nobody had confirmed yet."""
         self._node_converged = False
+        self._problem: str | None = None
+        """Of the node itself."""
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
         self._reported: frozenset[tuple[VmName | None, str]] = frozenset()
@@ -93,6 +95,7 @@ class Agent:
         remembered = frozenset(self._view.remembered)
         before, after, failures = await self._reconcile([it.value for it in wanted.values()], remembered)
         unfinished = _unfinished(after, failures)
+        self._problem = next((it.sentence for it in after.problems if it.vm is None), None)
         self._report(wanted, after, failures)
         # That a VM is still this node's changes its routes, and is no drift.
         asked_anew = self._from_memory ^ remembered
@@ -125,6 +128,7 @@ class Agent:
             node=self._node,
             addresses=tuple(map(parse_host, own_addresses(self._seen))),
             vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
+            problem=self._problem,
         )
 
     def _node_value(self) -> DesiredNode | None:

@@ -241,6 +241,7 @@ def _status(row: NodeRow) -> NodeStatus:
         spec=row.spec,
         state=row.heard.state,
         heard_at=row.heard.at,
+        problem=row.heard.problem,
         drain=_drain(row.drain) if row.drain else None,
         used=used,
         vms=row.used.vms,

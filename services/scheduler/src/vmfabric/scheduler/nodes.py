@@ -27,6 +27,7 @@ class _Beat:
     at: datetime
     moment: float
     """Of the monotonic clock: a wall clock that is set makes no node silent."""
+    problem: str | None
 
 
 class Nodes:
@@ -56,7 +57,7 @@ class Nodes:
     def heard(self, beat: NodeHeartbeat) -> None:
         """A heartbeat has come."""
         self._beats[NodeKey(beat.cluster, beat.node)] = _Beat(
-            beat.addresses, self._clock.now(), self._clock.monotonic()
+            beat.addresses, self._clock.now(), self._clock.monotonic(), beat.problem
         )
 
     async def review(self) -> None:
@@ -92,7 +93,7 @@ class Nodes:
             log.warning("node.unknown", **key._asdict(), todo="node.apply makes it known")
 
     def _now_heard(self, row: NodeRow) -> Heard:
-        """What is to be kept of it: as it is, unless its state or its addresses changed, or that has become old."""
+        """What is to be kept of it: as it is, unless anything but the moment changed, or that has become old."""
         kept, beat = row.heard, self._beats.get(row.key)
         now = self._clock.monotonic()
         silent = now - max(beat.moment if beat else self._listening_since, self._listening_since)
@@ -100,9 +101,9 @@ class Nodes:
             return replace(kept, state=self._unless_lost(kept, silent))
         is_heard = now - beat.moment < self._lost_after
         state = NodeState.JOINED if is_heard else self._unless_lost(kept, silent)
-        now_heard = Heard(state, beat.at, beat.addresses)
+        now_heard = Heard(state, beat.at, beat.addresses, beat.problem)
         is_old = kept.at is None or abs(beat.at - kept.at) >= self._kept_every
-        if is_old or (now_heard.state, now_heard.addresses) != (kept.state, kept.addresses):
+        if is_old or replace(now_heard, at=kept.at) != kept:
             return now_heard
         return kept
 

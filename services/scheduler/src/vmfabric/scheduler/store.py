@@ -24,7 +24,7 @@ _SPECS = 20_000
 """Nodes whose specification is not read anew as long as its text is the same."""
 
 _NODES = """
-SELECT spec::text AS spec, state, heard_at, addresses, used_cpu, used_memory_mb, used_disk_gb, vms,
+SELECT spec::text AS spec, state, heard_at, addresses, problem, used_cpu, used_memory_mb, used_disk_gb, vms,
     drain::text AS drain
 FROM node WHERE $1::text IS NULL OR cluster = $1 ORDER BY cluster, name
 """
@@ -72,7 +72,7 @@ INSERT INTO last_request (cluster, name, at, sequence)
 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
 ON CONFLICT (cluster, name) DO UPDATE SET at = excluded.at, sequence = excluded.sequence
 """
-_HEARD = "UPDATE node SET state = $3, heard_at = $4, addresses = $5 WHERE cluster = $1 AND name = $2"
+_HEARD = "UPDATE node SET state = $3, heard_at = $4, addresses = $5, problem = $6 WHERE cluster = $1 AND name = $2"
 _DRAIN = "UPDATE node SET drain = $3::text::jsonb WHERE cluster = $1 AND name = $2"
 _VMS_ON = """
 SELECT record::text FROM vm WHERE cluster = $1 AND node = $2
@@ -199,7 +199,8 @@ class PostgresRows:
         for key, node in changes.nodes.items():
             await self._connection.execute(_PUT_NODE, *key, node.model_dump_json())
         for key, heard in sorted(changes.heard.items()):
-            await self._connection.execute(_HEARD, *key, heard.state, heard.at, list(heard.addresses))
+            values = (heard.state, heard.at, list(heard.addresses), heard.problem)
+            await self._connection.execute(_HEARD, *key, *values)
         for key, drain in sorted(changes.drains.items()):
             await self._connection.execute(_DRAIN, *key, drain and drain.model_dump_json())
         await self._many(_REMOVE_VMS, changes.gone, 2)
@@ -248,7 +249,7 @@ def _node(row: asyncpg.Record) -> NodeRow:
     addresses = tuple(address.ip if hasattr(address, "ip") else address for address in row["addresses"])
     return NodeRow(
         spec=_spec(row["spec"]),
-        heard=Heard(NodeState(row["state"]), row["heard_at"], addresses),
+        heard=Heard(NodeState(row["state"]), row["heard_at"], addresses, row["problem"]),
         used=Usage(row["used_cpu"], row["used_memory_mb"], row["used_disk_gb"], row["vms"]),
         drain=Drain.model_validate_json(row["drain"]) if row["drain"] else None,
     )

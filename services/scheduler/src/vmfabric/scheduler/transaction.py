@@ -227,7 +227,7 @@ class Transaction:
 
     def _candidate(self, row: NodeRow) -> Candidate:
         supply = None if self._supplies is None else self._supplies.of(row.key)
-        return Candidate(row.spec, row.heard.state, row.used, row.drain is not None, supply)
+        return Candidate(row.spec, row.heard.state, row.used, row.drain is not None, supply, row.heard.problem)
 
 
 def _is_member(record: VmRecord, cluster: ClusterName, groups: Collection[ResourceName]) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from vmfabric.contract.addresses import Mac, Prefix
 from vmfabric.contract.names import InterfaceName
-from vmfabric.node_agent.domain.actual import HostRoute, InterfaceAddress, Proxy
+from vmfabric.node_agent.domain.actual import HostRoute, InterfaceAddress, Link, Proxy
 from vmfabric.node_agent.domain.link_guard import LinkGuard
 
 FORWARDING: Mapping[str, int] = {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1}
@@ -49,3 +49,8 @@ class Setup:
     """What is behind it: that an address of these is answered for on the uplink is our doing."""
     problems: tuple[str, ...] = ()
     """What is in the way, and what to do."""
+
+
+def without_carrier(uplink: Link) -> str:
+    """What to say of an uplink that nothing passes."""
+    return f"the uplink {uplink.name} has no carrier: is its cable in, and the switch's port up?"

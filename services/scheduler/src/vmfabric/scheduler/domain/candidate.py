@@ -45,6 +45,8 @@ class Candidate:
     is_drained: bool = False
     supply: Supply | None = None
     """None: every node has the same addresses to give, or what it has is not known."""
+    problem: str | None = None
+    """Why no VM can work there."""
 
     @property
     def name(self) -> NodeName:

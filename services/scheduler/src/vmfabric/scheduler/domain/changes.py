@@ -38,6 +38,8 @@ class Heard:
     """When its last heartbeat came."""
     addresses: tuple[HostAddress, ...]
     """Those that the node uses itself, of that heartbeat."""
+    problem: str | None = None
+    """Why no VM can work there, of that heartbeat."""
 
 
 @dataclass(slots=True)

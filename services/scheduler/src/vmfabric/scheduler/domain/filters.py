@@ -34,6 +34,11 @@ def is_heard(offer: Offer) -> str | None:
             return "its node-agent is not heard any more"
 
 
+def is_set_up(offer: Offer) -> str | None:
+    """Nothing is placed on a node that says itself that no VM can work there."""
+    return f"its node-agent says: {offer.candidate.problem}" if offer.candidate.problem is not None else None
+
+
 def is_open(offer: Offer) -> str | None:
     """Nothing is placed on a node that an operator has drained."""
     return "an operator has it drained; node.undrain ends that" if offer.candidate.is_drained else None
@@ -91,6 +96,7 @@ FILTERS: tuple[Filter, ...] = (
     is_asked_for,
     is_another,
     is_heard,
+    is_set_up,
     is_open,
     runs_its_kind,
     has_labels,

@@ -10,7 +10,7 @@ from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, Link,
 from vmfabric.node_agent.domain.link_guard import no_redirects, only_from
 from vmfabric.node_agent.domain.naming import bridge_mac
 from vmfabric.node_agent.domain.port import SYSCTLS
-from vmfabric.node_agent.domain.setup import FORWARDING, OwnBridge, Setup, Uplink
+from vmfabric.node_agent.domain.setup import FORWARDING, OwnBridge, Setup, Uplink, without_carrier
 
 _LINK_LOCAL = ip_interface("fe80::1/64")
 """Of the bridge: the kernel asks for neighbours from it."""
@@ -82,6 +82,8 @@ def _problems(node: RoutingNode, uplink: Link | None) -> Iterator[str]:
             f"the node's address {node.address}, which is its VMs' gateway, should be on its uplink {node.uplink}, "
             f"which has {found}; mend `address` or `uplink` of the node, or give the NIC its address"
         )
+    elif not uplink.carrier:
+        yield without_carrier(uplink)
     elif uplink.master is not None:
         yield (
             f"the uplink {node.uplink} is a port of {uplink.master}, and the provider must see no MAC address but "

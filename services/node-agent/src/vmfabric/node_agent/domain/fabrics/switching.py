@@ -2,7 +2,7 @@
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.node_agent.domain.actual import Actual, Interest, LinkKind
-from vmfabric.node_agent.domain.setup import Setup
+from vmfabric.node_agent.domain.setup import Setup, without_carrier
 
 
 def interest(node: SwitchingNode) -> Interest:
@@ -19,4 +19,5 @@ def setup(node: SwitchingNode, actual: Actual) -> Setup:
             "bridge here; make it, with the uplink in it, or set bridge.autosetup"
         )
         return Setup(problems=(sentence,))
-    return Setup()
+    uplink = actual.links.get(node.uplink) if node.uplink else None
+    return Setup(problems=(without_carrier(uplink),) if uplink is not None and not uplink.carrier else ())
