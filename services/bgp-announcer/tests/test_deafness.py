@@ -97,6 +97,24 @@ async def test_a_bgpd_that_stays_behind_is_made_to_ask_anew(node: Node, bus: Bus
     assert len(bus.of(RouteAnnounced)) == 1
 
 
+async def test_a_bgpd_that_stays_behind_is_noticed_although_another_vm_waits_for_its_own_reason(
+    tmp_path: Path, bus: Bus
+) -> None:
+    view, clock = View(), HandClock()
+    view.want(a_vm(8))  # its node-agent has not routed it yet
+    view.want(a_vm(7))
+    kernel = dict.fromkeys(a_vm(7).prefixes(), RESTORED_METRIC)
+    frr = Frr(lambda: kernel)
+    frr.up = {parse_host(f"10.0.0.{n}") for n in (11, 12)}
+    node = Node(an_announcer(view, frr, bus, tmp_path, clock), frr, kernel, clock)
+    await node.pass_seconds(_LONG)
+    node.frr.deafen()
+    node.confirm()
+    await node.pass_seconds(_LONG)
+    assert node.frr.renewals == 1
+    assert [fact.vm for fact in bus.of(RouteAnnounced) if isinstance(fact, RouteAnnounced)] == ["vm7"]
+
+
 async def test_a_bgpd_that_has_what_zebra_has_is_left_alone(node: Node) -> None:
     await node.pass_seconds(_LONG)
     assert node.frr.renewals == 0
