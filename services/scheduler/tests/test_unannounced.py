@@ -91,6 +91,25 @@ def test_a_guest_that_does_not_come_leaves_the_vm_where_it_was(phase: VmPhase) -
     assert (failed.step, moving.phase(), moving.presence("n1")) == ("migrate", VmPhase.READY, Presence.ROUTED)
 
 
+def test_a_guest_that_comes_after_all_has_its_source_until_the_target_is_wired_anew() -> None:
+    moving = moved_to(VmPhase.MOVING)
+    moving.waits(700)
+    assert moving.phase() is VmPhase.RETURNING
+    moving.guest_runs(seconds=3600)
+    anew = moving.record.generation if moving.record else 0
+    assert (moving.phase(), moving.presence("n1"), moving.presence("n2")) == (
+        VmPhase.SWITCHING,
+        Presence.ROUTED,
+        Presence.PREPARED,
+    )
+    moving.hears("iface.ready", anew)
+    assert (moving.phase(), moving.presence("n1"), moving.presence("n2")) == (
+        VmPhase.LEAVING,
+        Presence.ABSENT,
+        Presence.ROUTED,
+    )
+
+
 def test_a_delete_while_the_source_lets_go_takes_the_vm_down_on_its_new_node() -> None:
     moving = moved_to(VmPhase.LEAVING)
     moving.is_deleted()

@@ -10,7 +10,8 @@
 | returning | source: routed | target: absent | iface.removed of the target | ready, `vm.failed` |
 
 Where the cluster announces nothing, switching and settling are passed over: with the guest the target becomes routed
-and the source absent, and when the source has said iface.removed the VM has migrated.
+and the source absent, and when the source has said iface.removed the VM has migrated. Only a target that was to let
+go is prepared anew in switching, and the source stays until that target has said iface.ready.
 
 The target has a generation of its own, which is the VM's from the moment that the guest runs there. Where the guest
 runs is not ours to decide: when it is late, the migration is given up, and when it shows up on the target all the
@@ -105,6 +106,8 @@ def advance(record: VmRecord, move: Move, fact: MoveFact, now: datetime, patienc
             if move.is_gone:
                 return settle(record, announced, now, patience)
             return Turn(enter(_with(record, announced), VmPhase.LEAVING, now, patience))
+        case VmPhase.SWITCHING, IfaceReady() if of_home and not record.is_announced:
+            return _leaves(record, move, now, patience)
         case ((VmPhase.LEAVING | VmPhase.RETURNING), (IfaceRemoved() | RouteWithdrawn())) if of_other:
             return _lets_go(record, move, fact, now, patience)
         case VmPhase.SETTLING, RouteAnnounced() if of_home and _is_normal(fact):
@@ -127,10 +130,13 @@ def guest_runs(
     is_of_now = said_at > move.asked_at if said.generation is None else said.generation == move.generation
     if said.node != move.target or not is_of_now:
         return None
-    target = move.desired.model_copy(update={"presence": _presence_on_target(record), "generation": generation})
+    # The target was told to let go, and may do so before it hears this: until it is wired anew the source stays.
+    is_called_back = record.phase is VmPhase.RETURNING and not record.is_announced
+    on_target = Presence.PREPARED if is_called_back else _presence_on_target(record)
+    target = move.desired.model_copy(update={"presence": on_target, "generation": generation})
     source = record.desired.model_copy(
         update={
-            "presence": _presence_on_source(record),
+            "presence": record.desired.presence if is_called_back else _presence_on_source(record),
             "toward": move.target_addresses if record.is_announced else (),
             "trace_id": move.trace_id,
         }
@@ -148,8 +154,16 @@ def guest_runs(
     arrived = record.model_copy(
         update={"node": move.target, "generation": generation, "desired": target, "move": left}
     )
-    phase = VmPhase.SWITCHING if record.is_announced else VmPhase.LEAVING
+    phase = VmPhase.SWITCHING if record.is_announced or is_called_back else VmPhase.LEAVING
     return Turn(enter(arrived, phase, now, patience), puts=(target, source))
+
+
+def _leaves(record: VmRecord, move: Move, now: datetime, patience: Patience) -> Turn:
+    """The target is wired, so the source lets go."""
+    home = record.wanted(_presence_on_target(record))
+    absent = move.desired.model_copy(update={"presence": Presence.ABSENT})
+    left = _with(record.model_copy(update={"desired": home}), move.model_copy(update={"desired": absent}))
+    return Turn(enter(left, VmPhase.LEAVING, now, patience), puts=(home, absent))
 
 
 def give_up(record: VmRecord, move: Move, failure: Failure, now: datetime, patience: Patience) -> Turn:
@@ -194,6 +208,8 @@ def waits_for(record: VmRecord, move: Move) -> str:
             return f"iface.ready from the node-agent of {move.target}"
         case VmPhase.MOVING:
             return f"guest.running on {move.target}, from whoever moves the guest"
+        case VmPhase.SWITCHING if not record.is_announced:
+            return f"iface.ready from the node-agent of {move.target}"
         case VmPhase.SWITCHING:
             return f"route.announced from the bgp-announcer of {move.target}"
         case VmPhase.SETTLING:
