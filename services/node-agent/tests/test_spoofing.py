@@ -49,7 +49,9 @@ def network_type(request: pytest.FixtureRequest, node: Any) -> NetworkType:
     run("ip", "netns", "add", switch)
     node.guests.append(switch)
     node.run("ip", "link", "add", "to-switch", "type", "veth", "peer", "name", "port", "netns", switch)
-    node.run("ip", "link", "add", "uplink", "type", "bridge")
+    node.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "provider")
+    for end in ("uplink", "provider"):
+        node.run("ip", "link", "set", end, "up")
     node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
     if of is not NetworkType.ROUTING:
         node.run("ip", "link", "add", "vmbr0", "type", "bridge", "mcast_snooping", "0")
