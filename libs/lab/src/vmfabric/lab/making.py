@@ -80,6 +80,8 @@ def _remove(state: State, topology: Topology) -> None:
     namespaces.remove(guest.namespace for guest in guests.recorded(state, topology))
     frr.remove(topology, ended)
     control_plane.remove_shared_memory(state, topology)
+    # A command that a killed `lab up` had just started may have made one meanwhile.
+    namespaces.remove(topology.namespaces())
     state.remove()
 
 
