@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vmfabric.contract.addresses import link_local
 from vmfabric.contract.bandwidth import Bandwidth
-from vmfabric.node_agent.domain.antispoof import GuardState, Rule, Ruleset, link_local
+from vmfabric.node_agent.domain.antispoof import GuardState, Rule, Ruleset
 from vmfabric.node_agent.domain.guest_rules import SHARED_CHAINS
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadGuard, LoadTable, RemoveGuard
 from vmfabric.node_agent.domain.port import port_of

@@ -130,6 +130,12 @@ Mac = Annotated[
 """A unicast MAC address: six lower-case octets with colons."""
 
 
+def link_local(mac: Mac) -> IPv6Address:
+    """The link-local address that follows from a MAC address (modified EUI-64: RFC 4291, appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    return IPv6Address(bytes([0xFE, 0x80, *bytes(6), octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]))
+
+
 def _community_parts(value: str) -> str:
     parts = [int(part) for part in value.split(":")]
     limit = 0xFFFF if len(parts) == 2 else 0xFFFFFFFF

@@ -8,7 +8,7 @@ neighbour discovery, as at OVH.
 import json
 from ipaddress import IPv6Address
 
-from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addresses import HostAddress, Prefix, link_local
 from vmfabric.contract.cluster import Upstream
 from vmfabric.lab import namespaces
 from vmfabric.lab.cables import ROUTER_SYSCTLS, UPLINK, add_bridge, address, data_port, mac, plug, route
@@ -77,10 +77,5 @@ def _send(topology: Topology, provider: str, node: RentedNode) -> None:
 
     for subnet in node.subnets:
         send(subnet, node.ipv4)
-    send(node.ipv6.network, _link_local(topology.namespace(node.name)))
-
-
-def _link_local(namespace: str) -> IPv6Address:
-    # That of the MAC address (RFC 4291, appendix A): the kernel gives it as soon as the link has a carrier.
-    own = bytes.fromhex(mac(namespace, UPLINK).replace(":", ""))
-    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([own[0] ^ 2]) + own[1:3] + b"\xff\xfe" + own[3:])
+    # The kernel gives it to the NIC as soon as that has a carrier.
+    send(node.ipv6.network, link_local(mac(topology.namespace(node.name), UPLINK)))

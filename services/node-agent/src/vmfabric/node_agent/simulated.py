@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
-from vmfabric.contract.addresses import HostAddress, Prefix
+from vmfabric.contract.addresses import HostAddress, Mac, Prefix
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
@@ -180,22 +180,29 @@ class SimulatedKernel:
         self.routes = {route for route in self.routes if route.interface != interface}
 
     def _create(self, wanted: do.CreateLink) -> None:
-        if wanted.interface in self.links:
-            raise RefusedError(f"{wanted.interface} exists")
+        self._add(wanted.interface, wanted.kind, wanted.mac, wanted.mtu, dict.fromkeys(SYSCTLS, 0))
+
+    def _create_bridge(self, wanted: bridges.CreateBridge) -> None:
+        self._add(wanted.interface, LinkKind.BRIDGE, wanted.mac, 1500, {})
+        self._change(wanted.interface, bridge=BridgeSettings(stp=0, forward_delay=1500))
+
+    def _add(self, name: str, kind: LinkKind, mac: Mac, mtu: int, sysctls: dict[str, int]) -> None:
+        if name in self.links:
+            raise RefusedError(f"{name} exists")
         self._next_index += 1
-        self.links[wanted.interface] = Link(
+        self.links[name] = Link(
             index=self._next_index,
-            name=wanted.interface,
-            kind=wanted.kind.value,
+            name=name,
+            kind=kind.value,
             alias=None,
             alternative_names=frozenset(),
             group=LINK_GROUP,
-            mac=wanted.mac,
-            mtu=wanted.mtu,
+            mac=mac,
+            mtu=mtu,
             up=False,
             carrier=True,
             addresses=frozenset(),
-            sysctls=dict.fromkeys(SYSCTLS, 0),
+            sysctls=sysctls,
         )
 
     def _guard(self, operation: do.GuardOperation) -> None:
@@ -243,26 +250,6 @@ class SimulatedKernel:
                 self.proxies.remove(Proxy(address, interface))
             case _:
                 assert_never(operation)
-
-    def _create_bridge(self, wanted: bridges.CreateBridge) -> None:
-        if wanted.interface in self.links:
-            raise RefusedError(f"{wanted.interface} exists")
-        self._next_index += 1
-        self.links[wanted.interface] = Link(
-            index=self._next_index,
-            name=wanted.interface,
-            kind=LinkKind.BRIDGE.value,
-            alias=None,
-            alternative_names=frozenset(),
-            group=LINK_GROUP,
-            mac=wanted.mac,
-            mtu=1500,
-            up=False,
-            carrier=True,
-            addresses=frozenset(),
-            sysctls={},
-            bridge=BridgeSettings(stp=0, forward_delay=1500),
-        )
 
     def _set_master(self, interface: str, bridge: str | None) -> None:
         if bridge is not None and self._link(bridge).kind != LinkKind.BRIDGE:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from vmfabric.contract.addresses import HostAddress, Mac
+from vmfabric.contract.addresses import HostAddress, Mac, link_local
 from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.contract.names import InterfaceName
 
@@ -101,12 +101,6 @@ worth to it by itself, which is what TCP needs to keep near the rate."""
 
 def _limit(kbit: int, counter: CounterName) -> Rule:
     return Rule("limit", f"limit rate over {kbit * 125} bytes/second burst {_BURST} bytes {drop(counter)}")
-
-
-def link_local(mac: Mac) -> IPv6Address:
-    """The link-local address that follows from a MAC address (modified EUI-64: RFC 4291, appendix A)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    return IPv6Address(bytes([0xFE, 0x80, *bytes(6), octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]]))
 
 
 @dataclass(frozen=True, slots=True)
