@@ -87,11 +87,9 @@ async def values(outside: LabClient) -> Mapping[str, bytes]:
     has not got that.
     """
     try:
-        bucket = await outside.client.jetstream(timeout=5).key_value(BUCKET)
-        found = {key: await bucket.get(key) for key in await bucket.keys()}
-    except (nats.js.errors.NotFoundError, nats.js.errors.NoKeysError):
+        values = dict(await outside.desired())
+    except nats.js.errors.NotFoundError:
         return {}
-    values = {key: entry.value or b"" for key, entry in found.items()}
     return values if values.pop(HANDED_OUT_KEY.stem, None) else {}
 
 

@@ -17,6 +17,7 @@ from vmfabric.contract.node import NodeHeartbeat
 from vmfabric.contract.streams import DEAD_PREFIX, FACTS, PASSING, REQUESTS
 from vmfabric.lab.errors import LabError
 from vmfabric.runtime import micro
+from vmfabric.runtime.bucket import read_values
 from vmfabric.runtime.bus import open_client
 
 KINDS: Mapping[str, type[Event]] = {event.subject_template.stem: event for event in (*REQUESTS, *FACTS, *PASSING)}
@@ -76,6 +77,10 @@ class LabClient:
         """A request as anybody may make it: JSON without a header. Returns when the stream keeps it."""
         data = body if isinstance(body, bytes) else _json(body)
         await self.client.jetstream(timeout=5).publish(subject, data)
+
+    async def desired(self) -> Mapping[str, bytes]:
+        """The bucket of desired state, every key of it."""
+        return await read_values(self.client, self.client.jetstream(timeout=5), [">"])
 
     async def ask(self, subject: str, body: Mapping[str, Any], answer: type[A]) -> A:
         """Ask a service. Refused with its code and sentence, TryAgain when nobody answers."""

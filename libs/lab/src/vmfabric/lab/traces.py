@@ -4,10 +4,8 @@ import asyncio
 import re
 from collections.abc import Iterator
 
-import nats.js.errors
-
 from vmfabric.contract.admin import Addresses
-from vmfabric.contract.desired import BUCKET, HANDED_OUT_KEY
+from vmfabric.contract.desired import HANDED_OUT_KEY
 from vmfabric.lab import frr, guests
 from vmfabric.lab.client import LabClient
 from vmfabric.lab.hosts import bgp_routes, run_on
@@ -88,12 +86,8 @@ def _on_node(lab: Lab, node: AnyNode) -> Iterator[str]:
 
 
 async def _keys(outside: LabClient) -> list[str]:
-    bucket = await outside.client.jetstream(timeout=5).key_value(BUCKET)
-    try:
-        # That something was removed once is no trace of any VM.
-        return [f"desired state {key}" for key in await bucket.keys() if key != HANDED_OUT_KEY.stem]
-    except nats.js.errors.NoKeysError:
-        return []
+    # That something was removed once is no trace of any VM.
+    return [f"desired state {key}" for key in await outside.desired() if key != HANDED_OUT_KEY.stem]
 
 
 async def _addresses(outside: LabClient) -> list[str]:

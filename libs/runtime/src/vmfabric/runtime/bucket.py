@@ -8,7 +8,9 @@ from datetime import datetime
 import nats.errors
 import nats.js.errors
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from vmfabric.contract.desired import BUCKET
@@ -25,6 +27,19 @@ log = structlog.get_logger()
 
 async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
     """The last value of every key that matches. TryAgain when it cannot be read whole."""
+    await bus.connected()
+    try:
+        return await read_values(bus.client, bus.jetstream, keys)
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise TryAgain(Code.INTERNAL, f"the bucket {BUCKET} cannot be read: {error!r}") from error
+
+
+async def read_values(client: Client, jetstream: JetStreamContext, keys: Sequence[str]) -> Mapping[str, bytes]:
+    """The same by a connection of one's own, with that connection's errors.
+
+    Not nats-py's `keys()`: it finds an empty bucket when the server sends the values before the client looks how many
+    there are.
+    """
     found: dict[str, bytes] = {}
     whole = asyncio.Event()
 
@@ -37,7 +52,7 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
         if not message.metadata.num_pending:
             whole.set()
 
-    inbox = bus.client.new_inbox()
+    inbox = client.new_inbox()
     config = ConsumerConfig(
         deliver_subject=inbox,
         deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
@@ -46,18 +61,14 @@ async def read_bucket(bus: Bus, keys: Sequence[str]) -> Mapping[str, bytes]:
         inactive_threshold=30,
         mem_storage=True,
     )
-    await bus.connected()
-    try:
-        async with asyncio.timeout(_READ_SECONDS):
-            subscription = await bus.client.subscribe(inbox, cb=received)
-            try:
-                info = await bus.jetstream.add_consumer(_STREAM, config=config)
-                if info.num_pending or (info.delivered and info.delivered.consumer_seq):
-                    await whole.wait()
-            finally:
-                await subscription.unsubscribe()  # and the server drops the consumer by itself
-    except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise TryAgain(Code.INTERNAL, f"the bucket {BUCKET} cannot be read: {error!r}") from error
+    async with asyncio.timeout(_READ_SECONDS):
+        subscription = await client.subscribe(inbox, cb=received)
+        try:
+            info = await jetstream.add_consumer(_STREAM, config=config)
+            if info.num_pending or (info.delivered and info.delivered.consumer_seq):
+                await whole.wait()
+        finally:
+            await subscription.unsubscribe()  # and the server drops the consumer by itself
     return found
 
 
