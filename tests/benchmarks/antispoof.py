@@ -41,6 +41,7 @@ def _guard(number: int, bandwidth: Bandwidth | None = None) -> LoadGuard:
         mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
         ipv4=frozenset({IPv4Address("10.0.0.0") + number}),
         ipv6=frozenset({IPv6Address("2001:db8::") + number}),
+        delegated=frozenset(),
         on_segment=True,
         bandwidth=bandwidth,
     )

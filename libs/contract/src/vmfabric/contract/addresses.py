@@ -158,6 +158,15 @@ def host_prefix(address: HostAddress) -> Prefix:
     return ip_network(address)
 
 
+def lies_inside(inner: Prefix, outer: Prefix) -> bool:
+    """Whether every address of the one is one of the other."""
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner.subnet_of(outer)
+    return False
+
+
 def parse_host(text: str) -> HostAddress:
     """Text to address, by the same rules as a field of an event. ValueError when it is none."""
     _host_text(text)

@@ -22,7 +22,7 @@ _NEGATIVE = ("no bgp ebgp-requires-policy", "no bgp default", "no bgp network")
 """Settings that are said by their absence."""
 _PEER = re.compile(rf"neighbor (\S+) peer-group {GROUP}$")
 _WELL_KNOWN = {GRACEFUL_SHUTDOWN: "65535:0"}
-_PERMIT = re.compile(r"prefix-list \S+ permit (\S+?)(?: ge \d+)?$")
+_PERMIT = re.compile(r"prefix-list \S+ permit (\S+)(?: ge (\d+))?(?: le (\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,20 @@ class _Filters:
     texts: frozenset[str]
     sections: Mapping[Section, Sequence[str]]
     peers: frozenset[HostAddress]
-    permitted: tuple[Prefix, ...]
+    permitted: tuple["_Permit", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """An entry of a prefix list, and the lengths that it lets through."""
+
+    block: Prefix
+    shortest: int
+    longest: int
+
+    def lets_through(self, prefix: Prefix) -> bool:
+        is_inside = self.block.version == prefix.version and _inside(prefix, self.block)
+        return is_inside and self.shortest <= prefix.prefixlen <= self.longest
 
 
 class SimulatedFrr:
@@ -144,7 +157,7 @@ class SimulatedFrr:
                 texts=frozenset(texts),
                 sections=sections,
                 peers=frozenset(ip_address(match.group(1)) for text in texts if (match := _PEER.match(text))),
-                permitted=tuple(_block(match.group(1)) for text in texts if (match := _PERMIT.search(text))),
+                permitted=tuple(_permit(*match.groups()) for text in texts if (match := _PERMIT.search(text))),
             )
         return self._filters
 
@@ -157,7 +170,7 @@ class SimulatedFrr:
             return False
         if self._entry(family, metric) is None:
             return False
-        return any(block.version == prefix.version and _inside(prefix, block) for block in self._said().permitted)
+        return any(entry.lets_through(prefix) for entry in self._said().permitted)
 
     def _route(self, prefix: Prefix, metric: int, peers: frozenset[HostAddress]) -> Route:
         family = Family.of(prefix)
@@ -192,8 +205,10 @@ class SimulatedFrr:
 
 
 @lru_cache(maxsize=1000)
-def _block(text: str) -> Prefix:
-    return ip_network(text)
+def _permit(text: str, at_least: str | None, at_most: str | None) -> _Permit:
+    block = ip_network(text)
+    longest = int(at_most or (block.max_prefixlen if at_least else block.prefixlen))
+    return _Permit(block, int(at_least or block.prefixlen), longest)
 
 
 def _inside(prefix: Prefix, block: Prefix) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from vmfabric.contract.addresses import HostAddress, Mac, link_local
 from vmfabric.contract.bandwidth import Bandwidth
@@ -27,13 +27,15 @@ class SetName(StrEnum):
     """The MAC address once more, as what neighbour discovery, RARP and DHCP speak of."""
     IPV4 = "guest_ipv4"
     IPV6 = "guest_ipv6"
+    PREFIXES = "guest_prefixes"
+    """Those that are delegated to it."""
     LINK_LOCAL = "guest_link_local"
     """Of ports on a segment."""
     TARGETS = "guest_targets"
     """The IPv6 addresses once more, as what neighbour discovery speaks of."""
 
 
-Address = Mac | IPv4Address | IPv6Address
+Address = Mac | IPv4Address | IPv6Address | IPv6Network
 Element = tuple[SetName, Address]
 """What one of the sets holds for a port."""
 
@@ -121,6 +123,8 @@ class Guard:
     mac: Mac
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
+    delegated: frozenset[IPv6Network]
+    """All of whose addresses are the guest's too; as a neighbour it claims none of these."""
     on_segment: bool
     """Whether others are on its link too, so that link-local addresses are not the guest's to choose."""
     bandwidth: Bandwidth | None
@@ -152,6 +156,8 @@ class Guard:
         for ipv6 in self.ipv6:
             yield SetName.IPV6, ipv6
             yield SetName.TARGETS, ipv6
+        for prefix in self.delegated:
+            yield SetName.PREFIXES, prefix
         if self.on_segment:
             yield SetName.LINK_LOCAL, link_local(self.mac)
             yield SetName.TARGETS, link_local(self.mac)
@@ -169,7 +175,7 @@ class GuardState:
     def addresses(self) -> frozenset[HostAddress]:
         """The guest's own, its link-local one aside."""
         own = (address for name, address in self.elements if name in {SetName.IPV4, SetName.IPV6})
-        return frozenset(address for address in own if not isinstance(address, str))
+        return frozenset(address for address in own if isinstance(address, IPv4Address | IPv6Address))
 
     def chain(self, direction: Direction) -> Chain | None:
         """Its own chain, if there is one."""

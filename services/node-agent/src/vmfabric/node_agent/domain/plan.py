@@ -85,7 +85,7 @@ def _bridges(wanted: Setup, actual: Actual) -> frozenset[str]:
 def _proxies(
     port: Port, own: frozenset[Prefix], actual: Actual, answers_on: InterfaceName | None
 ) -> Iterator[do.Operation]:
-    addresses = {prefix.network_address for prefix in own}
+    addresses = {prefix.network_address for prefix in own if prefix not in port.led_by}
     is_announced = port.presence.is_announced
     wanted = frozenset(Proxy(it, answers_on) for it in addresses if answers_on and is_announced)
     yield from proxy_operations(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_interface
 from typing import assert_never
 
-from vmfabric.contract.addresses import HostAddress, Mac, Prefix
+from vmfabric.contract.addresses import HostAddress, Mac, Prefix, host_prefix
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence, Routed, Switched
 from vmfabric.contract.names import InterfaceName, VmName
@@ -61,7 +61,9 @@ class Port:
     sysctls: Mapping[str, int]
     guard: Guard
     prefixes: frozenset[Prefix]
-    """The VM's own."""
+    """The VM's own: of each address, and those that are delegated around one."""
+    led_by: Mapping[Prefix, HostAddress]
+    """By which of its addresses a delegated prefix is reached: the node asks no neighbour for any other."""
     routed_to: InterfaceName | None
     """Where routes to them lead; None: the node has none, since the VM is on a segment with its gateway."""
     presence: Presence
@@ -113,10 +115,14 @@ def port_of(desired: DesiredVm) -> Port:
             desired.mac,
             frozenset(address for address in desired.addresses if isinstance(address, IPv4Address)),
             frozenset(address for address in desired.addresses if isinstance(address, IPv6Address)),
+            delegated=frozenset(prefix for prefix in desired.delegated if isinstance(prefix, IPv6Network)),
             on_segment=not isinstance(desired.wiring, PointToPoint),
             bandwidth=desired.bandwidth,
         ),
-        prefixes=frozenset(desired.prefixes()),
+        prefixes=frozenset({*map(host_prefix, desired.addresses), *desired.delegated}),
+        led_by={
+            prefix: address for prefix in desired.delegated for address in desired.addresses if address in prefix
+        },
         routed_to=wired.routed_to,
         presence=desired.presence,
         toward=desired.toward,

@@ -65,7 +65,8 @@ def take(netlink: Netlink, interface: str, route: HeldRoute) -> None:
 
 def add(netlink: Netlink, route: HostRoute) -> None:
     """An error when somebody has a route to this prefix with this metric already."""
-    gateway = {} if route.gateway is None else {"gateway": str(route.gateway)}
+    # The route to the next hop may come only after this one, or be a VM's own.
+    gateway = {} if route.gateway is None else {"gateway": str(route.gateway), "flags": _RTNH_F_ONLINK}
     netlink.route("add", **_spec(route), **gateway)
 
 
