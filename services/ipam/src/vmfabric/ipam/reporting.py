@@ -79,7 +79,7 @@ class Reporting:
         # In this order: what has begun or ended since the record was read is in the history.
         record = await self._records.record(address)
         entries = await self._records.tenures_around(address, at, _AROUND)
-        return tenures.told(address, entries, record, at)
+        return tenures.told(address, entries, record, at, request.until)
 
 
 def free_addresses(stock: Stock, cluster: ClusterName) -> FreeAddresses:
