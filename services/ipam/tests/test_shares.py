@@ -60,7 +60,7 @@ def test_each_node_has_what_its_ranges_have_without_what_is_excluded(bounds: lis
     for number in range(int(IPv4Address("10.0.0.0")), int(IPv4Address("10.0.1.0"))):
         home = next((share for share, addresses in wanted.items() if IPv4Address(number) in addresses), None)
         assert shares.holds(IPv4Address(number)) == (home is not None)
-        assert home is None or shares.of(IPv4Address(number)) == home
+        assert home is None or shares.share_with(IPv4Address(number)) == home
 
 
 LENGTH, BLOCK = 125, IPv6Network("2001:db8::/121")
@@ -87,4 +87,4 @@ def test_a_range_of_prefixes_is_from_the_one_of_its_first_to_the_one_of_its_last
     shares = Shares(a_pool(str(BLOCK), ranges={"n1": f"{first}-{last}"}, ipv6_length=LENGTH), Family.IPV6, ())
     wanted = int(first) >> 3 <= int(somewhere) >> 3 <= int(last) >> 3
     assert shares.holds(somewhere) == wanted
-    assert not wanted or shares.of(somewhere) == "n1"
+    assert not wanted or shares.share_with(somewhere) == "n1"

@@ -109,6 +109,6 @@ def _claims(in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> lis
 def _is_kept(claim: _Claim, before: Shares, after: Shares) -> bool:
     if not after.holds(claim.address):
         return False
-    share = after.of(claim.address)
-    stays = before.holds(claim.address) and share == before.of(claim.address)
+    share = after.share_with(claim.address)
+    stays = before.holds(claim.address) and share == before.share_with(claim.address)
     return claim.node is None or share in {None, claim.node} or stays

@@ -58,12 +58,12 @@ class PoolStock:
         resting: Counter[tuple[Family, Share]] = Counter()
         kept: Counter[tuple[Family, Share]] = Counter()
         for each in in_use:
-            where = self._where(each.address)
-            taken[where].append(self._number_of(each.address))
+            where, number = self._place(each.address)
+            taken[where].append(number)
             resting[where] += each.rests_until is not None
         for address in reserved:
-            where = self._where(address)
-            taken[where].append(self._number_of(address))
+            where, number = self._place(address)
+            taken[where].append(number)
             kept[where] += 1
         self._stocks = {
             (family, share): ShareStock(
@@ -87,7 +87,7 @@ class PoolStock:
         shares = self._shares.get(family)
         if shares is None or not shares.holds(address):
             return None
-        return self._stocks[family, shares.of(address)]
+        return self._stocks[family, shares.share_with(address)]
 
     def units(self, family: Family) -> Units:
         """What it gives of a family that it has."""
@@ -122,9 +122,9 @@ class PoolStock:
         """How many addresses of a family are only kept for somebody."""
         return sum(stock.reserved for _, stock in self.of_family(family))
 
-    def _where(self, address: HostAddress) -> tuple[Family, Share]:
+    def _place(self, address: HostAddress) -> tuple[tuple[Family, Share], int]:
+        """The share that has the address, and its number there."""
         family = Family.of(address)
-        return family, self._shares[family].of(address)
-
-    def _number_of(self, address: HostAddress) -> int:
-        return self._shares[Family.of(address)].units.number_of(address)
+        shares = self._shares[family]
+        number = shares.units.number_of(address)
+        return (family, shares.of(number)), number

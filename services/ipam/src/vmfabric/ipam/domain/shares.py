@@ -40,9 +40,13 @@ class Shares:
         index = bisect_right(self._firsts, number) - 1
         return index >= 0 and number <= self._known[index][0].last
 
-    def of(self, address: HostAddress) -> Share:
+    def share_with(self, address: HostAddress) -> Share:
         """The share that has the address, which must be held."""
-        return self._known[bisect_right(self._firsts, self.units.number_of(address)) - 1][1]
+        return self.of(self.units.number_of(address))
+
+    def of(self, number: int) -> Share:
+        """The same of a unit's number."""
+        return self._known[bisect_right(self._firsts, number) - 1][1]
 
     def _ascending(self, addresses: IPSet) -> tuple[Range, ...]:
         found = (self.units.inside(Range(each.first, each.last)) for each in addresses.iter_ipranges())
