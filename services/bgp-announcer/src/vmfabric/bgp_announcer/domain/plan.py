@@ -33,10 +33,10 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     some seconds later, and until then a route needs the entry that its old community matches.
     """
     _check_asn(found, asn)
-    have, should = {line.place for line in found}, {line.place for line in wanted}
+    have, should = {line.place: line for line in found}, {line.place: line for line in wanted}
     is_new = (_router(asn), PEER_GROUP) not in have
-    missing = [line for line in wanted if line.place not in have and (line.is_shown or is_new)]
-    surplus = [line for line in found if _is_ours(line, asn) and line.place not in should]
+    missing = [line for place, line in should.items() if place not in have and (line.is_shown or is_new)]
+    surplus = [line for place, line in have.items() if place not in should and _is_ours(line, asn)]
 
     delay = [line for line in missing if line.text == DELAY]
     lists = [line for line in missing if _OUR_LIST.match(line.text)]
