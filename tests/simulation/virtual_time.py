@@ -99,7 +99,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._ready.append(timer)
         for _ in range(len(self._ready)):
             handle = self._ready.popleft()
-            if not handle.cancelled():
+            if not handle._cancelled:
                 handle._run()
 
     def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:

@@ -40,8 +40,9 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
 
     delay = [line for line in missing if line.text == DELAY]
     lists = [line for line in missing if _OUR_LIST.match(line.text)]
-    maps = [line for line in missing if line not in lists and _is_of_a_map(line)]
-    router = [line for line in missing if line not in delay and line not in lists and line not in maps]
+    maps = [line for line in missing if _is_of_a_map(line)]
+    earlier = {*delay, *lists, *maps}
+    router = [line for line in missing if line not in earlier]
     old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
     # A setting's successor replaces it: taken away before, a batch that is cut short would leave FRR's default, and
     # after, FRR reads `no set community 1:2` as "no community at all".
