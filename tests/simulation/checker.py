@@ -74,6 +74,8 @@ class Checker:
         self._owners: dict[HostAddress, _Owner] = {}
         self._last_held: dict[HostAddress, datetime] = {}
         """When an address was last owned in ipam, or seen in a kernel or an FRR."""
+        self._seen_version = 0
+        """Of the scheduler's tables."""
         self._generations: dict[int, VmName] = {}
         self._wanted: dict[str, tuple[int, Presence]] = {}
 
@@ -84,18 +86,19 @@ class Checker:
             self._is_served()
 
     def _check_wired(self) -> Mapping[HostAddress, str]:
+        now = self._now()
         wired: dict[HostAddress, str] = {}
         for name, node in self._nodes.items():
             for address, interface in _wired(node):
                 if self._is_left_behind(name, address):
                     continue
-                self._last_held[address] = self._now()
+                self._last_held[address] = now
                 if wired.setdefault(address, interface) != interface:
                     self._fail(f"{address} is wired twice: as {wired[address]} and as {interface}")
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
             for address in _routed_into_bridge(node):
                 if not self._is_left_behind(name, address):
-                    self._last_held[address] = self._now()
+                    self._last_held[address] = now
                     self._is_held(address, name, f"routed into the bridge of {name}", None)
         return wired
 
@@ -134,7 +137,10 @@ class Checker:
         self.data_plane()
 
     def records(self) -> None:
-        """After each commit of the scheduler, which may make many VMs."""
+        """After each commit of the scheduler, which may make many VMs, or change nothing."""
+        if self._seen_version == self._tables.version:
+            return
+        self._seen_version = self._tables.version
         found = {
             generation: vm
             for (_, vm), record in self._tables.vms.items()
@@ -294,7 +300,7 @@ class Checker:
 
 def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
     for interface, guard in node.kernel.guards.items():
-        for address in sorted(guard.addresses, key=str):
+        for address in sorted(guard.addresses, key=int):
             yield address, interface
     for route in node.kernel.routes:
         if route.gateway is None and route.interface != BRIDGE:

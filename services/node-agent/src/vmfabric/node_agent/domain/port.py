@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_interface
 from typing import assert_never
 
@@ -156,6 +157,7 @@ def _has_ipv6(desired: DesiredVm) -> bool:
     return desired.mtu >= IPV6_SMALLEST_MTU
 
 
+@lru_cache(maxsize=100)
 def _gateway(address: HostAddress) -> InterfaceAddress:
     # Only the host's own /32 and /128: the VM's addresses are on no subnet. A link-local address is on the link's.
     length = 64 if isinstance(address, IPv6Address) and address.is_link_local else address.max_prefixlen
