@@ -8,7 +8,7 @@ from simulation import claims
 from simulation.bus_server import Kept
 from simulation.nodes import Node
 from simulation.plant import BRIDGE, Plant
-from vmfabric.contract.addresses import HostAddress, Prefix, host_prefix
+from vmfabric.contract.addresses import HostAddress, Prefix, named_by
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, SUBNET_METRIC
@@ -111,12 +111,12 @@ class Checker:
         announced: dict[tuple[HostAddress, int], NodeName] = {}
         for name, node in self._nodes.items():
             for prefix in node.announced:
-                address, preference = prefix.network_address, node.frr.local_preference(prefix)
+                address, preference = named_by(prefix), node.frr.local_preference(prefix)
                 is_left_behind = self._is_left_behind(name, address)
                 if is_left_behind and not self._is_evacuated(address):
                     continue
                 other = announced.setdefault((address, preference), name)
-                if other != name and not any(self._outranks_a_refuge(node, address) for node in (name, other)):
+                if other != name and not any(self._outranks_a_refuge(node, prefix) for node in (name, other)):
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
                 if is_left_behind or self._goes_at_once(node, prefix, preference):
                     continue
@@ -125,10 +125,10 @@ class Checker:
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
 
-    def _outranks_a_refuge(self, node: NodeName, address: HostAddress) -> bool:
+    def _outranks_a_refuge(self, node: NodeName, prefix: Prefix) -> bool:
         """A node that was lost as a target or a refuge and goes on: there is no preference above its own."""
-        preference = self._nodes[node].frr.local_preference(host_prefix(address))
-        return preference >= EVACUATED_LOCAL_PREFERENCE and self._is_left_behind(node, address)
+        preference = self._nodes[node].frr.local_preference(prefix)
+        return preference >= EVACUATED_LOCAL_PREFERENCE and self._is_left_behind(node, named_by(prefix))
 
     def addresses(self) -> None:
         """After each commit of ipam."""
@@ -196,7 +196,7 @@ class Checker:
                 paths = [
                     (it.frr.local_preference(prefix), name)
                     for name, it in self._nodes.items()
-                    if prefix in it.announced and not self._outranks_a_refuge(name, prefix.network_address)
+                    if prefix in it.announced and not self._outranks_a_refuge(name, prefix)
                 ]
                 best = max(paths, default=(0, None))[1]
                 if best is not None and record.phase is VmPhase.SWITCHING:
@@ -216,7 +216,7 @@ class Checker:
             yield f"{link} is no guarded port of {BRIDGE} there"
             return
         for prefix in desired.prefixes():
-            if prefix.network_address not in guard.addresses:
+            if named_by(prefix) not in guard.addresses:
                 yield f"{prefix} is not let through"
             route = node.leads(prefix)
             if (route and route.interface) != self._plant.routed_to(desired.vm):

@@ -8,6 +8,7 @@ from simulation.bus_server import Kept, matches
 from simulation.plant import BRIDGE
 from simulation.services import PHASE_SECONDS, Ground
 from simulation.workload import DRY_RUN
+from vmfabric.contract.addresses import named_by
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
@@ -165,7 +166,7 @@ def _left_on_nodes(ground: Ground) -> Iterator[str]:
             for address in record.desired.addresses
         }
         for prefix in node.announced:
-            if prefix.network_address not in addresses:
+            if named_by(prefix) not in addresses:
                 yield f"{prefix} is still announced by {name}"
 
 

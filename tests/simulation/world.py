@@ -72,6 +72,11 @@ def _type_of(seed: int) -> NetworkType:
     return {7: NetworkType.ROUTING, 11: NetworkType.SWITCHING}.get(seed % 20, NetworkType.IP_FABRIC)
 
 
+def _has_prefixes(seed: int) -> bool:
+    """Of each twentieth seed the VMs have whole prefixes."""
+    return seed % 20 == 13
+
+
 def replay(seed: int) -> str:
     """The command that does exactly this again."""
     return f"./vmfabric simulate --seed {seed}"
@@ -138,6 +143,7 @@ class World:
                 {name: node.address for name, node in self._nodes.items()},
                 self._kind,
                 cpu=self._random.choice(_CPUS),
+                has_prefixes=_has_prefixes(seed),
             ),
             self._nodes,
             guarded=self.fail,

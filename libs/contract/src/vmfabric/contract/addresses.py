@@ -171,6 +171,12 @@ def host_prefix(address: HostAddress) -> Prefix:
     return ip_network(address)
 
 
+def named_by(routed: Prefix) -> HostAddress:
+    """The address by which what is routed to a VM is known: its only one, or the first behind the prefix's own."""
+    first = routed.network_address
+    return first if routed.prefixlen == routed.max_prefixlen else first + 1
+
+
 def lies_inside(inner: Prefix, outer: Prefix) -> bool:
     """Whether every address of the one is one of the other."""
     if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
