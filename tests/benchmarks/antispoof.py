@@ -43,6 +43,7 @@ def _guard(number: int, bandwidth: Bandwidth | None = None) -> LoadGuard:
         ipv6=frozenset({IPv6Address("2001:db8::") + number}),
         delegated=frozenset(),
         on_segment=True,
+        asks_node=True,
         bandwidth=bandwidth,
     )
     return LoadGuard(f"vm{number}", guard.interface, guard, None)

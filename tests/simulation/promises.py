@@ -16,6 +16,7 @@ from vmfabric.contract.desired import BUCKET, DesiredVm, Presence
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDecided, VmDeleted, VmFailed, VmMigrated, VmReady
 from vmfabric.ipam.domain.lease import State
+from vmfabric.node_agent.domain.actual import NOWHERE
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import VmKey
 
@@ -151,7 +152,7 @@ def _left_in_ipam(ground: Ground) -> Iterator[str]:
 def _left_on_nodes(ground: Ground) -> Iterator[str]:
     for name, node in ground.nodes.items():
         wanted = {ground.plant.link_of(record.vm) for record in ground.tables.vms.values() if record.node == name}
-        own = {BRIDGE} if ground.plant.type is NetworkType.ROUTING else set()
+        own = {BRIDGE, NOWHERE} if ground.plant.type is NetworkType.ROUTING else set()
         for what, found in (
             ("link", set(node.kernel.links)),
             ("guard", set(node.kernel.guards)),

@@ -127,8 +127,8 @@ def test_a_delegated_prefix_is_routed_by_the_address_in_it_and_all_of_it_may_be_
     kernel = a_kernel_with(a_vm(1, addresses=("2001:db8:0:1::1",), presence=Presence.WIRED))
     assert words([vm], kernel) == [
         "load anti-spoofing of vm1_net0",
-        "add route 2001:db8:0:1::/64 via 2001:db8:0:1::1 to vm1_net0",
         "add route 2001:db8:0:1::1/128 to vm1_net0",
+        "add route 2001:db8:0:1::/64 via 2001:db8:0:1::1 to vm1_net0",
     ]
     carry_out([vm], kernel)
     assert (SetName.PREFIXES, IPv6Network("2001:db8:0:1::/64")) in kernel.guards["vm1_net0"].elements

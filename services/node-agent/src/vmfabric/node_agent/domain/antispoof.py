@@ -33,6 +33,8 @@ class SetName(StrEnum):
     """Of ports on a segment."""
     TARGETS = "guest_targets"
     """The IPv6 addresses once more, as what neighbour discovery speaks of."""
+    PREFIX_TARGETS = "guest_prefix_targets"
+    """The same of prefixes."""
 
 
 Address = Mac | IPv4Address | IPv6Address | IPv6Network
@@ -105,6 +107,14 @@ def _limit(kbit: int, counter: CounterName) -> Rule:
     return Rule("limit", f"limit rate over {kbit * 125} bytes/second burst {_BURST} bytes {drop(counter)}")
 
 
+_QUESTIONS = Rule(
+    "questions",
+    "icmpv6 type { nd-neighbor-solicit, nd-router-solicit } limit rate over 1/second burst 60 packets "
+    + drop(CounterName.NEIGHBOUR),
+)
+"""The kernel's table of neighbours has room for a thousand, those of all links together (gc_thresh3, ip-sysctl)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A port's own chain, as it was read or should be."""
@@ -124,9 +134,11 @@ class Guard:
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
     delegated: frozenset[IPv6Network]
-    """All of whose addresses are the guest's too; as a neighbour it claims none of these."""
+    """All of whose addresses are the guest's too."""
     on_segment: bool
     """Whether others are on its link too, so that link-local addresses are not the guest's to choose."""
+    asks_node: bool
+    """Whether the node hears its solicitations, and remembers for each source who asked."""
     bandwidth: Bandwidth | None
 
     def rules(self, direction: Direction) -> tuple[Rule, ...]:
@@ -135,6 +147,7 @@ class Guard:
             case Direction.OUT:
                 kbit, counter = self.bandwidth and self.bandwidth.out_kbit, CounterName.LIMIT_OUT
                 shared = [Rule("segment", "goto guest_segment") if self.on_segment else Rule("guest", "goto guest")]
+                shared = [*([_QUESTIONS] if self.asks_node else []), *shared]
             case Direction.IN:
                 kbit, counter = self.bandwidth and self.bandwidth.in_kbit, CounterName.LIMIT_IN
                 shared = []
@@ -158,6 +171,7 @@ class Guard:
             yield SetName.TARGETS, ipv6
         for prefix in self.delegated:
             yield SetName.PREFIXES, prefix
+            yield SetName.PREFIX_TARGETS, prefix
         if self.on_segment:
             yield SetName.LINK_LOCAL, link_local(self.mac)
             yield SetName.TARGETS, link_local(self.mac)

@@ -55,9 +55,10 @@ SET_KEYS: dict[SetName, SetKey] = {
     SetName.PREFIXES: SetKey("type ifname . ipv6_addr; flags interval", ("ifname", "ipv6_addr")),
     SetName.LINK_LOCAL: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
     SetName.TARGETS: SetKey(f"typeof iifname . {_TARGET}", ("ifname", "integer")),
+    SetName.PREFIX_TARGETS: SetKey(f"typeof iifname . {_TARGET}; flags interval", ("ifname", "integer")),
 }
 
-_NOT_ITS_OWN = f"iifname . {_TARGET} != @{SetName.TARGETS}"
+_NOT_ITS_OWN = f"iifname . {_TARGET} != @{SetName.TARGETS} iifname . {_TARGET} != @{SetName.PREFIX_TARGETS}"
 _NOT_LINK_LOCAL = "@th,64,64 != 0xfe80000000000000"
 _CLAIM = "icmpv6 type nd-neighbor-advert"
 _PROBE = "ip6 saddr :: icmpv6 type nd-neighbor-solicit"

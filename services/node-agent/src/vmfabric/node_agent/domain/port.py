@@ -118,6 +118,7 @@ def port_of(desired: DesiredVm) -> Port:
             frozenset(address for address in desired.addresses if isinstance(address, IPv6Address)),
             delegated=frozenset(prefix for prefix in desired.delegated if isinstance(prefix, IPv6Network)),
             on_segment=not isinstance(desired.wiring, PointToPoint),
+            asks_node=not isinstance(desired.wiring, Switched),
             bandwidth=desired.bandwidth,
         ),
         prefixes=frozenset({*map(host_prefix, desired.addresses), *desired.delegated}),

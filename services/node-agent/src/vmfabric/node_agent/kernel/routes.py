@@ -8,7 +8,7 @@ from typing import Any
 
 from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL
-from vmfabric.node_agent.domain.actual import HeldRoute, HostRoute, Link
+from vmfabric.node_agent.domain.actual import NOWHERE, HeldRoute, HostRoute, Link
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute
 from vmfabric.node_agent.kernel.netlink import Netlink
 
@@ -65,9 +65,9 @@ def take(netlink: Netlink, interface: str, route: HeldRoute) -> None:
 
 def add(netlink: Netlink, route: HostRoute) -> None:
     """An error when somebody has a route to this prefix with this metric already."""
-    # The route to the next hop may come only after this one, or be a VM's own.
-    gateway = {} if route.gateway is None else {"gateway": str(route.gateway), "flags": _RTNH_F_ONLINK}
-    netlink.route("add", **_spec(route), **gateway)
+    gateway = {} if route.gateway is None else {"gateway": str(route.gateway)}
+    kind = {"type": "unreachable"} if route.interface == NOWHERE else {}
+    netlink.route("add", **_spec(route), **gateway, **kind)
 
 
 def remove(netlink: Netlink, interface: str, prefix: Prefix, metric: int) -> None:
