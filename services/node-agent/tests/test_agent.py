@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.operations import LoadGuard, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
 from vmfabric.node_agent.samples import a_switching_node, a_vm
-from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
+from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel, an_uplink
 from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Dirty
 from vmfabric.runtime.desired import Revised
@@ -142,6 +143,22 @@ async def test_what_is_gone_is_said_to_be_gone_although_the_node_itself_is_not_r
     assert beat is not None
     assert beat.problem is not None
     assert "vmbr0" in beat.problem
+
+
+async def test_a_heartbeat_says_what_is_in_the_way_of_which_vm_until_it_is_out_of_the_way(node: Node) -> None:
+    stranger = replace(an_uplink(ip_interface("192.0.2.1/24")), name="vm1_net0", index=50)
+    node.kernel.links["vm1_net0"] = stranger
+    node.view.want(a_vm(1), a_vm(2))
+    await node.step()
+    beat = node.agent.heartbeat()
+    assert beat is not None
+    assert list(beat.vm_problems) == ["vm1"]
+    assert "interface vm1_net0 should be the VM's, but another one has this name" in beat.vm_problems["vm1"]
+    del node.kernel.links["vm1_net0"]
+    await node.step()
+    beat = node.agent.heartbeat()
+    assert beat is not None
+    assert beat.vm_problems == {}
 
 
 async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:

@@ -30,6 +30,7 @@ from vmfabric.runtime.snapshot import Confirmations
 
 _AGAIN_SECONDS = 1.0
 _UNSAID = 100
+_VM_PROBLEMS = 20
 _VMS_IN_AN_EVENT = 100
 """NATS takes messages of up to 1 MiB; the repair of a VM that is made anew takes some 800 bytes."""
 
@@ -71,6 +72,7 @@ class Agent:
         self._node_converged = False
         self._problem: str | None = None
         """Of the node itself."""
+        self._vm_problems: dict[VmName, str] = {}
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
         self._reported: frozenset[tuple[VmName | None, str]] = frozenset()
@@ -129,6 +131,7 @@ class Agent:
             addresses=tuple(map(parse_host, own_addresses(self._seen))),
             vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
             problem=self._problem,
+            vm_problems=self._vm_problems,
         )
 
     def _node_value(self) -> DesiredNode | None:
@@ -184,6 +187,8 @@ class Agent:
             (None, f"the route to {it.prefix} has our protocol number and is no VM's; it is left")
             for it in after.stray_routes
         }
+        of_vms = sorted((vm, sentence) for vm, sentence in found if vm is not None)
+        self._vm_problems = dict(of_vms[:_VM_PROBLEMS])
         for vm, sentence in sorted(found - self._reported, key=str):
             log.warning(
                 "node.problem",

@@ -26,6 +26,7 @@ from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.explanation import why_there
+from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
@@ -219,9 +220,8 @@ def _left_behind(value: DesiredVm) -> Finding:
 
 
 def _is_lost(vm: VmName | None, row: NodeRow) -> Finding:
-    since = f" since {row.heard.at:%Y-%m-%d %H:%M:%S} UTC" if row.heard.at is not None else ""
     sentence = (
-        f"{row.key.node} is lost: it has not been heard{since}, and cannot say what it has. If it surely does not "
+        f"{row.key.node} is lost: it {silent_since(row.heard)}, and cannot say what it has. If it surely does not "
         "run, node.evacuate places its VMs elsewhere"
     )
     return _wrong(vm, "scheduler", sentence)

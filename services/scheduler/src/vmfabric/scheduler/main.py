@@ -66,7 +66,6 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     patience = Patience(
         phase=settings.phase_seconds, move=settings.migration_seconds, first=settings.ask_again_seconds
     )
-    handlers = Handlers(desk, service.clock, patience)
     nodes = Nodes(
         store,
         service.clock,
@@ -74,6 +73,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         is_listening=lambda: service.bus.is_connected,
         lost_after=settings.node_lost_seconds,
     )
+    handlers = Handlers(desk, service.clock, patience, problem_of=nodes.problem_of)
     republish = Republish(store, lambda: read_bucket(service.bus, _WRITTEN), committed=relay.wake)
     republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
     service.bus.on_reconnect(republishing.wake)

@@ -1,6 +1,6 @@
 """Which nodes are heard: from heartbeats to node.joined, node.lost and node.returned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.envelope import Trace, outgoing
 from vmfabric.contract.model import Event
+from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.runtime.clock import Clock
 from vmfabric.scheduler import metrics
@@ -28,6 +29,7 @@ class _Beat:
     moment: float
     """Of the monotonic clock: a wall clock that is set makes no node silent."""
     problem: str | None
+    vm_problems: Mapping[VmName, str]
 
 
 class Nodes:
@@ -57,8 +59,13 @@ class Nodes:
     def heard(self, beat: NodeHeartbeat) -> None:
         """A heartbeat has come."""
         self._beats[NodeKey(beat.cluster, beat.node)] = _Beat(
-            beat.addresses, self._clock.now(), self._clock.monotonic(), beat.problem
+            beat.addresses, self._clock.now(), self._clock.monotonic(), beat.problem, beat.vm_problems
         )
+
+    def problem_of(self, node: NodeKey, vm: VmName) -> str | None:
+        """What is in the way of a VM there, by its last heartbeat."""
+        beat = self._beats.get(node)
+        return None if beat is None else beat.vm_problems.get(vm)
 
     async def review(self) -> None:
         """Compare what was heard with what is kept."""
