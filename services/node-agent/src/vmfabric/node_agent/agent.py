@@ -86,14 +86,18 @@ class Agent:
         """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
         if dirty.all or not self._is_fresh:
             await self._read()
-        if self._seen is None or not self._view.complete:
+        if self._seen is None:
+            return Again()
+        if not self._view.complete:
+            # What was begun may have cut this node off from the bucket.
+            await self._move_uplink(None)
             return Again()
         for vm in dirty.keys - self._view.vms.keys():
             self._confirmations.forget(vm)
         wanted = dict(self._view.vms)
         # What is done and said must be known after a crash: an older snapshot would undo it.
         self._view.save()
-        await self._move_uplink()
+        await self._move_uplink(self._node_value())
         remembered = frozenset(self._view.remembered)
         before, after, failures = await self._reconcile([it.value for it in wanted.values()], remembered)
         unfinished = _unfinished(after, failures)
@@ -144,10 +148,10 @@ class Agent:
         self._seen = await self._kernel.read(self._interest())
         self._is_fresh = True
 
-    async def _move_uplink(self) -> None:
+    async def _move_uplink(self, node: DesiredNode | None) -> None:
         if self._seen is None:
             raise RuntimeError("the kernel is read before anything is moved")
-        moved = await self._uplink.step(self._node_value(), self._seen, self._interest())
+        moved = await self._uplink.step(node, self._seen, self._interest())
         self._seen = moved.actual
         self._in_the_way = () if moved.problem is None else (moved.problem,)
         if moved.done and self._node_converged:

@@ -11,8 +11,8 @@ from vmfabric.node_agent.dhcp import Dhcp
 from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
+from vmfabric.node_agent.kernel.moments import now
 from vmfabric.node_agent.kernel.node import NodeKernel
-from vmfabric.node_agent.kernel.sysctls import boot_id
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
 from vmfabric.node_agent.uplink import UplinkMove
@@ -69,7 +69,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=confirmations,
-            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", boot_id()),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", now),
         )
         arrivals = Arrivals(service.bus)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
