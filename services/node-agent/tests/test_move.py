@@ -99,6 +99,10 @@ class Node:
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
 
+    def retries(self) -> str:
+        """An operator asks for it while an agent lives."""
+        return UplinkMove(self.kernel, self.directory / "journal", lambda: self.now).retry()
+
     def passes(self, seconds: float) -> None:
         self.now = replace(self.now, wall=self.now.wall + seconds, since_boot=self.now.since_boot + seconds)
 
@@ -503,3 +507,34 @@ async def test_guests_that_were_reached_are_not_cut_off_because_the_agent_was_aw
     node.passes(3600)
     assert await node.live() is None
     assert node.is_moved()
+
+
+async def test_an_uplink_that_was_taken_back_is_moved_at_once_when_an_operator_says_so(node: Node) -> None:
+    node.kernel.answering = set()
+    problem = await node.live()
+    assert problem is not None
+    assert "It is tried again with node.retry, when" in problem
+    node.kernel.answering = {GATEWAY}
+    assert node.retries() == "uplink is moved into vmbr0 again now"
+    assert await node.live() is None
+    assert node.is_moved()
+    assert node.retries() == "nothing was given up here, so everything is only looked at once more"
+
+
+async def test_a_silent_gateway_that_is_waited_for_is_asked_at_once_when_an_operator_says_so(node: Node) -> None:
+    await node.live()
+    node.plug_in()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.answering = set()
+    assert await node.live() is not None
+    node.kernel.answering = {GATEWAY}
+    assert node.retries() == "the gateway behind vmbr0 is asked again now"
+    assert await node.live() is None
+
+
+async def test_an_uplink_on_its_way_back_is_not_called_back(node: Node) -> None:
+    node.kernel.answering = set()
+    await node.live(refused="put route 198.51.100.0/24 via 192.0.2.253 on uplink")
+    assert node.retries() == "uplink is still on its way out of vmbr0; ask again when it is there"
+    await node.live()
+    assert node.is_as_before()

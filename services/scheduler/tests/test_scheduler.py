@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from vmfabric.contract.errors import Code, Refused
@@ -404,3 +405,15 @@ async def test_explain_and_get_say_why_a_vm_is_where_it_is(world: World) -> None
     assert why["is_right"]
     assert why["sentence"].startswith("spread chose n1 for the request at ")
     assert why["sentence"].endswith("with the weight 0.75 (room 0.75 + groups 0). The others: n2: weight 0.75")
+
+
+async def test_a_node_that_an_operator_has_mended_is_told_to_try_again(world: World) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(b'{"cluster":"msk","node":"n1","sentence":"eth0 is moved into vmbr0 again now"}')
+
+    await world.client.subscribe("iface.retry.msk.n1", cb=answer)
+    assert (await world.ask("node.retry", {"cluster": "msk", "node": "n1"}))["sentence"].startswith("eth0 is moved")
+    with pytest.raises(Refused, match="the node-agent of n2 does not answer"):
+        await world.ask("node.retry", {"cluster": "msk", "node": "n2"})
+    with pytest.raises(Refused, match="there is no node n9 in cluster msk"):
+        await world.ask("node.retry", {"cluster": "msk", "node": "n9"})

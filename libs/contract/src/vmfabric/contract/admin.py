@@ -9,6 +9,7 @@
 | `node.drain` | DrainNode | Drain | scheduler |
 | `node.undrain` | UndrainNode | Drain | scheduler |
 | `node.audit` | AuditNode | NodeAudit | scheduler |
+| `node.retry` | RetryNode | Retried | scheduler |
 | `node.evacuate` | EvacuateNode | Drain | scheduler |
 | `vm.get` | GetVm | VmState | scheduler |
 | `vm.list` | ListOfCluster | Vms | scheduler |

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from vmfabric.contract import addressing, admin, explanation
+from vmfabric.contract import addressing, admin, explanation, retry
 from vmfabric.contract.desired import (
     BUCKET,
     NODE_KEY,
@@ -37,6 +37,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "node.drain": (admin.DrainNode, admin.Drain),
     "node.undrain": (admin.UndrainNode, admin.Drain),
     "node.audit": (explanation.AuditNode, explanation.NodeAudit),
+    "node.retry": (retry.RetryNode, retry.Retried),
     "node.evacuate": (admin.EvacuateNode, admin.Drain),
     "vm.get": (admin.GetVm, admin.VmState),
     "vm.list": (admin.ListOfCluster, admin.Vms),

@@ -15,6 +15,7 @@ from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.retry import Retried
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.fabrics import fabric
@@ -124,6 +125,10 @@ class Agent:
             return Findings(findings=tuple(explain(asked.vm, wanted.get(asked.vm), actual, found)))
         of_vms = [finding for vm in sorted(wanted) for finding in explain(vm, wanted[vm], actual, found)]
         return Findings(findings=tuple(it for it in (*of_vms, *explain_node(found)) if not it.is_right))
+
+    def retry(self) -> Retried:
+        """The next pass does not wait until another try is due."""
+        return Retried(cluster=self._cluster, node=self._node, sentence=self._uplink.retry())
 
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""

@@ -74,6 +74,19 @@ class UplinkMove:
                 return Moved(actual, tuple(done), step.problem or self._unkept())
         return Moved(actual, tuple(done), _UNSETTLED)
 
+    def retry(self) -> str:
+        """Have the next step not wait until another try is due. Returns what is tried then, in a sentence."""
+        journal = self._journal
+        if journal is None or not journal.reason:
+            return "nothing was given up here, so everything is only looked at once more"
+        uplink, bridge = journal.uplink, journal.node.bridge
+        if journal.phase is Phase.RETURNING:
+            return f"{uplink} is still on its way out of {bridge}; ask again when it is there"
+        self._note(move_journal.at_once(journal))
+        if journal.phase is Phase.CONFIRMED:
+            return f"the gateway behind {bridge} is asked again now"
+        return f"{uplink} is moved into {bridge} again now"
+
     async def _carry_out(self, step: move.Step) -> str | None:
         """What was refused first. On the way back all the others are done nevertheless."""
         refused = None

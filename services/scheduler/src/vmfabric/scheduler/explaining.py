@@ -25,7 +25,7 @@ from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
-from vmfabric.scheduler.domain.explanation import why_there
+from vmfabric.scheduler.domain.explanation import unanswered, why_there
 from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
@@ -185,8 +185,7 @@ class Explaining:
         try:
             return (await self._ask(subject, asked, Findings)).findings
         except TryAgain:
-            node = subject.rpartition(".")[2]
-            sentence = f"the {service} of {node} does not answer: is it running, and does it reach the bus?"
+            sentence = unanswered(service, subject.rpartition(".")[2])
         except Refused as error:
             sentence = error.sentence
         return (_wrong(asked.vm, service, sentence),)

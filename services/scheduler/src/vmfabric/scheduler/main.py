@@ -10,6 +10,7 @@ from vmfabric.contract.admin import GetVm
 from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, VM_KEY
 from vmfabric.contract.explanation import AuditNode
 from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.retry import RetryNode
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
@@ -29,6 +30,7 @@ from vmfabric.scheduler.explaining import Explaining
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
+from vmfabric.scheduler.retrying import Retrying
 from vmfabric.scheduler.settings import SchedulerSettings
 from vmfabric.scheduler.standing import check_standing
 from vmfabric.scheduler.store import PostgresStore
@@ -97,16 +99,19 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
     strays = Strays(store, desk, lambda node: read_bucket(service.bus, [VM_KEY.pattern(node._asdict())]))
+    ask = partial(micro.ask, service.bus, seconds=_ASK_SECONDS)
+    retrying = Retrying(store, ask=ask)
     explaining = Explaining(
         store,
         strays,
-        ask=partial(micro.ask, service.bus, seconds=_ASK_SECONDS),
+        ask=ask,
         last_fact=partial(last_message, service.bus, FACT_STREAM.name),
         desired=partial(last_value, service.bus),
     )
     endpoints = (
         *Administration(store, service.clock, committed=relay.wake).endpoints(),
         Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
+        Endpoint("node.retry", RetryNode, retrying.retry, "what a node has given up is tried at once"),
         Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors hold"),
     )
     await service.bus.connected()

@@ -5,7 +5,7 @@
 | moving | addresses and routes go to the bridge, the NIC into it; the gateway is asked | confirmed, or returning |
 | confirmed | nothing, as long as it stays so | moving, when somebody has changed it |
 | returning | all of it goes back to the NIC | taken back |
-| taken back | nothing, for some minutes or until the node's values change | moving |
+| taken back | nothing, for some minutes, or until the node's values change or an operator says so | moving |
 
 What the kernel refuses amid the move leads back too; what it refuses on the way back is tried again in each pass.
 

@@ -89,6 +89,11 @@ def rests(journal: Journal, node: SwitchingNode, now: Moment) -> bool:
     return journal.phase is Phase.TAKEN_BACK and journal.node == node and now.wall < journal.again_at
 
 
+def at_once(journal: Journal) -> Journal:
+    """Somebody does not want to wait for the next try."""
+    return journal.model_copy(update={"again_at": 0.0})
+
+
 def of_boot(journal: Journal, boot: str) -> Journal | None:
     """After a reboot all is as the operator's configuration has it: what there was before must not come back."""
     if journal.boot == boot or journal.phase is Phase.TAKEN_BACK:
@@ -112,7 +117,7 @@ def unanswered(journal: Journal, question: Question, actual: Actual, now: Moment
     if journal.phase is Phase.CONFIRMED or _stays(journal, actual):
         reason = (
             f"{silent}and where it stays, since the gateway has answered there before; is the gateway down? It is "
-            f"asked again every {AGAIN_SECONDS / 60:.0f} minutes"
+            f"asked again with node.retry, and every {AGAIN_SECONDS / 60:.0f} minutes"
         )
         return journal.model_copy(
             update={"phase": Phase.CONFIRMED, "reason": reason, "again_at": now.wall + AGAIN_SECONDS}
@@ -143,7 +148,10 @@ def elsewhere(journal: Journal) -> Journal:
 
 
 def _back(journal: Journal, found: str) -> Journal:
-    reason = f"{found} It is tried again when the node's values change, and every {AGAIN_SECONDS / 60:.0f} minutes"
+    reason = (
+        f"{found} It is tried again with node.retry, when the node's values change, and every "
+        f"{AGAIN_SECONDS / 60:.0f} minutes"
+    )
     return journal.model_copy(update={"phase": Phase.RETURNING, "reason": reason})
 
 

@@ -1,5 +1,6 @@
 """Why a VM is where it is, in an operator's words."""
 
+from vmfabric.contract.names import NodeName
 from vmfabric.contract.placement import OtherNode, PlacementDecision
 
 _NAMED = 5
@@ -18,6 +19,11 @@ def why_there(decision: PlacementDecision) -> str:
     more = len(decision.others) - _NAMED + decision.rest
     named = "; ".join(map(_words, decision.others[:_NAMED]))
     return f"{said}. The others: {named}" + (f"; and {more} more" if more > 0 else "")
+
+
+def unanswered(service: str, node: NodeName) -> str:
+    """What to say of a node's service that was asked."""
+    return f"the {service} of {node} does not answer: is it running, and does it reach the bus?"
 
 
 def _words(other: OtherNode) -> str:
