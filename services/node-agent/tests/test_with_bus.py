@@ -21,7 +21,7 @@ async def test_desired_values_become_links_and_facts(nats_url: str, tmp_path: Pa
     kernel = SimulatedKernel()
     async with Bus(nats_url, name="node-agent") as bus, asyncio.timeout(20):
         await bus.connected()
-        facts = await bus.jetstream.subscribe("iface.>", stream=FACT_STREAM.name, ordered_consumer=True)
+        facts = await bus.jetstream.subscribe("iface.*.msk.vm1.n1", stream=FACT_STREAM.name, ordered_consumer=True)
         mirror = Mirror(
             bus,
             cluster="msk",
