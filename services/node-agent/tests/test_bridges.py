@@ -304,7 +304,10 @@ def test_what_is_in_the_way_of_a_node_is_said(
 ) -> None:
     kernel = SimulatedKernel(uplinks=dict(links))
     [finding] = explain_node(planned(kernel, node))
-    assert said in finding.sentence
+    assert (finding.about, said in finding.sentence) == ("node", True)
+    vm = a_vm(1, wiring=SWITCHED)
+    of_vm = explain("vm1", vm, kernel.actual(), planned(kernel, node, vm))
+    assert finding.sentence in [it.sentence for it in of_vm if it.about == "node"]
     carry_out(kernel, node)
     assert {name: replace(link, sysctls={}) for name, link in kernel.uplinks.items()} == links
 

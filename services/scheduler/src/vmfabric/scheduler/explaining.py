@@ -25,7 +25,7 @@ from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
-from vmfabric.scheduler.domain.explanation import unanswered, why_there
+from vmfabric.scheduler.domain.explanation import cause, unanswered, why_there
 from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.ports import NodeRow, Store
@@ -71,12 +71,12 @@ class Explaining:
             nodes = await tx.rows.nodes(asked.cluster)
         findings = [await self._end_of(key)] if record is None else await self._of_record(record, decision, nodes)
         findings += [_left_behind(value) for value in left]
-        wrong = next((it for it in findings if not it.is_right), None)
+        root = cause(findings)
         end = "the reflectors" if record is not None and record.is_announced else "its port on the node"
         return VmExplanation(
             cluster=asked.cluster,
             vm=asked.vm,
-            verdict=wrong.sentence if wrong else f"everything is as it should be, to {end}",
+            verdict=root.sentence if root else f"everything is as it should be, to {end}",
             findings=tuple(findings),
         )
 
@@ -223,7 +223,7 @@ def _is_lost(vm: VmName | None, row: NodeRow) -> Finding:
         f"{row.key.node} is lost: it {silent_since(row.heard)}, and cannot say what it has. If it surely does not "
         "run, node.evacuate places its VMs elsewhere"
     )
-    return _wrong(vm, "scheduler", sentence)
+    return _wrong(vm, "node", sentence)
 
 
 def _right(vm: VmName, about: str, sentence: str) -> Finding:
