@@ -8,7 +8,7 @@ from ipam_specs import a_network
 from ipam_world import QUARANTINE, World, running, wish
 
 from vmfabric.contract.addresses import Family
-from vmfabric.contract.addressing import ListFree
+from vmfabric.contract.addressing import AskUsage, ListFree
 from vmfabric.contract.admin import (
     Addresses,
     ApplyPool,
@@ -197,6 +197,23 @@ class Promises:
         ]
         with pytest.raises(Refused, match="after is 'vm1', which is not an address"):
             await world.admin.list_addresses(ListOfCluster(after="vm1"))
+
+    async def test_what_is_asked_of_a_cluster_without_pools_is_refused_with_those_that_have_some(
+        self, world: World
+    ) -> None:
+        wrong = ListOfCluster(cluster="mks")
+        with pytest.raises(Refused, match="no pool is of cluster mks; there is no pool yet"):
+            await world.reporting.list_pools(wrong)
+        await world.pool("10.0.0.0/24")
+        for asked in (
+            world.reporting.list_pools(wrong),
+            world.reporting.report_usage(AskUsage(cluster="mks")),
+            world.admin.list_addresses(wrong),
+        ):
+            with pytest.raises(Refused) as refused:
+                await asked
+            assert refused.value.code is Code.UNKNOWN_CLUSTER
+            assert refused.value.sentence == "no pool is of cluster mks; the clusters that have pools are: msk"
 
     async def test_explain_tells_the_story_of_an_address(self, world: World) -> None:
         await world.pool("10.0.0.0/24", exclude=("10.0.0.0/32",))

@@ -26,6 +26,7 @@ from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.history import verdict
 from vmfabric.ipam.domain.pools import place
 from vmfabric.ipam.importing import Importing
+from vmfabric.ipam.named import check_cluster
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.reporting import Reporting
 from vmfabric.ipam.reserving import Reserving
@@ -79,6 +80,7 @@ class Administration:
 
     async def list_addresses(self, request: ListOfCluster) -> Addresses:
         """Addresses that are held, rest or are reserved, in order."""
+        check_cluster(request.cluster, await self._writer.current())
         after = _address(request.after) if request.after else None
         found = await self._records.records(request.cluster, after, request.limit + 1)
         page = tuple(found[: request.limit])

@@ -28,6 +28,7 @@ from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.explanation import cause, unanswered, why_there
 from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.named import the_cluster, the_node
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
@@ -69,6 +70,7 @@ class Explaining:
             decision = await tx.rows.decision(key)
             left = [row.desired for row in await tx.rows.left_behind(key)]
             nodes = await tx.rows.nodes(asked.cluster)
+            await the_cluster(tx, asked.cluster)
         findings = [await self._end_of(key)] if record is None else await self._of_record(record, decision, nodes)
         findings += [_left_behind(value) for value in left]
         root = cause(findings)
@@ -84,13 +86,9 @@ class Explaining:
         """Refused when there is no such node, or the repair would remove suspiciously much from it."""
         key = NodeKey(asked.cluster, asked.node)
         async with transaction(self._store) as tx:
+            _, cluster = await the_node(tx, key)
             nodes = await tx.rows.nodes(asked.cluster)
             records = await tx.rows.vms_on(key)
-            cluster = await tx.cluster(asked.cluster)
-        if cluster is None or key not in {row.key for row in nodes}:
-            raise Refused(
-                Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
-            )
         values = [value for record in records for value in record.all_desired() if value.node == asked.node]
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]

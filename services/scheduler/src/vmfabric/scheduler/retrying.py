@@ -1,9 +1,11 @@
 """`node.retry`: an operator has mended what was in a node's way."""
 
-from vmfabric.contract.errors import Code, Refused, TryAgain
+from vmfabric.contract.errors import TryAgain
 from vmfabric.contract.retry import IFACE_RETRY, Retried, RetryNode, RetryOnNode
 from vmfabric.runtime.micro import Ask
+from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.explanation import unanswered
+from vmfabric.scheduler.named import the_node
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import transaction
 
@@ -18,11 +20,7 @@ class Retrying:
     async def retry(self, asked: RetryNode) -> Retried:
         """Refused when there is no such node, TryAgain when nobody is there to try."""
         async with transaction(self._store) as tx:
-            spec = await tx.node(asked.cluster, asked.node)
-        if spec is None:
-            raise Refused(
-                Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
-            )
+            await the_node(tx, NodeKey(asked.cluster, asked.node))
         subject = IFACE_RETRY.render({"cluster": asked.cluster, "node": asked.node})
         try:
             return await self._ask(subject, RetryOnNode(), Retried)
