@@ -417,3 +417,16 @@ async def test_a_node_that_an_operator_has_mended_is_told_to_try_again(world: Wo
         await world.ask("node.retry", {"cluster": "msk", "node": "n2"})
     with pytest.raises(Refused, match="there is no node n9 in cluster msk"):
         await world.ask("node.retry", {"cluster": "msk", "node": "n9"})
+
+
+async def test_of_a_deleted_node_nothing_is_wanted_any_more(world: World) -> None:
+    await world.ask("node.apply", {"spec": a_node("n3", 3)})
+    async with asyncio.timeout(5):
+        while "node.msk.n3" not in await world.desired():
+            await asyncio.sleep(0.02)
+    assert (await world.ask("node.delete", {"cluster": "msk", "node": "n3"}))["change"] == "deleted"
+    async with asyncio.timeout(5):
+        while "node.msk.n3" in await world.desired():
+            await asyncio.sleep(0.02)
+    assert [node["spec"]["name"] for node in (await world.ask("node.list", {}))["nodes"]] == ["n1", "n2"]
+    assert (await world.ask("node.delete", {"cluster": "msk", "node": "n3"}))["change"] == "unchanged"

@@ -6,6 +6,7 @@
 | `cluster.list` | List | Clusters | scheduler |
 | `node.apply` | ApplyNode | Applied | scheduler |
 | `node.list` | ListOfCluster | Nodes | scheduler |
+| `node.delete` | DeleteNode | Applied | scheduler |
 | `node.drain` | DrainNode | Drain | scheduler |
 | `node.undrain` | UndrainNode | Drain | scheduler |
 | `node.audit` | AuditNode | NodeAudit | scheduler |
@@ -87,6 +88,16 @@ class UndrainNode(Request):
     dry_run: bool = False
 
 
+class DeleteNode(Request):
+    """Forget a node that has no VMs and is not heard; with `dry_run` only say whether it can be."""
+
+    cluster: ClusterName
+    node: NodeName
+    gone: bool = False
+    """It will never run again as it was: what it had of VMs that were evacuated is taken for let go."""
+    dry_run: bool = False
+
+
 class ApplyNetwork(Request):
     """Make the network so; with `dry_run` only say what would change."""
 
@@ -128,15 +139,16 @@ class ExplainAddress(Request):
 
 
 class Change(StrEnum):
-    """What an apply did, or would do."""
+    """What an apply or a deletion did, or would do."""
 
     CREATED = "created"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
+    DELETED = "deleted"
 
 
 class Applied(Part):
-    """The result of an apply."""
+    """The result of an apply or a deletion."""
 
     kind: str
     name: str

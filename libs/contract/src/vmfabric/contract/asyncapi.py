@@ -34,6 +34,7 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "cluster.list": (admin.List, admin.Clusters),
     "node.apply": (admin.ApplyNode, admin.Applied),
     "node.list": (admin.ListOfCluster, admin.Nodes),
+    "node.delete": (admin.DeleteNode, admin.Applied),
     "node.drain": (admin.DrainNode, admin.Drain),
     "node.undrain": (admin.UndrainNode, admin.Drain),
     "node.audit": (explanation.AuditNode, explanation.NodeAudit),

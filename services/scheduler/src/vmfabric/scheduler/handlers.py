@@ -222,8 +222,16 @@ class Handlers:
         record = await tx.vm(_key(fact))
         if record is not None and not record.evacuated and fact.generation in record.generations():
             return
-        before = await tx.left_behind(_key(fact))
-        after = [evacuation.hears(left, fact) for left in before]
+        await self._left_changes(tx, _key(fact), lambda left: evacuation.hears(left, fact))
+
+    async def forget(self, tx: Transaction, key: VmKey, node: NodeName) -> None:
+        """A node that does not come back will never say that it let go of the VM."""
+        await self._left_changes(tx, key, lambda left: evacuation.forgotten(left, node))
+
+    async def _left_changes(self, tx: Transaction, key: VmKey, change: Callable[[LeftBehind], LeftBehind]) -> None:
+        record = await tx.vm(key)
+        before = await tx.left_behind(key)
+        after = [change(left) for left in before]
         wanted = frozenset(value.key() for value in record.all_desired()) if record else frozenset()
         for left in (left for left in after if left not in before):
             tx.put_left_behind(left)

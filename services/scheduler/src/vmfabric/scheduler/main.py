@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 from nats.aio.msg import Msg
 
-from vmfabric.contract.admin import GetVm
+from vmfabric.contract.admin import DeleteNode, GetVm
 from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, VM_KEY
 from vmfabric.contract.explanation import AuditNode
 from vmfabric.contract.node import NodeHeartbeat
@@ -23,6 +23,7 @@ from vmfabric.runtime.inbound import UnreadableError, parse
 from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.service import Service, run
 from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.deleting import Deleting
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.draining import Draining
@@ -100,6 +101,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     await service.stack.enter_async_context(desk.open())
     strays = Strays(store, desk, lambda node: read_bucket(service.bus, [VM_KEY.pattern(node._asdict())]))
     ask = partial(micro.ask, service.bus, seconds=_ASK_SECONDS)
+    deleting = Deleting(store, handlers, strays, committed=relay.wake)
     retrying = Retrying(store, ask=ask)
     explaining = Explaining(
         store,
@@ -111,6 +113,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     endpoints = (
         *Administration(store, service.clock, committed=relay.wake).endpoints(),
         Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
+        Endpoint("node.delete", DeleteNode, deleting.delete_node, "forget a node that does not come back"),
         Endpoint("node.retry", RetryNode, retrying.retry, "what a node has given up is tried at once"),
         Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors hold"),
     )

@@ -95,7 +95,13 @@ class Nodes:
         self._committed()
 
     def _name_strangers(self, rows: Sequence[NodeRow]) -> None:
-        for key in self._beats.keys() - {row.key for row in rows} - self._strangers:
+        unknown = self._beats.keys() - {row.key for row in rows}
+        for key in [key for key in unknown if not self._is_heard(self._beats[key])]:
+            # One that was deleted begins anew when it is applied again.
+            unknown.remove(key)
+            self._strangers.discard(key)
+            del self._beats[key]
+        for key in unknown - self._strangers:
             self._strangers.add(key)
             log.warning("node.unknown", **key._asdict(), todo="node.apply makes it known")
 
@@ -106,13 +112,15 @@ class Nodes:
         silent = now - max(beat.moment if beat else self._listening_since, self._listening_since)
         if beat is None:
             return replace(kept, state=self._unless_lost(kept, silent))
-        is_heard = now - beat.moment < self._lost_after
-        state = NodeState.JOINED if is_heard else self._unless_lost(kept, silent)
+        state = NodeState.JOINED if self._is_heard(beat) else self._unless_lost(kept, silent)
         now_heard = Heard(state, beat.at, beat.addresses, beat.problem)
         is_old = kept.at is None or abs(beat.at - kept.at) >= self._kept_every
         if is_old or replace(now_heard, at=kept.at) != kept:
             return now_heard
         return kept
+
+    def _is_heard(self, beat: _Beat) -> bool:
+        return self._clock.monotonic() - beat.moment < self._lost_after
 
     def _unless_lost(self, kept: Heard, silent: float) -> NodeState:
         return NodeState.LOST if kept.state is NodeState.JOINED and silent >= self._lost_after else kept.state
