@@ -11,10 +11,12 @@ from vmfabric.contract.addresses import Family
 from vmfabric.contract.addressing import AskUsage, ListFree
 from vmfabric.contract.admin import (
     Addresses,
+    ApplyNetwork,
     ApplyPool,
     Change,
     ExplainAddress,
     Explanation,
+    List,
     ListOfCluster,
 )
 from vmfabric.contract.desired import DesiredPools
@@ -197,6 +199,11 @@ class Promises:
         ]
         with pytest.raises(Refused, match="after is 'vm1', which is not an address"):
             await world.admin.list_addresses(ListOfCluster(after="vm1"))
+
+    async def test_a_network_of_multicast_addresses_is_refused_and_not_kept(self, world: World) -> None:
+        with pytest.raises(Refused, match=r"which lies in 224.0.0.0/4 \(multicast\); no VM can be reached there"):
+            await world.applying.apply_network(ApplyNetwork(spec=a_network("224.0.0.0/24", "cast")))
+        assert "cast" not in [it.name for it in (await world.admin.list_networks(List())).networks]
 
     async def test_what_is_asked_of_a_cluster_without_pools_is_refused_with_those_that_have_some(
         self, world: World

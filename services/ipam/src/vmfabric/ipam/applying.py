@@ -5,6 +5,7 @@ from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.keeping import check_blocks_kept, check_kept
 from vmfabric.ipam.domain.networks import ActiveNetworks, check_network, lies_inside
 from vmfabric.ipam.domain.pools import changed_fields, check_pool, desired_pools
+from vmfabric.ipam.domain.special import check_usable
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
 from vmfabric.ipam.writer import Writer
@@ -29,6 +30,7 @@ class Applying:
     async def _apply_network(self, stock: Stock, spec: NetworkSpec, dry_run: bool) -> Applied:
         old = stock.networks.get(spec.name)
         applied = _compare("network", old, spec, dry_run=dry_run)
+        check_usable(spec)
         check_network(spec, stock.networks)
         if applied.change is Change.UNCHANGED:
             return applied
