@@ -16,8 +16,10 @@
 | `vm.list` | ListOfCluster | Vms | scheduler |
 | `vm.explain` | GetVm | VmExplanation | scheduler |
 | `network.apply` | ApplyNetwork | Applied | ipam |
+| `network.delete` | DeleteNetwork | Applied | ipam |
 | `network.list` | List | Networks | ipam |
 | `pool.apply` | ApplyPool | Applied | ipam |
+| `pool.delete` | DeletePool | Applied | ipam |
 | `pool.list` | ListOfCluster | Pools | ipam |
 | `ip.list` | ListOfCluster | Addresses | ipam |
 | `ip.explain` | ExplainAddress | Explanation | ipam |
@@ -109,6 +111,20 @@ class ApplyPool(Request):
     """Make the pool so; with `dry_run` only say what would change."""
 
     spec: PoolSpec
+    dry_run: bool = False
+
+
+class DeletePool(Request):
+    """Forget a pool of which nothing is held, rests or is reserved; with `dry_run` only say whether it can be."""
+
+    name: ResourceName
+    dry_run: bool = False
+
+
+class DeleteNetwork(Request):
+    """Forget a network that no block of a pool is cut from; with `dry_run` only say whether it can be."""
+
+    name: ResourceName
     dry_run: bool = False
 
 

@@ -15,6 +15,8 @@ from vmfabric.contract.admin import (
     Addresses,
     ApplyNetwork,
     ApplyPool,
+    DeleteNetwork,
+    DeletePool,
     ExplainAddress,
     Explanation,
     List,
@@ -60,8 +62,10 @@ class Administration:
         """The page of this service."""
         return (
             Endpoint("network.apply", ApplyNetwork, self._applying.apply_network, "make a network so"),
+            Endpoint("network.delete", DeleteNetwork, self._applying.delete_network, "forget a network"),
             Endpoint("network.list", List, self.list_networks, "all networks"),
             Endpoint("pool.apply", ApplyPool, self._applying.apply_pool, "make a pool so"),
+            Endpoint("pool.delete", DeletePool, self._applying.delete_pool, "forget a pool"),
             Endpoint("pool.list", ListOfCluster, self._reporting.list_pools, "pools and how full they are"),
             Endpoint("pool.free", ListFree, self._reporting.list_free, "where a VM can still have an address"),
             Endpoint("pool.usage", AskUsage, self._reporting.report_usage, "how full pools are, and for how long"),
