@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from vmfabric.contract.bandwidth import Bandwidth
 from vmfabric.lab.programs import run
@@ -21,17 +21,21 @@ LIMITS = (5_000, 50_000)
 _ROUNDS = 5
 _SECONDS = 0.4
 _OWN, _ROUTER = bytes.fromhex("020000000001"), bytes.fromhex("0200000000fe")
+
+
+def _ipv6(source: str) -> bytes:
+    addresses = IPv6Address(source).packed + IPv6Address("2001:db8::2").packed
+    udp = bytes.fromhex("00090009000c0000 00000000")
+    return _ROUTER + _OWN + bytes.fromhex("86dd 60000000000c1140") + addresses + udp
+
+
 _FRAMES = {
     "IPv4": _ROUTER
     + _OWN
     + bytes.fromhex("0800 4500002000010000401166ca 0a000001 0a000002 00090009000c0000")
     + bytes(18),
-    "IPv6": _ROUTER
-    + _OWN
-    + bytes.fromhex("86dd 60000000000c1140")
-    + IPv6Address("2001:db8::1").packed
-    + IPv6Address("2001:db8::2").packed
-    + bytes.fromhex("00090009000c0000 00000000"),
+    "IPv6": _ipv6("2001:db8::1"),
+    "IPv6 of its prefix": _ipv6("2001:db8:0:1::77"),
 }
 
 
@@ -41,7 +45,7 @@ def _guard(number: int, bandwidth: Bandwidth | None = None) -> LoadGuard:
         mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
         ipv4=frozenset({IPv4Address("10.0.0.0") + number}),
         ipv6=frozenset({IPv6Address("2001:db8::") + number}),
-        delegated=frozenset(),
+        delegated=frozenset({IPv6Network(f"2001:db8:0:{number:x}::/64")}),
         on_segment=True,
         asks_node=True,
         bandwidth=bandwidth,

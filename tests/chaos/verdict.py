@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, timedelta
-from ipaddress import ip_address
+from ipaddress import ip_network
 from typing import TypeVar
 
 import nats.errors
@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from chaos.load import Load
 from history.ownership import Ownership, said_at
 from outside.cluster import CLUSTER, Cluster
-from vmfabric.contract.addresses import host_prefix
+from vmfabric.contract.addresses import host_prefix, named_by
 from vmfabric.contract.admin import Addresses, Pools, VmPhase, VmState
 from vmfabric.contract.explanation import NodeAudit
 from vmfabric.contract.model import Event
@@ -133,7 +133,7 @@ async def _database(outside: LabClient, vms: list[VmState]) -> list[str]:
 def _data_plane(cluster: Cluster, vms: list[VmState]) -> Iterator[str]:
     """Each VM is wired on its own node only, and the core sends its packets there."""
     nodes = {node.name: str(node.ipv4) for node in cluster.lab.topology.nodes}
-    routes = {str(prefix.network_address): hop for prefix, hop in bgp_routes(cluster.lab, "core").items()}
+    routes = {str(named_by(prefix)): hop for prefix, hop in bgp_routes(cluster.lab, "core").items()}
     wired = {name: _wired(cluster, name) for name in nodes}
     for vm in vms:
         for address in (it.address for it in vm.addresses):
@@ -153,7 +153,7 @@ def _wired(cluster: Cluster, node: str) -> set[str]:
         json.loads(run_on(cluster.lab, node, "ip", family, "-j", "route", "show", "proto", "86"))
         for family in ("-4", "-6")
     ]
-    return {str(host_prefix(ip_address(row["dst"]))) for rows in shown for row in rows}
+    return {str(ip_network(row["dst"])) for rows in shown for row in rows}
 
 
 async def _facts(outside: LabClient) -> list[Msg]:

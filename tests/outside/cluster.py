@@ -31,12 +31,10 @@ class ExtraPool(NamedTuple):
 
     network: str
     block: str
-    ipv6_length: int = 128
 
 
 EXTRA_POOLS = {
     "tiny": ExtraPool("203.0.113.0/24", "203.0.113.0/31"),
-    "wide": ExtraPool("2001:db8:200::/40", "2001:db8:200::/48", ipv6_length=64),
     "zone": ExtraPool("192.0.2.0/24", "192.0.2.0/30"),
 }
 """Their names come behind that of the example's, so nobody gets them unasked."""
@@ -49,6 +47,7 @@ class Cluster:
 
     name = CLUSTER
     example = EXAMPLES / "ip-fabric.yaml"
+    more_examples: Sequence[Path] = (EXAMPLES / "prefixes.yaml",)
     router = "core"
     """The host that VMs are pinged from."""
     quarantine_seconds = 60
@@ -62,13 +61,13 @@ class Cluster:
     async def apply(self, **changes: Any) -> None:
         """Apply the example, with other values in its cluster."""
         changed = {"pool": {"quarantine_seconds": self.quarantine_seconds}, "cluster": changes}
-        for document in read(self.example.read_text(), origin="example"):
-            spec = {**document.spec, **changed.get(document.kind, {})}
-            await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
+        for example in (self.example, *self.more_examples):
+            for document in read(example.read_text(), origin=example.name):
+                spec = {**document.spec, **changed.get(document.kind, {})}
+                await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
         for name, extra in self.extra_pools.items():
             await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": extra.network}}, Applied)
-            own = {"blocks": [extra.block], "ipv6_length": extra.ipv6_length}
-            pool = {"name": name, "cluster": self.name, "quarantine_seconds": 0, **own}
+            pool = {"name": name, "cluster": self.name, "blocks": [extra.block], "quarantine_seconds": 0}
             await self.outside.ask("pool.apply", {"spec": pool}, Applied)
 
     async def settled(self) -> None:
@@ -213,6 +212,7 @@ class SwitchingCluster(Cluster):
 
     name = "ams"
     example = EXAMPLES / "switching.yaml"
+    more_examples = ()
     router = "gw"
     extra_pools: Mapping[str, ExtraPool] = {}
 
@@ -222,6 +222,7 @@ class RoutingCluster(Cluster):
 
     name = "fsn"
     example = EXAMPLES / "routing.yaml"
+    more_examples = ()
     router = "provider"
     quarantine_seconds = 0
     extra_pools: Mapping[str, ExtraPool] = {}

@@ -17,6 +17,7 @@ from vmfabric.contract.names import NodeName, ResourceName, VmName
 from vmfabric.ipam.domain.changes import Holding
 from vmfabric.ipam.domain.lease import State
 from vmfabric.ipam.memory_store import InMemoryStore
+from vmfabric.node_agent.domain.actual import NOWHERE
 from vmfabric.node_agent.domain.operations import DeleteLink, Operation, RemoveRoute, RetireRoute, SetDown
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.changes import LeftKey
@@ -303,7 +304,7 @@ def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
         for address in sorted(guard.addresses, key=int):
             yield address, interface
     for route in node.kernel.routes:
-        if route.gateway is None and route.interface != BRIDGE:
+        if route.gateway is None and route.interface not in {BRIDGE, NOWHERE}:
             yield route.prefix.network_address, route.interface
 
 

@@ -10,7 +10,7 @@ from ipam_world import QUARANTINE, World, running, wish
 from pydantic import ValidationError
 
 from vmfabric.contract.addresses import Family, parse_host
-from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage
+from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, ImportAddresses, Imported, ImportRow
 from vmfabric.contract.admin import ApplyPool, ExplainAddress, ListOfCluster
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.ip import IpAllocated
@@ -24,6 +24,11 @@ async def history(
     world: World, address: str, at: datetime | None = None, until: datetime | None = None
 ) -> AddressHistory:
     return await world.reporting.tell_history(AskHistory(address=parse_host(address), at=at, until=until))
+
+
+async def bring_in(world: World, *rows: tuple[str, str], owner: str | None = None) -> Imported:
+    asked = tuple(ImportRow(address=parse_host(address), vm=vm, owner=owner) for address, vm in rows)
+    return await world.importing.import_rows(ImportAddresses(pool="web", rows=asked))
 
 
 class Promises:
@@ -75,6 +80,20 @@ class Promises:
         both = wish("ipv6", address="2001:db8:1::5"), wish("ipv6", address="2001:db8:1::6")
         assert await world.place("vm1", 1, *both) == [Code.INVALID_REQUEST]
         assert await world.place("vm2") == ["2001:db8:1::1"], "and nothing is held"
+
+    async def test_several_addresses_of_one_prefix_are_imported_as_that_if_they_are_one_vms(
+        self, world: World
+    ) -> None:
+        await world.pool(BLOCK, ipv6_length=64)
+        imported = await bring_in(world, ("2001:db8:1:7::1", "vm7"), ("2001:db8:1:7::2", "vm7"))
+        assert (imported.imported, imported.unchanged, imported.problems) == (1, 0, ())
+        both = await bring_in(world, ("2001:db8:1:8::1", "vm8"), ("2001:db8:1:8::2", "vm9"))
+        assert [(str(it.address), it.sentence.partition(", ")[0]) for it in both.problems] == [
+            ("2001:db8:1:8::2", "2001:db8:1:8::2 and 2001:db8:1:8::1 are of one prefix")
+        ]
+        later = await bring_in(world, ("2001:db8:1:7::3", "vm9"), owner="vm7")
+        assert "is kept for VM vm7 already" in later.problems[0].sentence
+        assert await world.place("vm7", 1, wish("ipv6", address="2001:db8:1:7::2")) == ["2001:db8:1:7::1"]
 
     async def test_usage_counts_prefixes(self, world: World) -> None:
         await world.pool("2001:db8:1::/56", ipv6_length=64, exclude=("2001:db8:1:5::1/128",))
@@ -159,6 +178,11 @@ class TestInPostgres(Promises):
 def test_a_block_is_no_smaller_than_what_a_vm_gets_of_it() -> None:
     with pytest.raises(ValidationError, match="2001:db8:1::/96 is smaller than the /64 that each VM should get"):
         a_pool("2001:db8:1::/96", ipv6_length=64)
+
+
+def test_a_pool_without_ipv6_gives_no_prefixes() -> None:
+    with pytest.raises(ValidationError, match="ipv6_length says how much a VM gets of an IPv6 block"):
+        a_pool("10.0.0.0/24", ipv6_length=64)
 
 
 def test_ranges_of_two_nodes_share_no_prefix() -> None:

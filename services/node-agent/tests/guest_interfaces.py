@@ -39,6 +39,7 @@ CASES: dict[str, GuestInterface] = {
     "gateway_of_the_node": an_interface(
         "203.0.113.7/32", "2001:db8:200::7/64", gateways=("192.0.2.10", "2001:db8:200::2")
     ),
+    "prefix_of_its_own": an_interface("198.51.100.0/32", "2001:db8:0:7::1/64", gateways=FABRIC),
     "nameservers": replace(BOTH, nameservers=(ip_address("192.0.2.53"), ip_address("2001:db8::53"))),
     "container": replace(BOTH, is_network_card=False),
 }

@@ -7,7 +7,7 @@ from rich.text import Text
 from vmfabric.cli.screen import duration
 from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
-from vmfabric.contract.ip import IpAllocated, IpExhausted, IpRefused, IpReleased
+from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpExhausted, IpRefused, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.node import (
     NodeDrained,
@@ -101,6 +101,11 @@ def _fitted(text: str, width: int) -> str:
     return f"{text[: width - end - 1]}…{text[-end:]}"
 
 
+def whole(allocated: AllocatedAddress) -> str:
+    """An address, and how long the prefix is that goes with it."""
+    return f"{allocated.address}{f'/{allocated.prefix.prefixlen}' if allocated.prefix is not None else ''}"
+
+
 def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each kind of event, and nothing else
     """What matters about an event, beside its subject."""
     match event:
@@ -111,7 +116,7 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case VmPlaced():
             return f"generation {event.generation}, {event.mac}"
         case VmReady():
-            return f"{_join(a.address for a in event.addresses)}  {_steps(event.steps_ms)}"
+            return f"{_join(map(whole, event.addresses))}  {_steps(event.steps_ms)}"
         case VmMigrateRequested():
             return f"to {event.node or 'any other node'}"
         case VmMigrating():
@@ -126,7 +131,7 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
         case VmDeleted():
             return "nothing of it is left" if event.generation is not None else "there was no such VM"
         case IpAllocated():
-            return _join(allocated.address for allocated in event.addresses)
+            return _join(map(whole, event.addresses))
         case IpReleased():
             return f"{_join(event.addresses)} into quarantine" if event.addresses else "it held none"
         case IpRefused():

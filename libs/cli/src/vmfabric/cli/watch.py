@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmfabric.cli.connection import bus_url, connection
-from vmfabric.cli.facts import line
+from vmfabric.cli.facts import line, whole
 from vmfabric.cli.listening import Back, Heard, Listener, Lost, News
 from vmfabric.cli.screen import clock, console, duration
 from vmfabric.contract.admin import ListOfCluster, VmPhase, Vms, VmState
@@ -133,7 +133,7 @@ def _table(found: list[VmState], trouble: str) -> Table:
         table.add_row(
             f"[bold]{vm.cluster}/{vm.vm}[/]",
             vm.node,
-            " ".join(str(allocated.address) for allocated in vm.addresses),
+            " ".join(map(whole, vm.addresses)),
             f"[{colour}]{vm.phase}[/]",
             clock(vm.since),
             vm.waiting_for or "",

@@ -96,6 +96,8 @@ class PoolSpec(Request):
 
     @model_validator(mode="after")
     def _lengths(self) -> "PoolSpec":
+        if self.ipv6_length < Family.IPV6.host_length and all(block.version == 4 for block in self.blocks):
+            raise ValueError("ipv6_length says how much a VM gets of an IPv6 block, and there is none; leave it out")
         for block in self.blocks:
             if isinstance(block, IPv6Network) and block.prefixlen > self.ipv6_length:
                 raise ValueError(f"block {block} is smaller than the /{self.ipv6_length} that each VM should get")

@@ -34,13 +34,14 @@ class Importing:
         now = self._clock.now()
         wanted = [_wanted(row, pool, stock, now) for row in request.rows]
         holders = await holders_of([each.address for each in wanted], self._store)
-        problems = tuple(_problems(wanted, stock, holders))
-        changed = [each for each in wanted if stock.reservations.get(each.address) != each]
+        problems = tuple(_problems(request.rows, wanted, stock, holders))
+        once = list({each.address: each for each in reversed(wanted)}.values())
+        changed = [each for each in once if stock.reservations.get(each.address) != each]
         if not problems and not request.dry_run:
-            await keep(wanted, stock, self._store, now)
+            await keep(once, stock, self._store, now)
         return Imported(
             imported=0 if problems else len(changed),
-            unchanged=len(wanted) - len(changed),
+            unchanged=len(once) - len(changed),
             problems=problems,
             dry_run=request.dry_run,
         )
@@ -61,20 +62,45 @@ def _wanted(row: ImportRow, pool: PoolStock, stock: Stock, now: datetime) -> Res
     )
 
 
-def _problems(wanted: Sequence[Reservation], stock: Stock, holders: Holders) -> Iterator[RowProblem]:
-    rows: dict[HostAddress, int] = {}
-    for row, each in enumerate(wanted, 1):
-        first = rows.setdefault(each.address, row)
-        refusal = obstacle(each, stock, holders)
-        if first != row:
-            yield RowProblem(row=row, address=each.address, sentence=f"{each.address} stands in row {first} already")
-        elif refusal is not None:
-            yield RowProblem(row=row, address=each.address, sentence=refusal.sentence)
+def _problems(
+    rows: Sequence[ImportRow], wanted: Sequence[Reservation], stock: Stock, holders: Holders
+) -> Iterator[RowProblem]:
+    first: dict[HostAddress, int] = {}
+    for number, (row, each) in enumerate(zip(rows, wanted, strict=True), 1):
+        before = first.setdefault(each.address, number)
+        sentence = None
+        if before != number:
+            sentence = _again(row, each, rows[before - 1], wanted[before - 1], before)
+        elif (refusal := obstacle(each, stock, holders)) is not None:
+            sentence = refusal.sentence
         elif (until := stock.reservations.holds.until(each.address)) is not None:
-            hold = f"{each.address} is reserved for {each.owner} until {until.isoformat(timespec='seconds')}"
-            yield RowProblem(
-                row=row,
-                address=each.address,
-                sentence=f"{hold}, and an import would keep it for ever; say ip.reserve without an end, or "
-                "ip.release, and import again",
+            sentence = (
+                f"{each.address} is reserved for {each.owner} until {until.isoformat(timespec='seconds')}, and an "
+                "import would keep it for ever; say ip.reserve without an end, or ip.release, and import again"
             )
+        else:
+            sentence = _of_another_vm(row, each, stock.reservations.get(each.address))
+        if sentence is not None:
+            yield RowProblem(row=number, address=row.address, sentence=sentence)
+
+
+def _again(row: ImportRow, wanted: Reservation, other: ImportRow, before: Reservation, number: int) -> str | None:
+    """Several addresses of one prefix are one reservation, if they are one VM's."""
+    if row.address == other.address:
+        return f"{row.address} stands in row {number} already"
+    if (wanted.owner, wanted.for_vm) == (before.owner, before.for_vm):
+        return None
+    return (
+        f"{row.address} and {other.address} are of one prefix, which a VM gets whole, but the one is "
+        f"for {wanted.for_vm or wanted.owner} and the other for {before.for_vm or before.owner}"
+    )
+
+
+def _of_another_vm(row: ImportRow, wanted: Reservation, earlier: Reservation | None) -> str | None:
+    """An earlier import may have had another address of the same prefix."""
+    if row.address == wanted.address or earlier is None or earlier.for_vm in {None, wanted.for_vm}:
+        return None
+    return (
+        f"{row.address} is of a prefix that is kept for VM {earlier.for_vm} already, by {wanted.address}, and a VM "
+        "gets it whole"
+    )

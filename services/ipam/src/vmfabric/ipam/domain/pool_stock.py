@@ -1,5 +1,6 @@
 """What one pool has to give."""
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,23 @@ class ShareStock:
     def give_back(self, address: HostAddress) -> None:
         """The address is free again. ValueError when it was not taken: two owners would follow."""
         self.allocator.give_back(self.units.number_of(address))
+
+
+class Blocks:
+    """The blocks of all pools, which are disjoint, so that the one around an address is found without a search."""
+
+    def __init__(self, pools: Iterable["PoolStock"]) -> None:
+        found = [(block.version, int(block[0]), int(block[-1]), pool) for pool in pools for block in pool.spec.blocks]
+        self._known = sorted(found, key=lambda each: each[:2])
+        self._firsts = [each[:2] for each in self._known]
+
+    def pool_around(self, address: HostAddress) -> "PoolStock | None":
+        """The pool in one of whose blocks the address lies."""
+        index = bisect_right(self._firsts, (address.version, int(address))) - 1
+        if index < 0:
+            return None
+        version, _, last, pool = self._known[index]
+        return pool if version == address.version and int(address) <= last else None
 
 
 class PoolStock:

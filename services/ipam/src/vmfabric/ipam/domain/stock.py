@@ -15,7 +15,7 @@ from vmfabric.ipam.domain.deadlines import Deadlines
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, VmKey
 from vmfabric.ipam.domain.networks import ActiveNetworks, Withheld
-from vmfabric.ipam.domain.pool_stock import PoolStock, ShareStock
+from vmfabric.ipam.domain.pool_stock import Blocks, PoolStock, ShareStock
 from vmfabric.ipam.domain.refusals import (
     asked_twice,
     exhausted,
@@ -75,7 +75,7 @@ class Stock:
                 self.quarantine.set(each.address, each.rests_until)
                 self._left_by[each.address] = VmKey(cluster_of[each.pool], each.vm)
         self._pools = {spec.name: self._pool_stock(spec, of_pool[spec.name]) for spec in pools}
-        self._clusters = _by_cluster(self)
+        self._sort()
 
     @property
     def pools(self) -> Mapping[ResourceName, PoolSpec]:
@@ -97,7 +97,7 @@ class Stock:
 
     def pool_around(self, address: HostAddress) -> PoolStock | None:
         """The pool in one of whose blocks the address lies."""
-        return next((pool for pool in self._pools.values() if pool.has_block_with(address)), None)
+        return self._blocks.pool_around(address)
 
     def named(self, address: HostAddress) -> HostAddress:
         """By which address this one is known: where VMs get whole prefixes, by that of its prefix."""
@@ -134,7 +134,7 @@ class Stock:
     def set_pool(self, spec: PoolSpec, in_use: Collection[InUse]) -> None:
         """Add or replace a pool; `in_use` is all that is held or rests of it."""
         self._pools[spec.name] = self._pool_stock(spec, in_use)
-        self._clusters = _by_cluster(self)
+        self._sort()
 
     def drop_network(self, name: ResourceName) -> None:
         """No block of a pool is cut from it."""
@@ -144,7 +144,7 @@ class Stock:
     def drop_pool(self, name: ResourceName) -> None:
         """Nothing of it is held, rests or is reserved."""
         del self._pools[name]
-        self._clusters = _by_cluster(self)
+        self._sort()
 
     def take(self, key: VmKey, node: NodeName, wishes: Sequence[AddressWish] | None) -> tuple[Given, ...]:
         """All of what a VM on this node wishes, or nothing and Refused.
@@ -288,6 +288,10 @@ class Stock:
         if until is not None:
             return quarantined(address, until)
         return taken(address, self.reservations.get(address))
+
+    def _sort(self) -> None:
+        self._clusters = _by_cluster(self)
+        self._blocks = Blocks(self._pools.values())
 
     def _pool_stock(self, spec: PoolSpec, in_use: Collection[InUse]) -> PoolStock:
         reserved = [each.address for each in self.reservations.of_pool(spec.name)]
