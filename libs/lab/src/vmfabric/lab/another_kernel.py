@@ -60,10 +60,11 @@ def run(*command: str, environment: Mapping[str, str] | None = None, seconds: fl
     return Ended(int(end[1]), said[: end.start()])
 
 
-def run_tests(module: Path, *options: str, seconds: float = 120.0) -> Ended:
+def run_tests(module: Path, *options: str, seconds: float = 240.0) -> Ended:
     """Run the tests of a module; without any conftest.py, whose imports would take as long as the tests."""
+    without = (word for plugin in ("cacheprovider", "hypothesispytest") for word in ("-p", f"no:{plugin}"))
+    plain = ("--noconftest", *without, "--color=no", *options, str(module))
     # What is compiled here is not compiled there.
-    plain = ("--noconftest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options, str(module))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--collect-only", *plain], check=True, capture_output=True)
     return run(sys.executable, "-m", "pytest", *plain, seconds=seconds)
 
