@@ -7,6 +7,7 @@ each VLAN. VM 1 and 4 are in VLAN 7, VM 2 in VLAN 8, VM 13 in none.
 import asyncio
 import json
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -137,11 +138,13 @@ def switch(tmp_path_factory: pytest.TempPathFactory) -> Switch:
 def pinged(namespace: str, address: str) -> Iterator[list[int]]:
     """Every 10 ms while the block lasts; afterwards how many were sent, and how many answered."""
     command = ("ip", "netns", "exec", namespace, "ping", "-i", "0.01", "-q", address)
+    counted: list[int] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        counted: list[int] = []
-        yield counted
-        process.send_signal(2)
-        said, _ = process.communicate()
+        try:
+            yield counted
+        finally:
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate()
     found = LOST.search(said)
     assert found is not None, said
     counted += map(int, found.groups())
