@@ -11,12 +11,14 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import count, islice
 
 import asyncpg
 import nats
+import psutil
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -73,16 +75,22 @@ class Row:
     per_second: float
     p50_ms: float
     p99_ms: float
+    cpu_us: Mapping[str, float]
+    """What each process used for one allocation."""
 
 
-async def run(nats_url: str, database_url: str) -> list[Row]:
-    """Measure every pool with few and with many requests in flight. Starts ipam and ends it."""
+async def run(nats_url: str, database_url: str, servers: Mapping[str, int]) -> list[Row]:
+    """Measure every pool with few and with many requests in flight. Starts ipam and ends it.
+
+    `servers` are the process ids of those whose CPU time is to be shown beside that of ipam and of the load.
+    """
     await _fill(database_url)
     settings = {"VMFABRIC_NATS_URL": nats_url, "VMFABRIC_DATABASE_URL": database_url, "VMFABRIC_LOG_LEVEL": "warning"}
     ipam = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vmfabric.ipam"), env={**os.environ, **settings}
     )
     client = await nats.connect(nats_url)
+    used = _Used({"ipam": ipam.pid, **servers, "load": os.getpid()})
     rows: list[Row] = []
     try:
         await _until_it_answers(client)
@@ -90,7 +98,7 @@ async def run(nats_url: str, database_url: str) -> list[Row]:
             for case in _CASES:
                 load = _Load(client, _name(case, in_flight))
                 await load.listen()
-                rows.append(await load.measure(case, in_flight))
+                rows.append(await load.measure(case, in_flight, used))
     finally:
         await client.close()
         ipam.terminate()
@@ -145,6 +153,30 @@ async def _until_it_answers(client: Client) -> None:
                 return
 
 
+class _Used:
+    """CPU time of processes and of their children."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+
+    def seconds(self) -> Mapping[str, float]:
+        """Since they began, by name. A process that is a child of another one counts for itself."""
+        own = {process.pid for process in self._processes.values()}
+        return {
+            name: sum(_cpu_seconds(it) for it in (process, *_children_but(process, own)))
+            for name, process in self._processes.items()
+        }
+
+
+def _children_but(process: psutil.Process, own: Collection[int]) -> list[psutil.Process]:
+    return [child for child in process.children() if child.pid not in own]
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
 class _Load:
     """Asks for VMs of one cluster, and takes the time until each has its address."""
 
@@ -160,14 +192,17 @@ class _Load:
         """Hear the answers of this cluster."""
         await self._client.subscribe(f"{IpAllocated.subject_template.stem}.{self._cluster}.>", cb=self._heard)
 
-    async def measure(self, case: Case, in_flight: int) -> Row:
+    async def measure(self, case: Case, in_flight: int, used: "_Used") -> Row:
         """Warm up, then measure."""
         await self.allocate(case.warm_up, in_flight)
-        started = time.perf_counter()
+        before, started = used.seconds(), time.perf_counter()
         waited = await self.allocate(case.measured, in_flight)
         elapsed = time.perf_counter() - started
+        cpu = {name: (after - before[name]) / case.measured * 1e6 for name, after in used.seconds().items()}
         percentiles = statistics.quantiles(waited, n=100)
-        return Row(case.words, in_flight, case.measured / elapsed, percentiles[49] * 1000, percentiles[98] * 1000)
+        return Row(
+            case.words, in_flight, case.measured / elapsed, percentiles[49] * 1000, percentiles[98] * 1000, cpu
+        )
 
     async def allocate(self, wanted: int, in_flight: int) -> list[float]:
         """Ask for so many VMs; the seconds that each waited."""
@@ -197,15 +232,16 @@ class _Load:
 
 def table(rows: list[Row]) -> str:
     """The rows for a person."""
-    lines = [f"{'pool':<22}{'in flight':>10}{'allocations/s':>15}{'p50 ms':>9}{'p99 ms':>9}"]
-    lines += [
+    head = f"{'pool':<22}{'in flight':>10}{'allocations/s':>15}{'p50 ms':>9}{'p99 ms':>9}   CPU for each, µs"
+    lines = [
         f"{row.pool:<22}{row.in_flight:>10}{row.per_second:>15,.0f}{row.p50_ms:>9.2f}{row.p99_ms:>9.2f}"
+        f"   {', '.join(f'{name} {us:.0f}' for name, us in row.cpu_us.items())}"
         for row in rows
     ]
-    return "\n".join(lines)
+    return "\n".join([head, *lines])
 
 
 if __name__ == "__main__":
     import uvloop
 
-    print(table(uvloop.run(run(sys.argv[1], sys.argv[2]))))
+    print(table(uvloop.run(run(sys.argv[1], sys.argv[2], {}))))

@@ -41,7 +41,9 @@ def _guard(number: int, bandwidth: Bandwidth | None = None) -> LoadGuard:
         mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
         ipv4=frozenset({IPv4Address("10.0.0.0") + number}),
         ipv6=frozenset({IPv6Address("2001:db8::") + number}),
+        delegated=frozenset(),
         on_segment=True,
+        asks_node=True,
         bandwidth=bandwidth,
     )
     return LoadGuard(f"vm{number}", guard.interface, guard, None)

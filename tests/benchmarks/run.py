@@ -37,7 +37,8 @@ def allocations() -> None:
         ):
             await postgres.start()
             await nats.start()
-            return allocation.table(await allocation.run(nats.url, postgres.url()))
+            servers = {"nats-server": nats.pid, "Postgres": postgres.pid}
+            return allocation.table(await allocation.run(nats.url, postgres.url(), servers))
 
     with tempfile.TemporaryDirectory(prefix="vmfabric-bench-") as name:
         directory = Path(name)

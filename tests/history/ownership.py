@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, named_by
 from vmfabric.contract.ip import AllocatedAddress, IpAllocated, IpReleased
 from vmfabric.contract.model import Event
 from vmfabric.contract.names import ClusterName, ResourceName, VmName
@@ -78,7 +78,7 @@ class Ownership:
             case VmReady() | VmMigrated():
                 yield from self._used(event, [it.address for it in event.addresses], at)
             case RouteAnnounced():
-                yield from self._used(event, [route.prefix.network_address for route in event.routes], at)
+                yield from self._used(event, [named_by(route.prefix) for route in event.routes], at)
             case _:
                 return
 

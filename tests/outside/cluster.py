@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import nats.errors
 
@@ -24,8 +24,22 @@ from vmfabric.lab.topology import Node
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 CLUSTER = "msk"
-EXTRA_POOLS = {"tiny": ("203.0.113.0/24", "203.0.113.0/31"), "zone": ("192.0.2.0/24", "192.0.2.0/30")}
-"""Two more pools, of IPv4 only; their names come behind that of the example's, so nobody gets them unasked."""
+
+
+class ExtraPool(NamedTuple):
+    """A pool of one block beside the example's."""
+
+    network: str
+    block: str
+    ipv6_length: int = 128
+
+
+EXTRA_POOLS = {
+    "tiny": ExtraPool("203.0.113.0/24", "203.0.113.0/31"),
+    "wide": ExtraPool("2001:db8:200::/40", "2001:db8:200::/48", ipv6_length=64),
+    "zone": ExtraPool("192.0.2.0/24", "192.0.2.0/30"),
+}
+"""Their names come behind that of the example's, so nobody gets them unasked."""
 Address = IPv4Address | IPv6Address
 C = TypeVar("C", bound="Cluster")
 
@@ -39,7 +53,7 @@ class Cluster:
     """The host that VMs are pinged from."""
     quarantine_seconds = 60
     """In the 300 s of the example the tests give more addresses back than its pool has."""
-    extra_pools: Mapping[str, tuple[str, str]] = EXTRA_POOLS
+    extra_pools: Mapping[str, ExtraPool] = EXTRA_POOLS
 
     def __init__(self, lab: Lab, outside: LabClient) -> None:
         self.lab = lab
@@ -51,9 +65,10 @@ class Cluster:
         for document in read(self.example.read_text(), origin="example"):
             spec = {**document.spec, **changed.get(document.kind, {})}
             await self.outside.ask(f"{document.kind}.apply", {"spec": spec}, Applied)
-        for name, (prefix, block) in self.extra_pools.items():
-            await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": prefix}}, Applied)
-            pool = {"name": name, "cluster": self.name, "blocks": [block], "quarantine_seconds": 0}
+        for name, extra in self.extra_pools.items():
+            await self.outside.ask("network.apply", {"spec": {"name": name, "prefix": extra.network}}, Applied)
+            own = {"blocks": [extra.block], "ipv6_length": extra.ipv6_length}
+            pool = {"name": name, "cluster": self.name, "quarantine_seconds": 0, **own}
             await self.outside.ask("pool.apply", {"spec": pool}, Applied)
 
     async def settled(self) -> None:
@@ -199,7 +214,7 @@ class SwitchingCluster(Cluster):
     name = "ams"
     example = EXAMPLES / "switching.yaml"
     router = "gw"
-    extra_pools: Mapping[str, tuple[str, str]] = {}
+    extra_pools: Mapping[str, ExtraPool] = {}
 
 
 class RoutingCluster(Cluster):
@@ -209,7 +224,7 @@ class RoutingCluster(Cluster):
     example = EXAMPLES / "routing.yaml"
     router = "provider"
     quarantine_seconds = 0
-    extra_pools: Mapping[str, tuple[str, str]] = {}
+    extra_pools: Mapping[str, ExtraPool] = {}
 
 
 def address_of(ready: VmReady, family: Family) -> Address:

@@ -89,7 +89,9 @@ class Server:
         self.faults = faults
         self.story = story
         self.streams: dict[str, ServerStream] = {}
-        self.listeners: list[Listener] = []
+        self._listeners: list[Listener] = []
+        self._listening: dict[str, list[Listener]] = {}
+        """By subject, since somebody began or ceased to listen."""
         self.writes = 0
         """Messages that streams have kept since the beginning."""
         self.on_kept: Callable[[str, Kept], None] = lambda _stream, _kept: None
@@ -144,17 +146,20 @@ class Server:
 
     def listening(self, subject: str) -> list[Listener]:
         """All listeners, of each queue the first."""
-        found: dict[object, Listener] = {}
-        for listener in self.listeners:
-            if matches(listener.pattern, subject):
-                found.setdefault(listener.queue or listener, listener)
-        return list(found.values())
+        if subject not in self._listening:
+            found: dict[object, Listener] = {}
+            for listener in self._listeners:
+                if matches(listener.pattern, subject):
+                    found.setdefault(listener.queue or listener, listener)
+            self._listening[subject] = list(found.values())
+        return self._listening[subject]
 
     def unlisten(self, listener: Listener) -> None:
         """No more. Consumers that are dropped when nobody listens are so a little later."""
-        if listener not in self.listeners:
+        if listener not in self._listeners:
             return
-        self.listeners.remove(listener)
+        self._listeners.remove(listener)
+        self._listening.clear()
         for stream in self.streams.values():
             for name, consumer in stream.consumers.items():
                 if consumer.deliver_subject == listener.pattern and consumer.config.inactive_threshold:
@@ -162,7 +167,8 @@ class Server:
 
     def listen(self, listener: Listener) -> None:
         """From now on."""
-        self.listeners.append(listener)
+        self._listeners.append(listener)
+        self._listening.clear()
         for stream in list(self.streams.values()):
             for consumer in list(stream.consumers.values()):
                 if consumer.deliver_subject == listener.pattern:

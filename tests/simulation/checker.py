@@ -8,7 +8,7 @@ from simulation import claims
 from simulation.bus_server import Kept
 from simulation.nodes import Node
 from simulation.plant import BRIDGE, Plant
-from vmfabric.contract.addresses import HostAddress, Prefix, host_prefix
+from vmfabric.contract.addresses import HostAddress, Prefix, named_by
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.dataplane import EVACUATED_LOCAL_PREFERENCE, LOCAL_PREFERENCE, SUBNET_METRIC
@@ -74,6 +74,8 @@ class Checker:
         self._owners: dict[HostAddress, _Owner] = {}
         self._last_held: dict[HostAddress, datetime] = {}
         """When an address was last owned in ipam, or seen in a kernel or an FRR."""
+        self._seen_version = 0
+        """Of the scheduler's tables."""
         self._generations: dict[int, VmName] = {}
         self._wanted: dict[str, tuple[int, Presence]] = {}
 
@@ -84,18 +86,19 @@ class Checker:
             self._is_served()
 
     def _check_wired(self) -> Mapping[HostAddress, str]:
+        now = self._now()
         wired: dict[HostAddress, str] = {}
         for name, node in self._nodes.items():
             for address, interface in _wired(node):
                 if self._is_left_behind(name, address):
                     continue
-                self._last_held[address] = self._now()
+                self._last_held[address] = now
                 if wired.setdefault(address, interface) != interface:
                     self._fail(f"{address} is wired twice: as {wired[address]} and as {interface}")
                 self._is_held(address, name, f"wired on {name} as {interface}", interface)
             for address in _routed_into_bridge(node):
                 if not self._is_left_behind(name, address):
-                    self._last_held[address] = self._now()
+                    self._last_held[address] = now
                     self._is_held(address, name, f"routed into the bridge of {name}", None)
         return wired
 
@@ -108,12 +111,12 @@ class Checker:
         announced: dict[tuple[HostAddress, int], NodeName] = {}
         for name, node in self._nodes.items():
             for prefix in node.announced:
-                address, preference = prefix.network_address, node.frr.local_preference(prefix)
+                address, preference = named_by(prefix), node.frr.local_preference(prefix)
                 is_left_behind = self._is_left_behind(name, address)
                 if is_left_behind and not self._is_evacuated(address):
                     continue
                 other = announced.setdefault((address, preference), name)
-                if other != name and not any(self._outranks_a_refuge(node, address) for node in (name, other)):
+                if other != name and not any(self._outranks_a_refuge(node, prefix) for node in (name, other)):
                     self._fail(f"{address} is announced by {other} and by {name}, both with preference {preference}")
                 if is_left_behind or self._goes_at_once(node, prefix, preference):
                     continue
@@ -122,10 +125,10 @@ class Checker:
                     # FRR hears of a route that is gone a little later; until then the address must rest.
                     self._is_held(address, name, f"announced by {name}", None)
 
-    def _outranks_a_refuge(self, node: NodeName, address: HostAddress) -> bool:
+    def _outranks_a_refuge(self, node: NodeName, prefix: Prefix) -> bool:
         """A node that was lost as a target or a refuge and goes on: there is no preference above its own."""
-        preference = self._nodes[node].frr.local_preference(host_prefix(address))
-        return preference >= EVACUATED_LOCAL_PREFERENCE and self._is_left_behind(node, address)
+        preference = self._nodes[node].frr.local_preference(prefix)
+        return preference >= EVACUATED_LOCAL_PREFERENCE and self._is_left_behind(node, named_by(prefix))
 
     def addresses(self) -> None:
         """After each commit of ipam."""
@@ -134,7 +137,10 @@ class Checker:
         self.data_plane()
 
     def records(self) -> None:
-        """After each commit of the scheduler, which may make many VMs."""
+        """After each commit of the scheduler, which may make many VMs, or change nothing."""
+        if self._seen_version == self._tables.version:
+            return
+        self._seen_version = self._tables.version
         found = {
             generation: vm
             for (_, vm), record in self._tables.vms.items()
@@ -190,7 +196,7 @@ class Checker:
                 paths = [
                     (it.frr.local_preference(prefix), name)
                     for name, it in self._nodes.items()
-                    if prefix in it.announced and not self._outranks_a_refuge(name, prefix.network_address)
+                    if prefix in it.announced and not self._outranks_a_refuge(name, prefix)
                 ]
                 best = max(paths, default=(0, None))[1]
                 if best is not None and record.phase is VmPhase.SWITCHING:
@@ -210,7 +216,7 @@ class Checker:
             yield f"{link} is no guarded port of {BRIDGE} there"
             return
         for prefix in desired.prefixes():
-            if prefix.network_address not in guard.addresses:
+            if named_by(prefix) not in guard.addresses:
                 yield f"{prefix} is not let through"
             route = node.leads(prefix)
             if (route and route.interface) != self._plant.routed_to(desired.vm):
@@ -294,7 +300,7 @@ class Checker:
 
 def _wired(node: Node) -> Iterator[tuple[HostAddress, str]]:
     for interface, guard in node.kernel.guards.items():
-        for address in sorted(guard.addresses, key=str):
+        for address in sorted(guard.addresses, key=int):
             yield address, interface
     for route in node.kernel.routes:
         if route.gateway is None and route.interface != BRIDGE:

@@ -27,6 +27,7 @@ _NETWORKS = {"198.51.100.0/24": "198.51.100.254", "2001:db8::/48": "2001:db8::ff
 BRIDGE: InterfaceName = "vmbr0"
 UPLINK: InterfaceName = "uplink"
 _BLOCKS = {MAIN_POOL: ("198.51.100.0/29", "2001:db8::/124"), TINY_POOL: ("198.51.100.128/31",)}
+_WIDE = ip_network("2001:db8::/60")
 _QUARANTINES = {MAIN_POOL: 8, TINY_POOL: 15}
 _RANGES: Mapping[NodeName, Mapping[str, tuple[str, ...]]] = {
     "n1": {MAIN_POOL: ("198.51.100.0-198.51.100.3", "2001:db8::1-2001:db8::2"), TINY_POOL: ("198.51.100.128",)},
@@ -72,13 +73,17 @@ class Plant:
                 return BRIDGE
 
 
-def plant(nodes: Mapping[NodeName, HostAddress], kind: NetworkType, *, cpu: int) -> Plant:
-    """For these nodes and their addresses; the first two are alike, a third lacks a label."""
+def plant(nodes: Mapping[NodeName, HostAddress], kind: NetworkType, *, cpu: int, has_prefixes: bool = False) -> Plant:
+    """For these nodes and their addresses; the first two are alike, a third lacks a label.
+
+    With `has_prefixes` each VM has a whole one of IPv6.
+    """
+    pools = tuple(_pool(name, nodes if kind is NetworkType.ROUTING else ()) for name in _BLOCKS)
     return Plant(
         cluster=_cluster(kind),
         nodes=tuple(_node(name, address, kind, cpu=cpu) for name, address in nodes.items()),
         networks=tuple(_network(number, prefix, kind) for number, prefix in enumerate(_NETWORKS)),
-        pools=tuple(_pool(name, nodes if kind is NetworkType.ROUTING else ()) for name in _BLOCKS),
+        pools=tuple(_of_prefixes(pool) for pool in pools) if has_prefixes else pools,
     )
 
 
@@ -128,6 +133,12 @@ def _pool(name: str, nodes: Iterable[NodeName]) -> PoolSpec:
         ranges={node: tuple(map(_range, _RANGES[node][name])) for node in nodes if name in _RANGES[node]},
         quarantine_seconds=_QUARANTINES[name],
     )
+
+
+def _of_prefixes(pool: PoolSpec) -> PoolSpec:
+    """With as many prefixes as it has addresses."""
+    blocks = tuple(_WIDE if block.version == 6 else block for block in pool.blocks)
+    return pool.model_copy(update={"blocks": blocks, "ipv6_length": _WIDE.prefixlen + 4})
 
 
 def _range(text: str) -> AddressRange:

@@ -8,6 +8,7 @@ from simulation.bus_server import Kept, matches
 from simulation.plant import BRIDGE
 from simulation.services import PHASE_SECONDS, Ground
 from simulation.workload import DRY_RUN
+from vmfabric.contract.addresses import named_by
 from vmfabric.contract.admin import VmPhase
 from vmfabric.contract.cluster import NetworkType
 from vmfabric.contract.dataplane import LOCAL_PREFERENCE
@@ -15,6 +16,7 @@ from vmfabric.contract.desired import BUCKET, DesiredVm, Presence
 from vmfabric.contract.names import VmName
 from vmfabric.contract.vm import VmDecided, VmDeleted, VmFailed, VmMigrated, VmReady
 from vmfabric.ipam.domain.lease import State
+from vmfabric.node_agent.domain.actual import NOWHERE
 from vmfabric.runtime.desired import KEY_SUBJECT
 from vmfabric.scheduler.domain.record import VmKey
 
@@ -150,7 +152,7 @@ def _left_in_ipam(ground: Ground) -> Iterator[str]:
 def _left_on_nodes(ground: Ground) -> Iterator[str]:
     for name, node in ground.nodes.items():
         wanted = {ground.plant.link_of(record.vm) for record in ground.tables.vms.values() if record.node == name}
-        own = {BRIDGE} if ground.plant.type is NetworkType.ROUTING else set()
+        own = {BRIDGE, NOWHERE} if ground.plant.type is NetworkType.ROUTING else set()
         for what, found in (
             ("link", set(node.kernel.links)),
             ("guard", set(node.kernel.guards)),
@@ -165,7 +167,7 @@ def _left_on_nodes(ground: Ground) -> Iterator[str]:
             for address in record.desired.addresses
         }
         for prefix in node.announced:
-            if prefix.network_address not in addresses:
+            if named_by(prefix) not in addresses:
                 yield f"{prefix} is still announced by {name}"
 
 

@@ -130,7 +130,7 @@ def groups_do_not_matter(patch: pytest.MonkeyPatch) -> None:
         (an_older_snapshot, "and the node-agent of|in ipam|is there though"),
         (equal_preference, "both with preference"),
         (evacuated_at_equal_preference, "both with preference"),
-        (nothing_is_left_behind, "but in ipam|both with preference|but released in ipam"),
+        (nothing_is_left_behind, "in ipam|both with preference"),
         (the_source_goes_first, "best path to .* leads to None"),
         (room_is_not_looked_at, r"the VMs on n\d take \d+ \w+ of"),
         (groups_do_not_matter, "of group apart are on one node"),

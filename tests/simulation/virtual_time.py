@@ -5,9 +5,12 @@ Everything that a process started carries it in its context. When it dies, none 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,32 +33,15 @@ class Mortal:
 OWNER: ContextVar[Mortal | None] = ContextVar("owner", default=None)
 
 
-class _NoIo:
-    """The selector of a world without sockets: waiting is skipping."""
-
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("everybody waits and no timer is set: the simulation stands still")
-        self._loop.now += timeout
-        return []
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Runs callbacks in the order of their times; the same callbacks always in the same order."""
-
-    _ready: Any
-    _scheduled: Any
+    """Runs callbacks in the order of their times, and of the same time in the order in which they were asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self._selector = _NoIo(self)
+        self._ready: deque[Any] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._number = count()
         self._outside = copy_context()
         self.set_task_factory(_task)
 
@@ -71,13 +57,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call back on behalf of the world: it happens whoever dies meanwhile."""
         return self.call_at(self.now + after, callback, *args, context=self._outside)
 
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._timers, (when, next(self._number), timer))
+        return timer
+
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         """As asyncio's; for a dead process it never happens."""
-        owner = OWNER.get() if context is None else context.get(OWNER)
-        if owner is None or not owner.is_dead:
-            return super().call_soon(callback, *args, context=context)
         handle = asyncio.Handle(callback, args, self, context)
-        owner.stalled.append(handle)
+        owner = _owner(handle)
+        (self._ready if owner is None or not owner.is_dead else owner.stalled).append(handle)
         return handle
 
     def stop_dead(self, owner: Mortal) -> None:
@@ -86,8 +78,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for handle in [handle for handle in self._ready if _owner(handle) is owner and not handle.cancelled()]:
             owner.stalled.append(asyncio.Handle(handle._callback, handle._args, self, handle._context))
             handle.cancel()
-        for timer in [timer for timer in self._scheduled if _owner(timer) is owner]:
-            timer.cancel()
+        for _, _, timer in self._timers:
+            if _owner(timer) is owner:
+                timer.cancel()
 
     def bury(self, owner: Mortal) -> None:
         """At the end of the world, let its tasks run out in order, where nothing that they do counts any more."""
@@ -95,17 +88,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(owner.stalled)
         owner.stalled.clear()
 
+    def _run_once(self) -> None:
+        """One turn: what is ready now. When nothing is, waiting is skipping to the next timer."""
+        while not self._ready or (self._timers and self._timers[0][0] <= self.now):
+            if not self._timers:
+                raise RuntimeError("everybody waits and no timer is set: the simulation stands still")
+            when, _, timer = heappop(self._timers)
+            if not timer.cancelled():
+                self.now = max(self.now, when)
+                self._ready.append(timer)
+        for _ in range(len(self._ready)):
+            handle = self._ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
     def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
         """Generators belong to tasks, and end with them."""
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
         """The dead do not clean up."""
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        """There is no I/O."""
-
-    def _write_to_self(self) -> None:
-        """There is no thread to wake."""
 
 
 def _owner(handle: Any) -> Mortal | None:

@@ -8,6 +8,7 @@ import pytest
 
 from vmfabric.contract.admin import Applied, Change, ListOfCluster
 from vmfabric.contract.errors import Code, Refused, TryAgain
+from vmfabric.runtime import micro
 from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.micro import Endpoint, request, serve
 
@@ -18,6 +19,9 @@ async def answer(asked: ListOfCluster) -> Applied:
             raise Refused(Code.UNKNOWN_CLUSTER, "there is no cluster refused; cluster.list shows what there is")
         case "broken":
             raise ZeroDivisionError
+        case "slow":
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waits that long")
         case _:
             return Applied(kind="cluster", name=asked.cluster or "all", change=Change.UNCHANGED, dry_run=False)
 
@@ -56,6 +60,13 @@ async def test_bad_input_is_refused_and_the_next_request_is_served(bus: Bus, bod
     with pytest.raises(Refused) as caught:
         await request(bus.client, "test.list", body)
     assert caught.value.code is Code.INVALID_REQUEST
+    await request(bus.client, "test.list", b"{}")
+
+
+async def test_who_asks_a_service_that_starts_is_told_to_ask_again(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(micro, "_HANDLER_SECONDS", 0.05)
+    with pytest.raises(Refused, match=r"test.list was not done within 0.05 s: .*; ask again"):
+        await request(bus.client, "test.list", b'{"cluster":"slow"}')
     await request(bus.client, "test.list", b"{}")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from vmfabric.bgp_announcer.announcer import Announcer
 from vmfabric.bgp_announcer.ports import Frr
-from vmfabric.contract.addresses import Family, Prefix, parse_host
+from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.bgp import BgpTimers, Reflector
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.desired import DesiredPools, DesiredVm, FabricNode, PointToPoint, Presence
@@ -22,7 +22,16 @@ from vmfabric.runtime.clock import Clock, SystemClock
 from vmfabric.runtime.desired import Revised
 from vmfabric.runtime.snapshot import Confirmations
 
-POOLS = (ip_network("198.51.100.0/24"), ip_network("2001:db8:100::/64"))
+
+def pools(*blocks: str, lengths: Mapping[str, int] | None = None) -> DesiredPools:
+    return DesiredPools(
+        cluster="msk",
+        prefixes=tuple(map(ip_network, blocks)),
+        lengths={ip_network(block): length for block, length in (lengths or {}).items()},
+    )
+
+
+POOLS = pools("198.51.100.0/24", "2001:db8:100::/64")
 
 
 def a_node(**changes: object) -> FabricNode:
@@ -60,9 +69,7 @@ class View:
     """The desired state, set by the test."""
 
     node: Revised[FabricNode] | None = field(default_factory=lambda: Revised(1, a_node()))
-    pools: Revised[DesiredPools] | None = field(
-        default_factory=lambda: Revised(1, DesiredPools(cluster="msk", prefixes=POOLS))
-    )
+    pools: Revised[DesiredPools] | None = field(default_factory=lambda: Revised(1, POOLS))
     wanted: dict[str, Revised[DesiredVm]] = field(default_factory=dict)
     complete: bool = True
     revision: int = 0
@@ -75,9 +82,9 @@ class View:
         self.revision += 1
         self.wanted[vm.vm] = Revised(self.revision, vm)
 
-    def configure(self, node: FabricNode, pools: tuple[Prefix, ...] = POOLS) -> None:
+    def configure(self, node: FabricNode, pools: DesiredPools = POOLS) -> None:
         self.node = Revised(1, node)
-        self.pools = Revised(1, DesiredPools(cluster="msk", prefixes=pools))
+        self.pools = Revised(1, pools)
 
 
 @dataclass

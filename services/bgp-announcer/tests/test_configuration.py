@@ -1,6 +1,5 @@
 """What is written into FRR, line by line, and how it changes."""
 
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,18 @@ from vmfabric.bgp_announcer.domain.lines import Line, parse
 from vmfabric.bgp_announcer.domain.plan import plan
 from vmfabric.bgp_announcer.frr.script import script
 from vmfabric.bgp_announcer.simulated import SimulatedFrr
-from vmfabric.contract.addresses import Family, Prefix, parse_host
+from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.bgp import BgpTimers, Reflector
-from vmfabric.contract.desired import FabricNode
+from vmfabric.contract.desired import DesiredPools, FabricNode
 from vmfabric.contract.errors import Refused
 
-from .conftest import POOLS, a_node
+from .conftest import POOLS, a_node, pools
 
 GOLDEN = Path(__file__).with_name("golden")
 
-CASES: dict[str, tuple[FabricNode, tuple[Prefix, ...]]] = {
+CASES: dict[str, tuple[FabricNode, DesiredPools]] = {
     "two_reflectors": (a_node(), POOLS),
-    "no_pools_yet": (a_node(), ()),
+    "no_pools_yet": (a_node(), pools()),
     "password_bfd_and_timers": (
         a_node(password="p4ss;word", bfd=True, timers=BgpTimers(keepalive=60, hold=180, connect=120)),
         POOLS,
@@ -33,7 +32,14 @@ CASES: dict[str, tuple[FabricNode, tuple[Prefix, ...]]] = {
         a_node(graceful_shutdown=True, community={Family.IPV4: "65000:1:2", Family.IPV6: "65000:600"}),
         POOLS,
     ),
-    "pool_of_single_addresses": (a_node(), (ip_network("203.0.113.7/32"), ip_network("2001:db8::7/128"))),
+    "pool_of_single_addresses": (a_node(), pools("203.0.113.7/32", "2001:db8::7/128")),
+    "pool_of_prefixes": (
+        a_node(),
+        pools(
+            *("2001:db8:100::/48", "2001:db8:200::/64", "2001:db8:300::/64"),
+            lengths={"2001:db8:100::/48": 64, "2001:db8:200::/64": 64},
+        ),
+    ),
 }
 
 
@@ -94,16 +100,16 @@ nodes = st.builds(
     st.booleans(),
     st.integers(3, 300),
 )
-pools = st.sets(st.integers(0, 20)).map(lambda numbers: tuple(ip_network(f"10.{n}.0.0/16") for n in sorted(numbers)))
+blocks = st.sets(st.integers(0, 20)).map(lambda numbers: pools(*(f"10.{n}.0.0/16" for n in sorted(numbers))))
 
 
-@given(st.lists(st.tuples(nodes, pools), min_size=1, max_size=4), st.randoms(use_true_random=False))
+@given(st.lists(st.tuples(nodes, blocks), min_size=1, max_size=4), st.randoms(use_true_random=False))
 async def test_every_change_converges_however_often_it_is_interrupted(
-    states: list[tuple[FabricNode, tuple[Prefix, ...]]], random: "st.DataObject"
+    states: list[tuple[FabricNode, DesiredPools]], random: "st.DataObject"
 ) -> None:
     frr = SimulatedFrr(dict)
-    for node, blocks in states:
-        should = wanted(node, blocks)
+    for node, own in states:
+        should = wanted(node, own)
         for _ in range(3):
             changes = plan(should, await frr.running(), 65000)
             await frr.configure(changes[: random.randint(0, len(changes))])  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ from vmfabric.lab.monitor import routes_deleted
 from vmfabric.lab.programs import run
 from vmfabric.reconcile.loop import Dirty
 
-from .conftest import POOLS, Bus, View, a_node, a_vm, an_announcer
+from .conftest import POOLS, Bus, View, a_node, a_vm, an_announcer, pools
 from .test_configuration import CASES
 
 pytestmark = pytest.mark.lab
@@ -145,6 +145,17 @@ async def test_a_route_is_announced_with_its_community_to_both_reflectors(node: 
         assert '"65000:600"' in node.show(reflector, "show bgp ipv6 unicast 2001:db8:100::7/128 json")
 
 
+async def test_of_a_delegated_prefix_the_whole_is_announced_and_not_the_address_that_leads_to_it(node: Node) -> None:
+    block, prefix, address = "2001:db8:100::/48", "2001:db8:100:7::/64", parse_host("2001:db8:100:7::1")
+    node.view.configure(a_node(), pools(block, lengths={block: 64}))
+    vm = a_vm().model_copy(update={"addresses": (address,), "delegated": (ip_network(prefix),)})
+    node.view.want(vm)
+    node.ip("route", "add", f"{address}/128", "dev", "vm_net0", *OURS)
+    node.ip("route", "add", prefix, "via", str(address), "dev", "vm_net0", *OURS)
+    await node.announced(vm)
+    await node.until(lambda: node.core() == {prefix}, "the core has the prefix and nothing else")
+
+
 async def test_what_the_reflectors_tell_is_read(node: Node) -> None:
     """FRR's reflectors tell a node its own routes too."""
     vm = a_vm()
@@ -197,7 +208,7 @@ async def test_a_strangers_better_route_is_said_and_so_is_its_end(node: Node) ->
 
 
 async def test_a_route_is_announced_at_once_although_its_pool_is_new(node: Node) -> None:
-    node.view.configure(a_node(), (ip_network("192.0.2.0/24"),))
+    node.view.configure(a_node(), pools("192.0.2.0/24"))
     await node.announcer.step(ALL)
     vm = a_vm()
     node.route(vm)
@@ -327,7 +338,7 @@ async def test_changes_of_community_pools_and_reflectors_reset_no_session(node: 
     await node.until(lambda: "198.51.100.7/32" in node.core(), "the core has it")
     before = node.established()
     changed = a_node(community={Family.IPV4: "65000:101", Family.IPV6: "65000:601"})
-    node.view.configure(changed, (*POOLS, ip_network("203.0.113.0/24")))
+    node.view.configure(changed, pools("198.51.100.0/24", "2001:db8:100::/64", "203.0.113.0/24"))
     seen: list[bool] = []
 
     def has_the_new_community() -> bool:

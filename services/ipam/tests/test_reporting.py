@@ -5,6 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 from ipam_world import QUARANTINE, InMemoryWorld, PostgresWorld, World, wish
+from pydantic import ValidationError
 
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
@@ -16,8 +17,10 @@ async def usage(world: World, family: Family = Family.IPV4) -> FamilyUsage:
     return pool.families[family]
 
 
-async def history(world: World, address: str, at: datetime | None = None) -> AddressHistory:
-    return await world.reporting.tell_history(AskHistory(address=parse_host(address), at=at))
+async def history(
+    world: World, address: str, at: datetime | None = None, until: datetime | None = None
+) -> AddressHistory:
+    return await world.reporting.tell_history(AskHistory(address=parse_host(address), at=at, until=until))
 
 
 class Promises:
@@ -76,6 +79,29 @@ class Promises:
         now = world.clock.now()
         assert (await usage(world)).last_day == Trend(net_allocated=1, since=now, runs_out_at=now)
         assert (await usage(world, Family.IPV6)).last_day == Trend(net_allocated=0)
+
+    async def test_everybody_who_had_an_address_on_a_day_is_named(self, world: World) -> None:
+        await world.pool("10.0.0.0/32")
+        hour, began = timedelta(hours=1), world.clock.now()
+        for number in range(4):
+            await world.place(f"vm{number}")
+            world.clock.pass_by(3600)
+            await world.release(f"vm{number}")
+            world.clock.pass_by(3600)
+            await world.writer.end_rests()
+
+        async def named(at: datetime, until: datetime) -> list[str]:
+            sentence = (await history(world, "10.0.0.0", at, until)).sentence
+            return [f"vm{number}" for number in range(4) if f"VM vm{number} of cluster msk from " in sentence]
+
+        assert await named(began, began + 8 * hour) == ["vm0", "vm1", "vm2", "vm3"]
+        assert await named(began + 1 * hour, began + 3 * hour) == ["vm1"], "one had let go, one has not come"
+        assert await named(began + 2.5 * hour, began + 4 * hour) == ["vm1", "vm2"]
+        assert (
+            "no VM had 10.0.0.0" in (await history(world, "10.0.0.0", began + 1 * hour, began + 1.5 * hour)).sentence
+        )
+        with pytest.raises(ValidationError, match="`until` is a moment after `at`"):
+            await history(world, "10.0.0.0", began, began - hour)
 
     async def test_pools_are_reported_by_cluster_and_name(self, world: World) -> None:
         await world.pool("10.0.0.0/24")

@@ -1,6 +1,6 @@
 """What a pool may give, and to whom."""
 
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,5 +59,32 @@ def test_each_node_has_what_its_ranges_have_without_what_is_excluded(bounds: lis
     shares = Shares(pool, Family.IPV4, ())
     for number in range(int(IPv4Address("10.0.0.0")), int(IPv4Address("10.0.1.0"))):
         home = next((share for share, addresses in wanted.items() if IPv4Address(number) in addresses), None)
-        assert shares.holds(number) == (home is not None)
-        assert home is None or shares.of(number) == home
+        assert shares.holds(IPv4Address(number)) == (home is not None)
+        assert home is None or shares.share_with(IPv4Address(number)) == home
+
+
+LENGTH, BLOCK = 125, IPv6Network("2001:db8::/121")
+inside = st.integers(0, BLOCK.num_addresses - 1).map(lambda number: BLOCK[number])
+
+
+@given(st.sets(inside, max_size=6))
+def test_a_prefix_is_given_whole_or_not_at_all(excluded: set[IPv6Address]) -> None:
+    pool = a_pool(str(BLOCK), exclude=tuple(f"{address}/128" for address in excluded), ipv6_length=LENGTH)
+    shares = Shares(pool, Family.IPV6, ())
+    numbers = [number for each in shares.ranges[None] for number in range(each.first, each.last + 1)]
+    wanted = [each for each in BLOCK.subnets(new_prefix=LENGTH) if not any(address in each for address in excluded)]
+    assert [shares.units.prefix_of(number) for number in numbers] == wanted
+    assert [shares.units.address_of(number) for number in numbers] == [each.network_address + 1 for each in wanted]
+    for address in BLOCK:
+        assert shares.holds(address) == any(address in each for each in wanted)
+
+
+@given(inside, inside, inside)
+def test_a_range_of_prefixes_is_from_the_one_of_its_first_to_the_one_of_its_last(
+    one: IPv6Address, another: IPv6Address, somewhere: IPv6Address
+) -> None:
+    first, last = sorted((one, another))
+    shares = Shares(a_pool(str(BLOCK), ranges={"n1": f"{first}-{last}"}, ipv6_length=LENGTH), Family.IPV6, ())
+    wanted = int(first) >> 3 <= int(somewhere) >> 3 <= int(last) >> 3
+    assert shares.holds(somewhere) == wanted
+    assert not wanted or shares.share_with(somewhere) == "n1"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.addressing import Trend
 from vmfabric.ipam.domain.allocation import Allocator, Range
+from vmfabric.ipam.domain.units import Units
 from vmfabric.ipam.domain.usage import DAY, WEEK, Flow, largest_block, trend
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ def ranges(free: Iterable[int]) -> list[Range]:
 @given(st.sets(st.integers(0, 63)))
 def test_the_largest_free_block_is_the_lowest_of_the_largest_aligned_ones(free: set[int]) -> None:
     wanted = by_hand(free)
-    assert largest_block(ranges(free), Family.IPV4) == (ip_network(wanted) if wanted else None)
+    assert largest_block(ranges(free), Units(Family.IPV4)) == (ip_network(wanted) if wanted else None)
 
 
 @given(st.lists(st.integers(0, 63), max_size=60), st.sets(st.integers(0, 63), max_size=5))
@@ -45,15 +46,21 @@ def test_holes_and_what_was_chosen_ahead_bound_the_largest_free_block(back: list
             allocator.give_back(BASE + number)
             taken.remove(BASE + number)
     wanted = by_hand({number for number in range(64) if BASE + number not in taken})
-    assert largest_block(allocator.free_ranges(), Family.IPV4) == (ip_network(wanted) if wanted else None)
+    assert largest_block(allocator.free_ranges(), Units(Family.IPV4)) == (ip_network(wanted) if wanted else None)
 
 
 def test_a_64_of_which_one_address_is_taken_has_a_free_65() -> None:
     first = int(IPv6Network("2001:db8::/64").network_address)
     allocator = Allocator([Range(first, first + 2**64 - 1)])
-    assert largest_block(allocator.free_ranges(), Family.IPV6) == IPv6Network("2001:db8::/64")
+    assert largest_block(allocator.free_ranges(), Units(Family.IPV6)) == IPv6Network("2001:db8::/64")
     allocator.take_lowest()
-    assert largest_block(allocator.free_ranges(), Family.IPV6) == IPv6Network("2001:db8:0:0:8000::/65")
+    assert largest_block(allocator.free_ranges(), Units(Family.IPV6)) == IPv6Network("2001:db8:0:0:8000::/65")
+
+
+def test_of_whole_prefixes_the_largest_free_block_is_counted_in_addresses() -> None:
+    units = Units(Family.IPV6, 64)
+    first = units.number_of(IPv6Network("2001:db8::/48").network_address)
+    assert largest_block([Range(first + 1, first + 7)], units) == IPv6Network("2001:db8:0:4::/62")
 
 
 def flow(net: int, over: timedelta) -> Flow:

@@ -27,6 +27,8 @@ from scapy.packet import Packet, Raw
 OWN, OTHER, ROUTER = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:fe"
 OWN_IPV4, OTHER_IPV4, ROUTER_IPV4 = "10.0.0.1", "10.0.0.2", "10.0.0.254"
 OWN_IPV6, OTHER_IPV6, ROUTER_IPV6 = "2001:db8::1", "2001:db8::2", "fe80::1"
+OWN_PREFIX, LEADS_TO_PREFIX = "2001:db8:0:7::/64", "2001:db8:0:7::1"
+IN_PREFIX, BESIDE_PREFIX = "2001:db8:0:7:1234::5", "2001:db8:0:8::"
 OWN_LINK_LOCAL, OTHER_LINK_LOCAL = "fe80::ff:fe00:1", "fe80::ff:fe00:2"
 NOBODY = "00:00:00:00:00:00"
 ALL = "ff:ff:ff:ff:ff:ff"
@@ -109,6 +111,8 @@ def _probe(target: str) -> Packet:
 GOOD = (
     _frame("IPv4 from its address", IP(src=OWN_IPV4, dst=OTHER_IPV4) / _DATA, None),
     _frame("IPv6 from its address", IPv6(src=OWN_IPV6, dst=OTHER_IPV6) / _DATA, None),
+    _frame("advertisement in its prefix", _claim(IN_PREFIX), None, to=_ALL_NODES),
+    _frame("IPv6 from its prefix", IPv6(src=IN_PREFIX, dst=OTHER_IPV6) / _DATA, None),
     _frame("ARP request", _arp(1, OWN, OWN_IPV4, ROUTER_IPV4), None, to=ALL),
     _frame("ARP reply", _arp(2, OWN, OWN_IPV4, ROUTER_IPV4), None),
     _frame("gratuitous ARP of its address", _arp(1, OWN, OWN_IPV4, OWN_IPV4), None, to=ALL),
@@ -266,6 +270,8 @@ HOSTILE = (
     _frame("IPv4 of another", IP(src="10.0.0.3", dst=OTHER_IPV4) / _DATA, "dropped_ipv4"),
     _frame("IPv4 of the router", IP(src=ROUTER_IPV4, dst=OTHER_IPV4) / _DATA, "dropped_ipv4"),
     _frame("IPv4 from 0.0.0.0", IP(src="0.0.0.0", dst="255.255.255.255") / _DATA, "dropped_ipv4", to=ALL),
+    _frame("IPv6 from beside its prefix", IPv6(src=BESIDE_PREFIX, dst=OTHER_IPV6) / _DATA, "dropped_ipv6"),
+    _frame("advertisement beside its prefix", _claim(BESIDE_PREFIX), "dropped_neighbour", to=_ALL_NODES),
     _frame("IPv6 of another", IPv6(src="2001:db8::3", dst=OTHER_IPV6) / _DATA, "dropped_ipv6"),
     _frame("IPv6 data from link-local", IPv6(src=OWN_LINK_LOCAL, dst=OTHER_IPV6) / _DATA, "dropped_ipv6"),
     _frame("IPv4-mapped IPv6", IPv6(src="::ffff:10.0.0.1", dst=OTHER_IPV6) / _DATA, "dropped_ipv6"),

@@ -72,6 +72,7 @@ def test_a_routing_node_makes_its_bridge_before_the_ports_and_answers_for_them_o
     assert todo.index(f"put {PORT} into vmbr0") < todo.index(f"set {PORT} isolated") < todo.index(f"set {PORT} up")
     assert todo[todo.index(f"set {PORT} up") + 1 :] == [
         "add route 10.0.0.0/24 to vmbr0, metric 18700",
+        "add route 2001:db8::/64 to lo, metric 186",
         "answer for 2001:db8::ffff on uplink",
         "add route 10.0.0.1/32 to vmbr0",
         "add route 2001:db8::1/128 to vmbr0",
@@ -168,12 +169,17 @@ def test_another_subnet_replaces_the_old_one() -> None:
     ]
 
 
-def test_a_subnet_of_one_address_and_its_vm_have_a_route_each() -> None:
-    kernel, node = a_kernel(), a_routing_node().model_copy(update={"subnets": (ip_network("10.0.0.1/32"),)})
-    carry_out(kernel, node, a_vm(1, wiring=ROUTED, addresses=("10.0.0.1",)))
-    prefix = ip_network("10.0.0.1/32")
-    assert kernel.routes == {HostRoute(prefix, "vmbr0", metric) for metric in (ROUTE_METRIC, SUBNET_METRIC)}
-    assert words(kernel, node, a_vm(1, wiring=ROUTED, addresses=("10.0.0.1",))) == []
+@pytest.mark.parametrize(("subnet", "leads_to"), [("10.0.0.1/32", "vmbr0"), ("2001:db8:1::1/128", "lo")])
+def test_a_subnet_of_one_address_and_its_vm_have_a_route_each_and_the_vms_is_preferred(
+    subnet: str, leads_to: str
+) -> None:
+    kernel, prefix = a_kernel(), ip_network(subnet)
+    node = a_routing_node().model_copy(update={"subnets": (prefix,)})
+    vm = a_vm(1, wiring=ROUTED, addresses=(subnet.partition("/")[0],))
+    carry_out(kernel, node, vm)
+    found = sorted((route.metric, route.interface) for route in kernel.routes if route.prefix == prefix)
+    assert found == [(ROUTE_METRIC, "vmbr0"), (SUBNET_METRIC, leads_to)]
+    assert words(kernel, node, vm) == []
 
 
 @pytest.mark.parametrize("node", [a_switching_node(uplink=None), a_routing_node()])

@@ -1,6 +1,8 @@
 """The kernel port on a real kernel, without a process around it."""
 
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.node_agent.domain.actual import Interest
 from vmfabric.node_agent.domain.antispoof import Rule
 from vmfabric.node_agent.domain.guest_rules import SHARED_CHAINS
+from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import GuardOperation, LoadTable
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.domain.setup import FORWARDING
@@ -23,6 +26,7 @@ from vmfabric.node_agent.samples import a_vm
 
 pytestmark = pytest.mark.lab
 
+Inside = Callable[[str, Callable[[], socket.socket]], socket.socket]
 INTEREST = Interest(sysctls=frozenset(FORWARDING))
 
 
@@ -74,6 +78,50 @@ async def test_every_step_of_a_migration_takes_one_pass(node: Any, kernel: NodeK
         leads = node.run("ip", "route", "get", "10.0.0.1", check=False)
         assert ("via 192.0.2.2" in leads) == (presence is Presence.FORWARDED)
     assert node.run("ip", "route", "show", "proto", "86") == ""
+
+
+async def test_every_step_of_a_migration_of_a_prefix_takes_one_pass_wherever_its_block_leads(
+    node: Any, kernel: NodeKernel
+) -> None:
+    node.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "switch")
+    for end in ("uplink", "switch"):
+        node.run("ip", "link", "set", end, "up")
+    node.run("ip", "address", "add", "2001:db8:ffff::1/64", "dev", "uplink", "nodad")
+    node.run("ip", "route", "add", "2001:db8::/32", "via", "2001:db8:ffff::9", "dev", "uplink")
+    for presence in (
+        *(Presence.PREFERRED, Presence.ROUTED, Presence.FORWARDED, Presence.ROUTED, Presence.FORWARDED),
+        *(Presence.ABSENT, Presence.FORWARDED, Presence.ROUTED, Presence.ABSENT),
+    ):
+        vm = a_vm(
+            1,
+            presence=presence,
+            addresses=("2001:db8:0:1::1",),
+            delegated=("2001:db8:0:1::/64",),
+            toward="2001:db8:ffff::2",
+        )
+        assert await carry_out(kernel, vm) > 0
+        leads = node.run("ip", "route", "get", "2001:db8:0:1::77", check=False)
+        way = {Presence.FORWARDED: "via 2001:db8:ffff::2", Presence.ABSENT: "via 2001:db8:ffff::9"}
+        assert way.get(presence, "via 2001:db8:0:1::1 dev vm1_net0") in leads
+    assert node.run("ip", "-6", "route", "show", "proto", "86") == ""
+
+
+async def test_a_guest_that_asks_as_many_is_heard_too_seldom_to_fill_the_nodes_table_of_neighbours(
+    node: Any, kernel: NodeKernel, inside: Inside
+) -> None:
+    vm = a_vm(1, addresses=("2001:db8:0:1::1",), delegated=("2001:db8:0:1::/64",), virtualization=Virtualization.LXD)
+    await carry_out(kernel, vm)
+    namespace = node.guest(vm, configured=False)
+    before = node.counters()
+    with inside(namespace, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as guest:
+        guest.bind(("vm1_eth0", 0))
+        for number in range(500):
+            source = IPv6Address("2001:db8:0:1::") + 1000 + number
+            guest.send(Question(IPv6Address("fe80::1"), source).frame(vm.mac))
+    dropped = node.counters()["dropped_neighbour"] - before["dropped_neighbour"]
+    known = node.run("ip", "-6", "neighbour", "show", "dev", "vm1_net0").splitlines()
+    assert 20 < len(known) < 100
+    assert dropped > 400
 
 
 async def test_many_are_deleted_at_once_and_a_stranger_in_our_group_stays(node: Any, kernel: NodeKernel) -> None:

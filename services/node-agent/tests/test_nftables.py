@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,11 @@ def a_removal(number: int) -> RemoveGuard:
     return RemoveGuard(load.vm, load.interface, load.guard.loaded())
 
 
+def with_a_prefix(number: int) -> LoadGuard:
+    load = a_load(number)
+    return replace(load, guard=replace(load.guard, delegated=frozenset({IPv6Network(f"2001:db8:0:{number}::/64")})))
+
+
 LIMITED = on_a_segment(1, Bandwidth(in_kbit=5_000, out_kbit=50_000))
 OTHER_ADDRESS = replace(a_load(1).guard, ipv4=frozenset({IPv4Address("10.0.0.77")})).loaded()
 
@@ -50,6 +55,7 @@ CASES: dict[str, tuple[GuardOperation, ...]] = {
     "port_again": (a_load(1, found=a_load(1).guard.loaded()),),
     "port_without_its_chain": (a_load(1, found=replace(a_load(1).guard.loaded(), from_guest=None)),),
     "port_on_a_segment_with_limits": (LoadTable(), LIMITED),
+    "port_with_a_prefix": (LoadTable(), with_a_prefix(1), with_a_prefix(2)),
     "limited_port_removed": (RemoveGuard(LIMITED.vm, LIMITED.interface, LIMITED.guard.loaded()),),
     "two_ports_removed": (a_removal(1), a_removal(2)),
 }

@@ -1,7 +1,7 @@
 """What is planned for which difference."""
 
 from dataclasses import replace
-from ipaddress import IPv4Interface, ip_address, ip_network
+from ipaddress import IPv4Interface, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -120,6 +120,21 @@ def test_a_guest_that_has_come_is_preferred_and_then_routed_with_a_route_at_ever
         "remove route 10.0.0.1/32 from vm1_net0, metric 18500",
         "remove route 2001:db8::1/128 from vm1_net0, metric 18500",
     ]
+
+
+def test_a_delegated_prefix_is_routed_by_the_address_in_it_and_all_of_it_may_be_sent_from() -> None:
+    vm = a_vm(1, addresses=("2001:db8:0:1::1",), delegated=("2001:db8:0:1::/64",))
+    kernel = a_kernel_with(a_vm(1, addresses=("2001:db8:0:1::1",), presence=Presence.WIRED))
+    assert words([vm], kernel) == [
+        "load anti-spoofing of vm1_net0",
+        "add route 2001:db8:0:1::1/128 to vm1_net0",
+        "add route 2001:db8:0:1::/64 via 2001:db8:0:1::1 to vm1_net0",
+    ]
+    carry_out([vm], kernel)
+    assert (SetName.PREFIXES, IPv6Network("2001:db8:0:1::/64")) in kernel.guards["vm1_net0"].elements
+    away = a_vm(1, addresses=("2001:db8:0:1::1",), delegated=("2001:db8:0:1::/64",), presence=Presence.WIRED)
+    carry_out([away], kernel)
+    assert kernel.routes == set()
 
 
 def test_a_guest_that_has_left_is_forwarded_over_the_segment_that_both_nodes_are_on() -> None:
@@ -397,9 +412,16 @@ def test_names_fit_the_kernel_and_stay_apart() -> None:
 
 
 def some_vm(number: int, network: int, presence: Presence, virtualization: Virtualization, mtu: int) -> DesiredVm:
-    addresses = (f"10.{network}.0.{number}", f"2001:db8:{network}::{number}")[: 1 + network % 2]
-    toward = f"192.0.2.{number}"
-    return a_vm(number, presence=presence, virtualization=virtualization, mtu=mtu, addresses=addresses, toward=toward)
+    addresses = (f"10.{network}.0.{number}", f"2001:db8:{network}:{number}::1")[: 1 + network % 2]
+    return a_vm(
+        number,
+        presence=presence,
+        virtualization=virtualization,
+        mtu=mtu,
+        addresses=addresses,
+        delegated=(f"2001:db8:3:{number}::/64",) if network == 3 else (),
+        toward=f"192.0.2.{number}",
+    )
 
 
 VMS = st.builds(

@@ -18,7 +18,21 @@ from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 
 from .conftest import run
-from .frames import CLAIMS, GOOD, HOSTILE, LAST, LINK_LOCALS, OTHER, OWN, ROUTER, Frame
+from .frames import (
+    CLAIMS,
+    GOOD,
+    HOSTILE,
+    LAST,
+    LEADS_TO_PREFIX,
+    LINK_LOCALS,
+    OTHER,
+    OWN,
+    OWN_IPV4,
+    OWN_IPV6,
+    OWN_PREFIX,
+    ROUTER,
+    Frame,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -56,7 +70,8 @@ def network_type(request: pytest.FixtureRequest, node: Any) -> NetworkType:
     if of is not NetworkType.ROUTING:
         node.run("ip", "link", "add", "vmbr0", "type", "bridge", "mcast_snooping", "0")
     wiring, wanted = TYPES[of]
-    vm = a_vm(1, virtualization=Virtualization.LXD, wiring=wiring)
+    addresses = (OWN_IPV4, OWN_IPV6, LEADS_TO_PREFIX)
+    vm = a_vm(1, virtualization=Virtualization.LXD, wiring=wiring, addresses=addresses, delegated=(OWN_PREFIX,))
     asyncio.run(wire(node.namespace, vm, wanted))
     port = port_of(vm)
     # Alone on its link there is no switch: what leaves the port is seen at one all the same.

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from outside.capture import captured
 from outside.cluster import RoutingCluster, address_of
 from vmfabric.cli.documents import read
-from vmfabric.contract.addresses import Family
+from vmfabric.contract.addresses import Family, link_local
 from vmfabric.contract.admin import Applied
 from vmfabric.contract.errors import Code
 from vmfabric.contract.iface import IfaceReady
@@ -65,6 +66,29 @@ async def test_vms_reach_the_provider_and_each_other_and_only_the_nics_mac_addre
         assert "packets 0 " in run_on(lab, node, "nft", "list", "counter", "netdev", "vmfabric", "foreign_mac")
     assert refused_frames(lab.topology) == before
     assert set(before.values()) == {0}
+
+
+async def test_a_vm_of_a_server_has_a_whole_prefix_of_what_is_routed_to_it(routing: RoutingCluster) -> None:
+    lab, subnet = routing.lab, "2001:db8:3f0::/60"
+    r1 = next(it.spec for it in read(routing.example.read_text(), origin="example") if it.name == "r1")
+    await routing.outside.ask("network.apply", {"spec": {"name": "wide", "prefix": subnet}}, Applied)
+    wide = {"name": "wide", "cluster": routing.name, "blocks": [subnet], "ipv6_length": 64, "quarantine_seconds": 0}
+    await routing.outside.ask("pool.apply", {"spec": wide}, Applied)
+    await apply(routing, "node", "r1", subnets=[*r1["subnets"], subnet])
+    server = str(link_local(mac(lab.namespace("r1"), UPLINK)))
+    run_on(lab, "provider", "ip", "route", "add", subnet, "via", server, "dev", UPLINK)
+    await routing.request("vm1", node="r1", addresses=[{"family": "ipv6", "pool": "wide"}])
+    (allocated,) = (await routing.ready("vm1")).addresses
+    assert isinstance(allocated.prefix, IPv6Network)
+    assert await routing.answers(allocated.address)
+    inside = allocated.prefix[2**63 + 5]
+    run_on(lab, "vm1", "ip", "address", "add", f"{inside}/128", "dev", "eth0", "nodad")
+    assert await routing.answers(inside)
+    await routing.request("vm2", node="r2", addresses=[{"family": "ipv6", "pool": "wide"}])
+    assert "lies in no subnet of node r2" in (await routing.failed("vm2")).message
+    await routing.delete("vm1")
+    run_on(lab, "provider", "ip", "route", "delete", subnet)
+    await apply(routing, "node", "r1")
 
 
 async def test_a_foreign_mac_address_is_stopped_at_the_nic_and_counted_there(routing: RoutingCluster) -> None:

@@ -30,6 +30,7 @@ def a_pool(
     exclude: tuple[str, ...] = (),
     ranges: Mapping[str, str] | None = None,
     quarantine: int = 300,
+    ipv6_length: int = 128,
 ) -> PoolSpec:
     """A range is written as `10.0.0.2-10.0.0.9`, several of one node with commas between."""
     return PoolSpec(
@@ -39,6 +40,7 @@ def a_pool(
         exclude=prefixes(*exclude),
         ranges={node: tuple(a_range(each) for each in text.split(",")) for node, text in (ranges or {}).items()},
         quarantine_seconds=quarantine,
+        ipv6_length=ipv6_length,
     )
 
 

@@ -109,8 +109,17 @@ class World:
         exclude: tuple[str, ...] = (),
         cluster: str = "msk",
         ranges: Mapping[str, str] | None = None,
+        ipv6_length: int = 128,
     ) -> Change:
-        spec = a_pool(*blocks, name=name, exclude=exclude, cluster=cluster, ranges=ranges, quarantine=QUARANTINE)
+        spec = a_pool(
+            *blocks,
+            name=name,
+            exclude=exclude,
+            cluster=cluster,
+            ranges=ranges,
+            quarantine=QUARANTINE,
+            ipv6_length=ipv6_length,
+        )
         return (await self.applying.apply_pool(ApplyPool(spec=spec))).change
 
     async def reserve(

@@ -16,12 +16,15 @@ from ipaddress import (
 )
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, PlainValidator, StringConstraints
 
 from vmfabric.contract.patterns import COMMUNITY, MAC
 
 _ADDRESS_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}\Z")
 _PREFIX_TEXT = re.compile(r"\A[0-9a-fA-F:.]{2,45}/[0-9]{1,3}\Z")
+_NO_ADDRESS = "not an IPv4 or IPv6 address"
+_REMEMBERED = 10_000
+"""The same addresses come again and again."""
 
 
 class Family(StrEnum):
@@ -41,22 +44,27 @@ class Family(StrEnum):
         return 32 if self is Family.IPV4 else 128
 
 
-def _host_text(value: object) -> object:
+def _host(value: object) -> IPv4Address | IPv6Address:
     # A scope id may carry any text, newlines too, through the standard library and pydantic (RFC 4007, 11.2), and
     # both read a number as an address.
     if getattr(value, "scope_id", None) is not None or (isinstance(value, str) and "%" in value):
         raise ValueError("a scope id (%) is not allowed")
-    if isinstance(value, (IPv4Address, IPv6Address)) or (isinstance(value, str) and _is_address(value)):
-        return value
-    raise ValueError("not an IPv4 or IPv6 address")
+    if isinstance(value, str):
+        return _host_of(value)
+    if isinstance(value, (IPv4Address, IPv6Address)):
+        return _no_embedded_ipv4(value)
+    raise ValueError(_NO_ADDRESS)
 
 
-def _is_address(text: str) -> bool:
+@lru_cache(maxsize=_REMEMBERED)
+def _host_of(text: str) -> IPv4Address | IPv6Address:
     try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return _ADDRESS_TEXT.match(text) is not None
+        address = ip_address(text)
+    except ValueError as error:
+        raise ValueError(_NO_ADDRESS) from error
+    if not _ADDRESS_TEXT.match(text):
+        raise ValueError(_NO_ADDRESS)
+    return _no_embedded_ipv4(address)
 
 
 def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -65,52 +73,57 @@ def _no_embedded_ipv4(value: IPv4Address | IPv6Address) -> IPv4Address | IPv6Add
     return value
 
 
-def _prefix_text(value: object) -> object:
+def _prefix(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, str) and _PREFIX_TEXT.match(value):
+        return _prefix_of(value)
     if isinstance(value, (IPv4Network, IPv6Network)):
+        _no_embedded_ipv4(value.network_address)
         return value
-    if not isinstance(value, str) or not _PREFIX_TEXT.match(value):
-        raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
+    raise ValueError("not a prefix; write address/length, as in 198.51.100.0/24")
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _prefix_of(text: str) -> IPv4Network | IPv6Network:
     try:
-        network = ip_network(value, strict=False)
+        network = ip_network(text, strict=False)
     except ValueError as error:
         raise ValueError(f"not a prefix: {error}") from error
-    if network.network_address != ip_address(value.partition("/")[0]):
+    if network.network_address != ip_address(text.partition("/")[0]):
         raise ValueError(f"has bits set behind its length; {network} is the prefix")
-    return value
+    _no_embedded_ipv4(network.network_address)
+    return network
 
 
-def _prefix_no_embedded_ipv4(value: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    _no_embedded_ipv4(value.network_address)
-    return value
-
-
-HostAddress = Annotated[IPv4Address | IPv6Address, BeforeValidator(_host_text), AfterValidator(_no_embedded_ipv4)]
-"""One address of a host."""
-
-Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_prefix_text), AfterValidator(_prefix_no_embedded_ipv4)]
-"""A network prefix whose host bits are zero."""
-
-
-def _masked_text(value: object) -> object:
+def _masked(value: object) -> IPv4Interface | IPv6Interface:
+    if isinstance(value, str) and _PREFIX_TEXT.match(value):
+        return _masked_of(value)
     if isinstance(value, (IPv4Interface, IPv6Interface)):
+        _no_embedded_ipv4(value.ip)
         return value
-    if not isinstance(value, str) or not _PREFIX_TEXT.match(value):
-        raise ValueError("not an address with a mask; write address/length, as in 198.51.100.7/24")
+    raise ValueError("not an address with a mask; write address/length, as in 198.51.100.7/24")
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _masked_of(text: str) -> IPv4Interface | IPv6Interface:
     try:
-        ip_interface(value)
+        interface = ip_interface(text)
     except ValueError as error:
         raise ValueError(f"not an address with a mask: {error}") from error
-    return value
+    _no_embedded_ipv4(interface.ip)
+    return interface
 
 
-def _masked_no_embedded_ipv4(value: IPv4Interface | IPv6Interface) -> IPv4Interface | IPv6Interface:
-    _no_embedded_ipv4(value.ip)
-    return value
+_AnyAddress = IPv4Address | IPv6Address
+_AnyNetwork = IPv4Network | IPv6Network
+_AnyInterface = IPv4Interface | IPv6Interface
 
+HostAddress = Annotated[_AnyAddress, PlainValidator(_host, json_schema_input_type=_AnyAddress)]
+"""One address of a host."""
 
-MaskedAddress = Annotated[
-    IPv4Interface | IPv6Interface, BeforeValidator(_masked_text), AfterValidator(_masked_no_embedded_ipv4)
-]
+Prefix = Annotated[_AnyNetwork, PlainValidator(_prefix, json_schema_input_type=_AnyNetwork)]
+"""A network prefix whose host bits are zero."""
+
+MaskedAddress = Annotated[_AnyInterface, PlainValidator(_masked, json_schema_input_type=_AnyInterface)]
 """The address of a host with the length of its network's prefix."""
 
 
@@ -152,13 +165,27 @@ Community = Annotated[
 """A BGP community `asn:value` of 16 bits each (RFC 1997), or a large one of three 32-bit parts (RFC 8092)."""
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=_REMEMBERED)
 def host_prefix(address: HostAddress) -> Prefix:
     """The /32 or /128 of one address."""
     return ip_network(address)
 
 
+def named_by(routed: Prefix) -> HostAddress:
+    """The address by which what is routed to a VM is known: its only one, or the first behind the prefix's own."""
+    first = routed.network_address
+    return first if routed.prefixlen == routed.max_prefixlen else first + 1
+
+
+def lies_inside(inner: Prefix, outer: Prefix) -> bool:
+    """Whether every address of the one is one of the other."""
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner.subnet_of(outer)
+    return False
+
+
 def parse_host(text: str) -> HostAddress:
     """Text to address, by the same rules as a field of an event. ValueError when it is none."""
-    _host_text(text)
-    return _no_embedded_ipv4(ip_address(text))
+    return _host(text)

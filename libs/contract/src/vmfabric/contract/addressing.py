@@ -97,11 +97,19 @@ class UsageReport(Part):
 
 
 class AskHistory(Request):
-    """Who had this address, and who had it at that moment?"""
+    """Who had this address, and who had it at that moment, or from then on until another?"""
 
     address: HostAddress
     at: AwareDatetime | None = None
     """As 2030-01-03T12:00:00Z; without it, now."""
+    until: AwareDatetime | None = None
+    """With `at`: who had it at any time between both."""
+
+    @model_validator(mode="after")
+    def _from_then_on(self) -> "AskHistory":
+        if self.until is not None and (self.at is None or self.until < self.at):
+            raise ValueError("`until` is a moment after `at`; give both for the time between them")
+        return self
 
 
 class Tenure(Part):
@@ -127,11 +135,11 @@ class AddressHistory(Part):
     address: HostAddress
     at: datetime
     sentence: str
-    """Who had it then."""
+    """Who had it then, or at any time until `until`."""
     holder: Tenure | None = None
-    """The VM that had it then."""
+    """The VM that had it at `at`."""
     reserved: Tenure | None = None
-    """For whom it was reserved then."""
+    """For whom it was reserved at `at`."""
     tenures: tuple[Tenure, ...]
     """Around that moment, newest first."""
 

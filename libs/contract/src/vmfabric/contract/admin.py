@@ -30,7 +30,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vmfabric.contract.addresses import Family, HostAddress, Mac
+from vmfabric.contract.addresses import Family, HostAddress, Mac, Prefix
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.cluster import ClusterSpec, NodeSpec
 from vmfabric.contract.ip import AllocatedAddress
@@ -300,6 +300,8 @@ class AddressRecord(Part):
     """An address that is held, rests, or is reserved."""
 
     address: HostAddress
+    prefix: Prefix | None = None
+    """What goes with it, where its pool gives whole prefixes."""
     pool: ResourceName
     cluster: ClusterName
     vm: VmName | None = None

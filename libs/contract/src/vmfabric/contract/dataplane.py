@@ -26,6 +26,11 @@ RESTORED_REFUGE_METRIC = 18625
 SUBNET_METRIC = 18700
 """Of a route of a routing node to a whole subnet, which is no VM's own."""
 
+UNASSIGNED_METRIC = 186
+"""Of a route to nowhere instead of the network of a routing node's IPv6 address, to which the kernel gives 256."""
+
+SUBNET_METRICS = frozenset({SUBNET_METRIC, UNASSIGNED_METRIC})
+
 LOCAL_PREFERENCE = 100
 """BGP's own default (RFC 4271, 9.1.1 leaves it to configuration; FRR takes 100)."""
 

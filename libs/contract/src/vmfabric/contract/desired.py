@@ -118,6 +118,8 @@ class DesiredVm(Desired):
     wiring: Wiring = Field(default_factory=lambda before: PointToPoint(gateway=_gateway(before)))
     guest_addresses: tuple[GuestAddress, ...] = Field(default_factory=_as_hosts)
     """The same addresses as the guest configures them."""
+    delegated: tuple[Prefix, ...] = ()
+    """Whole prefixes, each around one of the addresses, by which it is reached."""
     toward: tuple[HostAddress, ...] = ()
     """Addresses of the node that the guest has left for, while it is forwarded; one on a segment of this node's is
     the next hop."""
@@ -147,8 +149,11 @@ class DesiredVm(Desired):
         return Trace(self.trace_id)
 
     def prefixes(self) -> tuple[Prefix, ...]:
-        """The /32 and /128 that are routed to the VM."""
-        return tuple(host_prefix(address) for address in self.addresses)
+        """What is routed to the VM: the /32 or /128 of each address, or the prefix that is delegated around it."""
+        return tuple(self._routed_with(address) for address in self.addresses)
+
+    def _routed_with(self, address: HostAddress) -> Prefix:
+        return next((prefix for prefix in self.delegated if address in prefix), host_prefix(address))
 
 
 class _OfNode(Desired):
@@ -213,10 +218,12 @@ def node_from_bytes(data: bytes) -> FabricNode | SwitchingNode | RoutingNode:
 
 
 class DesiredPools(Desired):
-    """The blocks of all pools of a cluster: only addresses inside them may be announced."""
+    """The blocks of all pools of a cluster: only what VMs get from them may be announced."""
 
     cluster: ClusterName
     prefixes: tuple[Prefix, ...]
+    lengths: dict[Prefix, int] = Field(default_factory=dict)
+    """Of what VMs get from a block, where that is no single address."""
 
     def key(self) -> str:
         """Its key in the bucket."""

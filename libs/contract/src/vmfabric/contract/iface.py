@@ -16,7 +16,8 @@ class GuestAddress(Part):
     """An address as the guest configures it."""
 
     prefix: MaskedAddress
-    """The address with its mask: that of its network in switching clusters, /32 or /128 in all others."""
+    """The address with its mask: that of its network in switching clusters; in all others that of the prefix that is
+    delegated around it, or /32 or /128."""
     gateway: HostAddress | None = None
     """Next hop of the default route; None where its network has none."""
 

@@ -22,6 +22,8 @@ class AllocatedAddress(Part):
     """That network's own router, where it has one."""
     vlan: int | None = None
     """That network's VLAN, where it has one."""
+    prefix: Prefix | None = None
+    """All that is routed to the VM with it, where its pool gives whole prefixes."""
 
     @property
     def family(self) -> Family:

@@ -1,13 +1,13 @@
 """Networks and pools as operators apply them."""
 
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv6Network
 from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.addresses import Family, HostAddress, Prefix, lies_inside
 from vmfabric.contract.model import Request
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName
 
@@ -85,9 +85,21 @@ class PoolSpec(Request):
         Field(max_length=4096),
     ] = Field(default_factory=dict)
     """What the VMs of each node may have, each range inside a block. Where it is given, a VM gets only addresses of
-    the ranges of its node; without it, every VM may have every address of the pool."""
+    the ranges of its node; without it, every VM may have every address of the pool. Where VMs get whole prefixes, a
+    range goes from the one that has `first` to the one that has `last`."""
     quarantine_seconds: Annotated[int, Field(ge=0, le=365 * 24 * 3600)] = 300
     """How long a released address rests before it may be given again."""
+    ipv6_length: Annotated[int, Field(ge=48, le=128)] = 128
+    """How much a VM gets of an IPv6 block: with 128 one address, with 64 a whole /64. The address that its guest
+    configures is then the first one behind the prefix (`::1`), and all others of it are routed there too. Where VMs
+    are in one segment there is nobody to route them."""
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "PoolSpec":
+        for block in self.blocks:
+            if isinstance(block, IPv6Network) and block.prefixlen > self.ipv6_length:
+                raise ValueError(f"block {block} is smaller than the /{self.ipv6_length} that each VM should get")
+        return self
 
     @model_validator(mode="after")
     def _blocks(self) -> "PoolSpec":
@@ -96,7 +108,7 @@ class PoolSpec(Request):
                 if block.version == other.version and block.overlaps(other):
                     raise ValueError(f"blocks {other} and {block} overlap")
         for excluded in self.exclude:
-            if not any(_inside(excluded, block) for block in self.blocks):
+            if not any(lies_inside(excluded, block) for block in self.blocks):
                 raise ValueError(f"{excluded} is excluded, but lies in no block of the pool")
         return self
 
@@ -108,12 +120,7 @@ class PoolSpec(Request):
                 raise ValueError(f"range {each.first} to {each.last} of node {node} lies in no block of the pool")
         found.sort(key=lambda pair: (pair[0].first.version, int(pair[0].first)))
         for (lower, node), (upper, other) in pairwise(found):
-            if lower.family is upper.family and int(upper.first) <= int(lower.last):
+            bits = 128 - self.ipv6_length if lower.family is Family.IPV6 else 0
+            if lower.family is upper.family and int(upper.first) >> bits <= int(lower.last) >> bits:
                 raise ValueError(f"ranges of {node} and {other} overlap at {upper.first}")
         return self
-
-
-def _inside(inner: Prefix, outer: Prefix) -> bool:
-    if isinstance(inner, IPv4Network):
-        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
-    return not isinstance(outer, IPv4Network) and inner.subnet_of(outer)

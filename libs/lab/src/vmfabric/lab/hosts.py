@@ -48,7 +48,7 @@ def updates_received(lab: Lab, host: str) -> dict[str, int]:
     }
 
 
-def answers_ping(lab: Lab, host: str, address: IPv4Address | IPv6Address, *, seconds: int = 1) -> bool:
+def answers_ping(lab: Lab, host: str, address: IPv4Address | IPv6Address, *, seconds: float = 1) -> bool:
     """Whether a ping from the host to the address is answered within so many seconds."""
     try:
         run_on(lab, host, "ping", "-c", "1", "-W", str(seconds), "-n", str(address))

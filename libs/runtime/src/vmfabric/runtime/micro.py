@@ -86,6 +86,13 @@ def _answer(endpoint: Endpoint[Any]) -> Callable[[MicroRequest], Awaitable[None]
                 answer = await endpoint.handler(asked)
         except VmfabricError as error:
             raise _error(error.code, error.sentence) from error
+        except TimeoutError as error:
+            log.warning("admin.timed_out", subject=endpoint.subject, seconds=_HANDLER_SECONDS)
+            message = (
+                f"{endpoint.subject} was not done within {_HANDLER_SECONDS:g} s: the service starts, or its database "
+                "is slow; ask again"
+            )
+            raise _error(Code.INTERNAL, message) from error
         except Exception as error:
             log.exception("admin.failed", subject=endpoint.subject)
             message = f"{endpoint.subject} failed: {type(error).__name__}; the log of the service says more"

@@ -15,7 +15,7 @@ from vmfabric.bgp_announcer.domain.plan import plan, renewal
 from vmfabric.bgp_announcer.domain.routes import Found, Route, Session, answer, is_in_step, lost, session_changes
 from vmfabric.bgp_announcer.ports import Frr, FrrDownError, FrrError
 from vmfabric.contract.addresses import HostAddress, Prefix
-from vmfabric.contract.desired import DesiredVm, FabricNode, Presence
+from vmfabric.contract.desired import DesiredPools, DesiredVm, FabricNode, Presence
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code
 from vmfabric.contract.names import VmName
@@ -88,7 +88,7 @@ class Announcer:
         self._unsettled: set[VmName] = set()
         self._audited: set[VmName] = set()
         self._said: dict[VmName, Fact] = {}
-        self._wanted: tuple[tuple[FabricNode, tuple[Prefix, ...]], tuple[Line, ...]] | None = None
+        self._wanted: tuple[tuple[FabricNode, DesiredPools | None], tuple[Line, ...]] | None = None
         self._looks: dict[VmName, int] = {}
         self._missing_since: dict[VmName, float] = {}
         self._waiting_since: dict[VmName, float] = {}
@@ -164,7 +164,7 @@ class Announcer:
     def _lines(self, node: FabricNode) -> tuple[Line, ...]:
         """What FRR should have; made anew when the node or its pools have changed."""
         pools = self._view.pools
-        asked = (node, pools.value.prefixes if pools else ())
+        asked = (node, pools.value if pools else None)
         if self._wanted is None or self._wanted[0] != asked:
             self._wanted = asked, wanted(*asked)
         return self._wanted[1]

@@ -43,7 +43,7 @@ class Explaining:
 
     async def _explain(self, node: FabricNode, vms: Sequence[DesiredVm]) -> list[Finding]:
         pools = self._view.pools
-        should = wanted(node, pools.value.prefixes if pools else ())
+        should = wanted(node, pools.value if pools else None)
         try:
             missing = [str(change) for change in plan(should, await self._frr.running(), node.asn)]
             found = await self._frr.routes([prefix for vm in vms for prefix in vm.prefixes()])

@@ -22,15 +22,30 @@ _NEGATIVE = ("no bgp ebgp-requires-policy", "no bgp default", "no bgp network")
 """Settings that are said by their absence."""
 _PEER = re.compile(rf"neighbor (\S+) peer-group {GROUP}$")
 _WELL_KNOWN = {GRACEFUL_SHUTDOWN: "65535:0"}
-_PERMIT = re.compile(r"prefix-list \S+ permit (\S+?)(?: ge \d+)?$")
+_METRIC = re.compile(r"match metric (\d+)$")
+_PERMIT = re.compile(r"prefix-list \S+ permit (\S+)(?: ge (\d+))?(?: le (\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
 class _Filters:
     texts: frozenset[str]
-    sections: Mapping[Section, Sequence[str]]
+    entries: Mapping[tuple[str, int], Sequence[str]]
+    """What the entry of a route-map says that takes a metric."""
     peers: frozenset[HostAddress]
-    permitted: tuple[Prefix, ...]
+    permitted: tuple["_Permit", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """An entry of a prefix list, and the lengths that it lets through."""
+
+    block: Prefix
+    shortest: int
+    longest: int
+
+    def lets_through(self, prefix: Prefix) -> bool:
+        is_inside = self.block.version == prefix.version and _inside(prefix, self.block)
+        return is_inside and self.shortest <= prefix.prefixlen <= self.longest
 
 
 class SimulatedFrr:
@@ -142,9 +157,9 @@ class SimulatedFrr:
                 sections[line.section].append(line.text)
             self._filters = _Filters(
                 texts=frozenset(texts),
-                sections=sections,
+                entries=_entries(sections),
                 peers=frozenset(ip_address(match.group(1)) for text in texts if (match := _PEER.match(text))),
-                permitted=tuple(_block(match.group(1)) for text in texts if (match := _PERMIT.search(text))),
+                permitted=tuple(_permit(*match.groups()) for text in texts if (match := _PERMIT.search(text))),
             )
         return self._filters
 
@@ -155,9 +170,9 @@ class SimulatedFrr:
         family = Family.of(prefix)
         if f"redistribute kernel route-map {kernel_map(family)}" not in self._said().texts:
             return False
-        if self._entry(family, metric) is None:
+        if (kernel_map(family), metric) not in self._said().entries:
             return False
-        return any(block.version == prefix.version and _inside(prefix, block) for block in self._said().permitted)
+        return any(entry.lets_through(prefix) for entry in self._said().permitted)
 
     def _route(self, prefix: Prefix, metric: int, peers: frozenset[HostAddress]) -> Route:
         family = Family.of(prefix)
@@ -172,28 +187,29 @@ class SimulatedFrr:
         found = self._set_by_map(family, metric, "set local-preference")
         return int(found[0]) if found else LOCAL_PREFERENCE
 
-    def _entry(self, family: Family, metric: int) -> str | None:
-        """The entry of the route-map that takes this metric."""
-        name, match = f"route-map {kernel_map(family)} ", f"match metric {metric}"
-        entries = (
-            section[0] for section, texts in self._said().sections.items()
-            if match in texts and section[0].startswith(name)
-        )  # fmt: skip
-        return next(entries, None)
-
     def _set_by_map(self, family: Family, metric: int, what: str) -> tuple[str, ...]:
-        entry = self._entry(family, metric)
         return tuple(
             word
-            for text in (self._said().sections[entry,] if entry is not None else ())
+            for text in self._said().entries.get((kernel_map(family), metric), ())
             if text.startswith(f"{what} ")
             for word in text.removeprefix(f"{what} ").split()
         )
 
 
+def _entries(sections: Mapping[Section, Sequence[str]]) -> Mapping[tuple[str, int], Sequence[str]]:
+    """The first of a route-map that takes a metric is the one that counts."""
+    entries: dict[tuple[str, int], Sequence[str]] = {}
+    for section, texts in sections.items():
+        for match in filter(None, map(_METRIC.match, texts)):
+            entries.setdefault((section[0].split()[1], int(match.group(1))), texts)
+    return entries
+
+
 @lru_cache(maxsize=1000)
-def _block(text: str) -> Prefix:
-    return ip_network(text)
+def _permit(text: str, at_least: str | None, at_most: str | None) -> _Permit:
+    block = ip_network(text)
+    longest = int(at_most or (block.max_prefixlen if at_least else block.prefixlen))
+    return _Permit(block, int(at_least or block.prefixlen), longest)
 
 
 def _inside(prefix: Prefix, block: Prefix) -> bool:

@@ -87,15 +87,16 @@ class Administration:
     async def explain(self, request: ExplainAddress) -> Explanation:
         """What is known of an address, from the network it lies in to who had it."""
         stock = await self._writer.current()
-        found = place(request.address, stock.networks, stock.pools, stock.withheld)
-        record = await self._records.record(request.address)
+        address = stock.named(request.address)
+        found = place(address, stock.networks, stock.pools, stock.withheld)
+        record = await self._records.record(address)
         return Explanation(
-            address=request.address,
-            verdict=verdict(request.address, found, record),
+            address=address,
+            verdict=verdict(address, found, record),
             network=found.network.name if found.network else None,
             pool=found.pool.name if found.pool else None,
             record=record,
-            history=tuple(await self._records.history(request.address, _HISTORY)),
+            history=tuple(await self._records.history(address, _HISTORY)),
         )
 
 

@@ -1,10 +1,11 @@
 """Networks and pools as operators apply them."""
 
+from vmfabric.contract.addresses import lies_inside
 from vmfabric.contract.admin import Applied, ApplyNetwork, ApplyPool, Change
 from vmfabric.contract.pool import NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.keeping import check_blocks_kept, check_kept
-from vmfabric.ipam.domain.networks import ActiveNetworks, check_network, lies_inside
-from vmfabric.ipam.domain.pools import changed_fields, check_pool, desired_pools
+from vmfabric.ipam.domain.networks import ActiveNetworks, check_network
+from vmfabric.ipam.domain.pools import changed_fields, check_delegation, check_pool, desired_pools
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
 from vmfabric.ipam.writer import Writer
@@ -38,6 +39,7 @@ class Applying:
         pools = [pool for pool in stock.pools.values() if any(lies_inside(it, spec.prefix) for it in pool.blocks)]
         in_use = {pool.name: await self._store.in_use(pool.name) for pool in pools}
         for pool in pools:
+            check_delegation(pool, [spec])
             reserved = stock.reservations.of_pool(pool.name)
             check_kept(f"network {spec.name}", pool, pool, withheld, in_use[pool.name], reservations=reserved)
         if not dry_run:

@@ -47,9 +47,10 @@ class Importing:
 
 
 def _wanted(row: ImportRow, pool: PoolStock, stock: Stock, now: datetime) -> Reservation:
-    earlier = stock.reservations.get(row.address)
+    address = stock.named(row.address)
+    earlier = stock.reservations.get(address)
     return Reservation(
-        address=row.address,
+        address=address,
         pool=pool.spec.name,
         cluster=pool.spec.cluster,
         owner=row.owner or row.vm or "",

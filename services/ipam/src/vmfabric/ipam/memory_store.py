@@ -14,6 +14,7 @@ from vmfabric.ipam.domain.changes import Changes, Holding
 from vmfabric.ipam.domain.history import BEGINS, ENDS, Entry, Standing, What
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, Lease, State, VmKey
+from vmfabric.ipam.domain.units import delegated
 from vmfabric.ipam.domain.usage import Flow, NetAllocated
 from vmfabric.ipam.ports import Content
 
@@ -170,6 +171,7 @@ class InMemoryStore:
             only = self.written_reservations[address]
             return AddressRecord(
                 address=address,
+                prefix=delegated(address, self.pools[only.pool].ipv6_length),
                 pool=only.pool,
                 cluster=only.cluster,
                 state=Standing.RESERVED,
@@ -185,6 +187,7 @@ class InMemoryStore:
             standing = Standing.RELEASING
         return AddressRecord(
             address=address,
+            prefix=delegated(address, self.pools[holding.pool].ipv6_length),
             pool=holding.pool,
             cluster=holding.key.cluster,
             vm=holding.key.vm,

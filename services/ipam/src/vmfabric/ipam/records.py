@@ -10,6 +10,7 @@ from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
 from vmfabric.ipam.domain.history import BEGINS, ENDS
+from vmfabric.ipam.domain.units import delegated
 from vmfabric.ipam.domain.usage import Flow, NetAllocated
 
 _RESERVATION = """
@@ -18,18 +19,18 @@ _RESERVATION = """
 """
 _HELD = f"""
 SELECT allocation.address, allocation.pool, allocation.cluster, allocation.vm, allocation.node,
-       allocation.generation, allocation.since, allocation.rests_until AS free_at,
+       allocation.generation, allocation.since, allocation.rests_until AS free_at, pool.ipv6_length,
        CASE WHEN allocation.rests_until IS NOT NULL THEN 'quarantined'
             WHEN lease.state = 'releasing' THEN 'releasing'
             ELSE 'allocated' END AS state, {_RESERVATION}
-FROM allocation
+FROM allocation JOIN pool ON pool.name = allocation.pool
 LEFT JOIN lease ON (lease.cluster, lease.vm) = (allocation.cluster, allocation.vm)
 LEFT JOIN reservation ON reservation.address = allocation.address
 """  # noqa: S608  # words of ours
 _ONLY_RESERVED = f"""
 SELECT reservation.address, reservation.pool, reservation.cluster, NULL, NULL, NULL, reservation.since,
-       reservation.expires_at, 'reserved', {_RESERVATION}
-FROM reservation
+       reservation.expires_at, pool.ipv6_length, 'reserved', {_RESERVATION}
+FROM reservation JOIN pool ON pool.name = reservation.pool
 WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.address = reservation.address)
 """  # noqa: S608
 _PAGE = """
@@ -109,7 +110,12 @@ class PostgresRecords:
 
 def _record(row: asyncpg.Record) -> AddressRecord:
     own = {name: row[name] for name in ("address", "pool", "cluster", "vm", "node", "generation", "state", "since")}
-    return AddressRecord(**own, free_at=row["free_at"], reservation=_reservation(row) if row["owner"] else None)
+    return AddressRecord(
+        **own,
+        prefix=delegated(row["address"], row["ipv6_length"]),
+        free_at=row["free_at"],
+        reservation=_reservation(row) if row["owner"] else None,
+    )
 
 
 def _reservation(row: asyncpg.Record) -> Reservation:

@@ -75,10 +75,11 @@ class Reporting:
     async def tell_history(self, request: AskHistory) -> AddressHistory:
         """Who had an address at a moment, and around it."""
         at = request.at or self._clock.now()
+        address = (await self._writer.current()).named(request.address)
         # In this order: what has begun or ended since the record was read is in the history.
-        record = await self._records.record(request.address)
-        entries = await self._records.tenures_around(request.address, at, _AROUND)
-        return tenures.told(request.address, entries, record, at)
+        record = await self._records.record(address)
+        entries = await self._records.tenures_around(address, at, _AROUND)
+        return tenures.told(address, entries, record, at, request.until)
 
 
 def free_addresses(stock: Stock, cluster: ClusterName) -> FreeAddresses:

@@ -50,8 +50,9 @@ class Reserving:
         return Reserved(reservations=tuple(wanted), dry_run=request.dry_run)
 
     async def _release(self, stock: Stock, request: ReleaseAddresses) -> Released:
-        holders = await holders_of(request.addresses, self._store)
-        ended = reserving.to_release(request.addresses, stock, holders)
+        addresses = [stock.named(address) for address in request.addresses]
+        holders = await holders_of(addresses, self._store)
+        ended = reserving.to_release(addresses, stock, holders)
         if not request.dry_run:
             await self._store.commit(reserving.unreserved(ended, What.UNRESERVED, self._clock.now()), [])
             for each in ended:
@@ -76,7 +77,7 @@ async def keep(wanted: Sequence[Reservation], stock: Stock, store: Store, now: d
 
 def _addresses(request: ReserveAddresses, stock: Stock) -> Sequence[HostAddress]:
     if request.addresses is not None:
-        return request.addresses
+        return list(dict.fromkeys(map(stock.named, request.addresses)))
     pool = stock.pool(request.pool or "")
     if pool is None:
         raise Refused(Code.UNKNOWN_POOL, f"there is no pool {request.pool}; pool.list says which there are")

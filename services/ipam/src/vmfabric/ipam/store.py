@@ -56,7 +56,7 @@ class PostgresStore:
         ):
             networks = await connection.fetch("SELECT name, prefix, kind, gateway, vlan, segment, note FROM network")
             pools = await connection.fetch(
-                "SELECT name, cluster, quarantine_seconds,"
+                "SELECT name, cluster, quarantine_seconds, ipv6_length,"
                 " ARRAY(SELECT prefix FROM block WHERE pool = name ORDER BY position) AS blocks,"
                 " ARRAY(SELECT prefix FROM exclusion WHERE pool = name ORDER BY position) AS exclude FROM pool"
             )
@@ -138,9 +138,10 @@ class PostgresStore:
         """Write a pool. ExclusionViolationError when a block overlaps that of another pool."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
-                "INSERT INTO pool (name, cluster, quarantine_seconds) VALUES ($1, $2, $3) ON CONFLICT (name)"
-                " DO UPDATE SET cluster = EXCLUDED.cluster, quarantine_seconds = EXCLUDED.quarantine_seconds",
-                *(spec.name, spec.cluster, spec.quarantine_seconds),
+                "INSERT INTO pool (name, cluster, quarantine_seconds, ipv6_length) VALUES ($1, $2, $3, $4)"
+                " ON CONFLICT (name) DO UPDATE SET cluster = EXCLUDED.cluster,"
+                " quarantine_seconds = EXCLUDED.quarantine_seconds, ipv6_length = EXCLUDED.ipv6_length",
+                *(spec.name, spec.cluster, spec.quarantine_seconds, spec.ipv6_length),
             )
             await _put_prefixes(connection, "block", spec.name, spec.blocks)
             await _put_prefixes(connection, "exclusion", spec.name, spec.exclude)

@@ -32,6 +32,7 @@ def a_vm(
     bandwidth: Bandwidth | None = None,
     wiring: Wiring | None = None,
     dhcp: bool = False,
+    delegated: tuple[str, ...] = (),
 ) -> DesiredVm:
     """VM `vm<number>` of cluster `msk` on node `n1`, with 10.0.0.0 + number and 2001:db8:: + number."""
     own = (ip_address("10.0.0.0") + number, ip_address("2001:db8::") + number)
@@ -46,6 +47,7 @@ def a_vm(
         mac=f"02:00:00:00:{number // 256:02x}:{number % 256:02x}",
         addresses=addressed,
         guest_addresses=tuple(of_host(address, near.of(Family.of(address))) for address in addressed),
+        delegated=tuple(ip_network(text) for text in delegated),
         toward=() if toward is None else (ip_address(toward),),
         virtualization=virtualization,
         wiring=wiring or PointToPoint(gateway=near),

@@ -12,6 +12,7 @@ from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import held
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import (
+    NOWHERE,
     Actual,
     BridgeSettings,
     Held,
@@ -272,11 +273,21 @@ class SimulatedKernel:
         self.holdings = moved(self.holdings, operation)
 
     def _add_route(self, wanted: do.AddRoute) -> None:
-        if not self._link(wanted.interface).up:
+        if wanted.interface != NOWHERE and not self._link(wanted.interface).up:
             raise RefusedError(f"{wanted.interface} is down")
         if any(route.prefix == wanted.prefix and route.metric == wanted.metric for route in self.routes):
             raise RefusedError(f"a route to {wanted.prefix} exists")
+        if wanted.gateway is not None and wanted.interface in self.links and not self._reaches(wanted):
+            raise RefusedError(f"no route to {wanted.gateway}")
         self.routes.add(HostRoute(wanted.prefix, wanted.interface, wanted.metric, wanted.gateway))
+
+    def _reaches(self, wanted: do.AddRoute) -> bool:
+        """A next hop behind a link of ours has a route to that itself."""
+        return any(
+            wanted.gateway in route.prefix and route.gateway is None
+            for route in self.routes
+            if route.interface == wanted.interface
+        )
 
     def _remove_route(self, prefix: Prefix, interface: str, metric: int) -> None:
         found = {it for it in self.routes if (it.prefix, it.interface, it.metric) == (prefix, interface, metric)}

@@ -36,6 +36,8 @@ class Tables:
     generation: int = 0
     outbox: list[Outgoing] = field(default_factory=list)
     """Oldest first; whoever publishes takes out what the bus has kept."""
+    version: int = 0
+    """Higher after each commit that changed anything."""
 
 
 async def _no_time() -> None:
@@ -83,10 +85,11 @@ class MemoryRows:
 
     def commit(self) -> None:
         """Everything at once, or nothing. ConstraintError when it cannot be."""
-        if self._written is None:
+        if self._written is None or self._written == Changes():
             return
         _check(self._tables, self._written)
         _apply(self._tables, self._written)
+        self._tables.version += 1
 
     async def clusters(self) -> Sequence[ClusterSpec]:
         await self._round_trip()

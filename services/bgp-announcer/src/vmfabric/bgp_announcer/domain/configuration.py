@@ -5,7 +5,7 @@ metric, which only the node-agent gives, the prefix lists of the cluster's pools
 https://docs.frrouting.org/en/stable-8.4/bgp.html, RFC 4456 for reflectors, RFC 4724 for graceful restart.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from vmfabric.bgp_announcer.domain.lines import TOP, Line, Section
 from vmfabric.contract.addresses import Community, Family, Prefix
@@ -23,7 +23,7 @@ from vmfabric.contract.dataplane import (
     RESTORED_REFUGE_METRIC,
     ROUTE_METRIC,
 )
-from vmfabric.contract.desired import FabricNode
+from vmfabric.contract.desired import DesiredPools, FabricNode
 
 GROUP = "vmfabric"
 """Our peer group, and the first part of the name of every list and route-map of ours."""
@@ -53,11 +53,11 @@ PREFERENCES = {
 """The local preference of a kernel route by its metric, which only the node-agent gives (docs/decisions/0002)."""
 
 
-def wanted(node: FabricNode, prefixes: Sequence[Prefix]) -> tuple[Line, ...]:
+def wanted(node: FabricNode, pools: DesiredPools | None) -> tuple[Line, ...]:
     """Every line that FRR should have for vmfabric, in an order in which it can be entered."""
     return (
         Line(TOP, DELAY),
-        *(line for family in _FAMILIES for line in _lists(node, family, prefixes)),
+        *(line for family in _FAMILIES for line in _lists(node, family, pools)),
         *(line for family in _FAMILIES for line in _route_maps(node, family)),
         Line(TOP, INWARD),
         *_router(node),
@@ -79,15 +79,22 @@ def kernel_map(family: Family) -> str:
     return f"{GROUP}-kernel-{family}"
 
 
-def _lists(node: FabricNode, family: Family, prefixes: Sequence[Prefix]) -> Iterator[Line]:
+def _lists(node: FabricNode, family: Family, pools: DesiredPools | None) -> Iterator[Line]:
     word = "ip" if family is Family.IPV4 else "ipv6"
     name = f"{GROUP}-{family}"
-    for prefix in sorted(str(prefix) for prefix in prefixes if Family.of(prefix) is family):
-        # A longest-match rule needs `ge` above the prefix's own length; a block of one address is a host already.
-        hosts = "" if prefix.endswith(f"/{family.host_length}") else f" ge {family.host_length}"
-        yield Line(TOP, f"{word} prefix-list {name} permit {prefix}{hosts}")
+    blocks = [block for block in pools.prefixes if Family.of(block) is family] if pools else []
+    for block in sorted(blocks, key=str):
+        length = pools.lengths.get(block, family.host_length) if pools else family.host_length
+        yield Line(TOP, f"{word} prefix-list {name} permit {block}{_only(length, block, family)}")
     community = node.community[family]
     yield Line(TOP, f"bgp {_kind(community)}-list standard {name} permit {community}")
+
+
+def _only(length: int, block: Prefix, family: Family) -> str:
+    """The words that let a block's parts of this length through and no others."""
+    if length == block.prefixlen:
+        return ""  # `ge` has to be above the block's own length
+    return f" ge {length}" if length == family.host_length else f" ge {length} le {length}"
 
 
 def _kind(community: Community) -> str:

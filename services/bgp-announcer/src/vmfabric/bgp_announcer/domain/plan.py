@@ -33,15 +33,16 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     some seconds later, and until then a route needs the entry that its old community matches.
     """
     _check_asn(found, asn)
-    have, should = {line.place for line in found}, {line.place for line in wanted}
+    have, should = {line.place: line for line in found}, {line.place: line for line in wanted}
     is_new = (_router(asn), PEER_GROUP) not in have
-    missing = [line for line in wanted if line.place not in have and (line.is_shown or is_new)]
-    surplus = [line for line in found if _is_ours(line, asn) and line.place not in should]
+    missing = [line for place, line in should.items() if place not in have and (line.is_shown or is_new)]
+    surplus = [line for place, line in have.items() if place not in should and _is_ours(line, asn)]
 
     delay = [line for line in missing if line.text == DELAY]
     lists = [line for line in missing if _OUR_LIST.match(line.text)]
-    maps = [line for line in missing if line not in lists and _is_of_a_map(line)]
-    router = [line for line in missing if line not in delay and line not in lists and line not in maps]
+    maps = [line for line in missing if _is_of_a_map(line)]
+    earlier = {*delay, *lists, *maps}
+    router = [line for line in missing if line not in earlier]
     old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
     # A setting's successor replaces it: taken away before, a batch that is cut short would leave FRR's default, and
     # after, FRR reads `no set community 1:2` as "no community at all".

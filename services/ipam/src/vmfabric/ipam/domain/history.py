@@ -77,19 +77,20 @@ def verdict(address: HostAddress, place: Place, record: AddressRecord | None) ->
 def _verdict_of_record(record: AddressRecord) -> str:
     kept = f" {_words_of(record.reservation)}" if record.reservation is not None else ""
     owner = f"VM {record.vm} of cluster {record.cluster}"
+    what = f"{record.address} with {record.prefix}" if record.prefix is not None else str(record.address)
     match Standing(record.state):
         case Standing.ALLOCATED:
-            return f"{record.address} is held by {owner} on node {record.node}, generation {record.generation}.{kept}"
+            return f"{what} is held by {owner} on node {record.node}, generation {record.generation}.{kept}"
         case Standing.RELEASING:
             return (
-                f"{record.address} is held by {owner}, which is being deleted; it is released when the scheduler "
+                f"{what} is held by {owner}, which is being deleted; it is released when the scheduler "
                 f"and node {record.node} have both let go of generation {record.generation}.{kept}"
             )
         case Standing.QUARANTINED:
             until = record.free_at.isoformat(timespec="seconds") if record.free_at else "its quarantine ends"
-            return f"{record.address} was released by {owner} and rests until {until}.{kept}"
+            return f"{what} was released by {owner} and rests until {until}.{kept}"
         case Standing.RESERVED:
-            return f"No VM has {record.address}.{kept}"
+            return f"No VM has {what}.{kept}"
 
 
 def _words_of(reservation: Reservation) -> str:

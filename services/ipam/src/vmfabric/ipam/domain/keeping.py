@@ -4,13 +4,12 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addresses import Family, HostAddress, lies_inside
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName, ResourceName, VmName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
 from vmfabric.ipam.domain.naming import named
-from vmfabric.ipam.domain.networks import lies_inside
 from vmfabric.ipam.domain.pools import Pools
 from vmfabric.ipam.domain.shares import Shares
 
@@ -76,6 +75,12 @@ def check_kept(
             f"{what} cannot go from cluster {old.cluster} to {new.cluster} while addresses are in use: "
             f"{named(found)}; delete the VMs, wait for the quarantine, and release what is reserved first",
         )
+    if old.ipv6_length != new.ipv6_length and (of_ipv6 := [each for each in found if each.address.version == 6]):
+        raise Refused(
+            Code.IN_USE,
+            f"{what} cannot give a /{new.ipv6_length} instead of a /{old.ipv6_length} while IPv6 addresses of it are "
+            f"in use: {named(of_ipv6)}; make another pool for that",
+        )
     before = {family: Shares(old, family, ()) for family in Family}
     after = {family: Shares(new, family, withheld) for family in Family}
     stranded = [
@@ -102,9 +107,8 @@ def _claims(in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> lis
 
 
 def _is_kept(claim: _Claim, before: Shares, after: Shares) -> bool:
-    number = int(claim.address)
-    if not after.holds(number):
+    if not after.holds(claim.address):
         return False
-    share = after.of(number)
-    stays = before.holds(number) and share == before.of(number)
+    share = after.share_with(claim.address)
+    stays = before.holds(claim.address) and share == before.share_with(claim.address)
     return claim.node is None or share in {None, claim.node} or stays

@@ -79,9 +79,10 @@ class Clerk:
         self._remember(What.FREED, holding)
 
     def _allocate(self, notice: Notice, lease: Lease) -> None:
-        resting = {wish.address for wish in notice.wishes or () if self._rests(wish)}
+        wishes = self._stock.wished(notice.wishes)
+        resting = {wish.address for wish in wishes or () if self._rests(wish)}
         try:
-            addresses = self._stock.take(notice.key, notice.node, notice.wishes)
+            addresses = self._stock.take(notice.key, notice.node, wishes)
         except Refused as refusal:
             # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
             why = Refusal(refusal.code, refusal.sentence)

@@ -2,9 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network
 
-from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.addresses import Family, HostAddress, lies_inside
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec
@@ -49,15 +49,6 @@ def surrounding(address: HostAddress, networks: Networks) -> NetworkSpec | None:
     return max(
         found, key=lambda network: (network.kind is NetworkKind.ACTIVE, network.prefix.prefixlen), default=None
     )
-
-
-def lies_inside(inner: Prefix, outer: Prefix) -> bool:
-    """Whether every address of the one is one of the other."""
-    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
-        return inner.subnet_of(outer)
-    return False
 
 
 def _withheld(network: NetworkSpec) -> Iterator[tuple[HostAddress, str]]:

@@ -11,17 +11,32 @@ from vmfabric.contract.pool import PoolSpec
 from vmfabric.ipam.domain.allocation import Allocator, Range
 from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.shares import Share, Shares, families
+from vmfabric.ipam.domain.units import Units
 
 
 @dataclass(slots=True)
 class ShareStock:
-    """The addresses of one family that the VMs of one node, or of every node, may have."""
+    """What the VMs of one node, or of every node, may have of one family."""
 
+    units: Units
     allocator: Allocator
     resting: int = 0
     """How many of those that are taken rest in quarantine."""
     reserved: int = 0
     """How many of those that are taken are only kept for somebody."""
+
+    def take_lowest(self) -> HostAddress | None:
+        """Take the lowest free address; None when there is none."""
+        number = self.allocator.take_lowest()
+        return None if number is None else self.units.address_of(number)
+
+    def take(self, address: HostAddress) -> bool:
+        """Take this address; False when it is not free."""
+        return self.allocator.take(self.units.number_of(address))
+
+    def give_back(self, address: HostAddress) -> None:
+        """The address is free again. ValueError when it was not taken: two owners would follow."""
+        self.allocator.give_back(self.units.number_of(address))
 
 
 class PoolStock:
@@ -43,16 +58,16 @@ class PoolStock:
         resting: Counter[tuple[Family, Share]] = Counter()
         kept: Counter[tuple[Family, Share]] = Counter()
         for each in in_use:
-            where = self._where(each.address)
-            taken[where].append(int(each.address))
+            where, number = self._place(each.address)
+            taken[where].append(number)
             resting[where] += each.rests_until is not None
         for address in reserved:
-            where = self._where(address)
-            taken[where].append(int(address))
+            where, number = self._place(address)
+            taken[where].append(number)
             kept[where] += 1
         self._stocks = {
             (family, share): ShareStock(
-                Allocator(ranges, taken[family, share]), resting[family, share], kept[family, share]
+                shares.units, Allocator(ranges, taken[family, share]), resting[family, share], kept[family, share]
             )
             for family, shares in self._shares.items()
             for share, ranges in shares.ranges.items()
@@ -68,18 +83,22 @@ class PoolStock:
 
     def around(self, address: HostAddress) -> ShareStock | None:
         """Where this address is given; None when it never is."""
-        family, number = Family.of(address), int(address)
+        family = Family.of(address)
         shares = self._shares.get(family)
-        if shares is None or not shares.holds(number):
+        if shares is None or not shares.holds(address):
             return None
-        return self._stocks[family, shares.of(number)]
+        return self._stocks[family, shares.share_with(address)]
+
+    def units(self, family: Family) -> Units:
+        """What it gives of a family that it has."""
+        return self._shares[family].units
 
     def of_family(self, family: Family) -> Iterator[tuple[Share, ShareStock]]:
         """Every share of a family."""
         return ((share, stock) for (of, share), stock in self._stocks.items() if of is family)
 
     def free_ranges(self, family: Family, of: Share = None) -> Iterator[Range]:
-        """What may be given now, ascending: to the VMs of one node, or as None to any."""
+        """The numbers of what may be given now, ascending: to the VMs of one node, or as None to any."""
         stocks = [stock for share, stock in self.of_family(family) if of in {None, share}]
         return merge(*(stock.allocator.free_ranges() for stock in stocks))
 
@@ -103,6 +122,9 @@ class PoolStock:
         """How many addresses of a family are only kept for somebody."""
         return sum(stock.reserved for _, stock in self.of_family(family))
 
-    def _where(self, address: HostAddress) -> tuple[Family, Share]:
+    def _place(self, address: HostAddress) -> tuple[tuple[Family, Share], int]:
+        """The share that has the address, and its number there."""
         family = Family.of(address)
-        return family, self._shares[family].of(int(address))
+        shares = self._shares[family]
+        number = shares.units.number_of(address)
+        return (family, shares.of(number)), number

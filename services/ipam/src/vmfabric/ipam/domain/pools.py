@@ -1,17 +1,17 @@
 """What pools may be, and where an address lies."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from pydantic import BaseModel
 
-from vmfabric.contract.addresses import Family, HostAddress, Prefix
+from vmfabric.contract.addresses import Family, HostAddress, Prefix, lies_inside
 from vmfabric.contract.desired import DesiredPools
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName
 from vmfabric.contract.pool import NetworkKind, NetworkSpec, PoolSpec
-from vmfabric.ipam.domain.networks import Networks, Withheld, lies_inside, surrounding
+from vmfabric.ipam.domain.networks import Networks, Withheld, surrounding
+from vmfabric.ipam.domain.units import delegated, units
 
 Pools = Mapping[ResourceName, PoolSpec]
 
@@ -29,13 +29,9 @@ class Place:
     """Why no VM can have it, if none can."""
 
 
-def address_of(family: Family, number: int) -> HostAddress:
-    """The address with this number."""
-    return IPv4Address(number) if family is Family.IPV4 else IPv6Address(number)
-
-
 def check_pool(spec: PoolSpec, networks: Networks, pools: Pools) -> None:
-    """Refused when a block lies in no active network or overlaps a block of another pool."""
+    """Refused when a block lies in no active network, overlaps a block of another pool, or cannot be delegated."""
+    check_delegation(spec, networks.values())
     for block in spec.blocks:
         around = [network for network in networks.values() if lies_inside(block, network.prefix)]
         if not any(network.kind is NetworkKind.ACTIVE for network in around):
@@ -49,6 +45,21 @@ def check_pool(spec: PoolSpec, networks: Networks, pools: Pools) -> None:
                 _check_disjoint(spec, block, other)
 
 
+def check_delegation(spec: PoolSpec, networks: Iterable[NetworkSpec]) -> None:
+    """Refused when VMs should get whole prefixes of a network where they are neighbours."""
+    if spec.ipv6_length == Family.IPV6.host_length:
+        return
+    for network in networks:
+        is_segment = network.segment or network.gateway is not None
+        if is_segment and any(block.version == 6 and lies_inside(block, network.prefix) for block in spec.blocks):
+            raise Refused(
+                Code.CONFLICT,
+                f"pool {spec.name} gives each VM a /{spec.ipv6_length} of network {network.name}, where VMs are "
+                "neighbours and nobody routes a prefix to one of them: give single addresses of it (ipv6_length "
+                "128), or take the prefixes from a network that has no gateway and is no segment",
+            )
+
+
 def changed_fields(old: BaseModel, new: BaseModel) -> tuple[str, ...]:
     """The fields in which two specs of the same kind differ."""
     return tuple(name for name in type(new).model_fields if getattr(old, name) != getattr(new, name))
@@ -56,8 +67,18 @@ def changed_fields(old: BaseModel, new: BaseModel) -> tuple[str, ...]:
 
 def desired_pools(cluster: ClusterName, pools: Pools) -> DesiredPools:
     """The blocks of all pools of a cluster, in a fixed order."""
-    blocks = [block for pool in pools.values() if pool.cluster == cluster for block in pool.blocks]
-    return DesiredPools(cluster=cluster, prefixes=tuple(sorted(blocks, key=_order)))
+    own = [pool for pool in pools.values() if pool.cluster == cluster]
+    lengths = {
+        block: pool.ipv6_length
+        for pool in own
+        for block in pool.blocks
+        if block.version == 6 and pool.ipv6_length < block.max_prefixlen
+    }
+    return DesiredPools(
+        cluster=cluster,
+        prefixes=tuple(sorted((block for pool in own for block in pool.blocks), key=_order)),
+        lengths={block: lengths[block] for block in sorted(lengths, key=_order)},
+    )
 
 
 def every_desired_pools(pools: Pools) -> tuple[DesiredPools, ...]:
@@ -78,8 +99,9 @@ def place(address: HostAddress, networks: Networks, pools: Pools, withheld: With
 
 def hindrance(address: HostAddress, pool: PoolSpec, withheld: Withheld) -> str | None:
     """Why no VM can have this address of a block of the pool; None when one can."""
-    if any(address in each for each in pool.exclude):
-        return f"pool {pool.name} excludes it"
+    prefix = delegated(address, pool.ipv6_length)
+    if any(address in each or (prefix is not None and each.overlaps(prefix)) for each in pool.exclude):
+        return f"pool {pool.name} excludes {'it' if prefix is None else f'some of its {prefix}'}"
     if (reason := withheld.get(address)) is not None:
         return reason
     if pool.ranges and node_of(address, pool) is None:
@@ -89,10 +111,12 @@ def hindrance(address: HostAddress, pool: PoolSpec, withheld: Withheld) -> str |
 
 def node_of(address: HostAddress, pool: PoolSpec) -> NodeName | None:
     """The node whose range the address lies in."""
-    family, number = Family.of(address), int(address)
+    own = units(pool, Family.of(address))
+    number = own.number_of(address)
     for node, ranges in pool.ranges.items():
-        if any(each.family is family and int(each.first) <= number <= int(each.last) for each in ranges):
-            return node
+        for each in ranges:
+            if each.family is own.family and own.number_of(each.first) <= number <= own.number_of(each.last):
+                return node
     return None
 
 

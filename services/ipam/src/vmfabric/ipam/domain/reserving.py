@@ -12,7 +12,7 @@ from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.history import Entry, What
 from vmfabric.ipam.domain.naming import named
 from vmfabric.ipam.domain.pool_stock import PoolStock
-from vmfabric.ipam.domain.pools import address_of, hindrance, node_of
+from vmfabric.ipam.domain.pools import hindrance, node_of
 from vmfabric.ipam.domain.refusals import without_family
 from vmfabric.ipam.domain.stock import Stock
 
@@ -63,7 +63,7 @@ def lowest_free(pool: PoolStock, family: Family, count: int, node: NodeName | No
     if family not in pool.families:
         raise without_family(pool.spec.cluster, family, [pool])
     numbers = (number for each in pool.free_ranges(family, node) for number in range(each.first, each.last + 1))
-    found = [address_of(family, number) for number in islice(numbers, count)]
+    found = [pool.units(family).address_of(number) for number in islice(numbers, count)]
     if len(found) < count:
         whose = f" for node {node}" if node is not None else ""
         raise Refused(

@@ -16,7 +16,6 @@ from vmfabric.ipam.domain.keeping import InUse
 from vmfabric.ipam.domain.lease import Given, VmKey
 from vmfabric.ipam.domain.networks import ActiveNetworks, Withheld
 from vmfabric.ipam.domain.pool_stock import PoolStock, ShareStock
-from vmfabric.ipam.domain.pools import address_of
 from vmfabric.ipam.domain.refusals import (
     exhausted,
     hindered,
@@ -29,6 +28,7 @@ from vmfabric.ipam.domain.refusals import (
     without_pool,
 )
 from vmfabric.ipam.domain.reservations import Reservations
+from vmfabric.ipam.domain.units import delegated
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,21 @@ class Stock:
         """The pool in one of whose blocks the address lies."""
         return next((pool for pool in self._pools.values() if pool.has_block_with(address)), None)
 
+    def named(self, address: HostAddress) -> HostAddress:
+        """By which address this one is known: where VMs get whole prefixes, by that of its prefix."""
+        pool = self.pool_around(address)
+        if pool is None:
+            return address
+        units = pool.units(Family.of(address))
+        return units.address_of(units.number_of(address))
+
+    def wished(self, wishes: Sequence[AddressWish] | None) -> Sequence[AddressWish] | None:
+        """The same with every address as it is known."""
+        return wishes and [
+            wish if wish.address is None else wish.model_copy(update={"address": self.named(wish.address)})
+            for wish in wishes
+        ]
+
     def set_network(self, spec: NetworkSpec) -> None:
         """Add or replace a network. A pool with a block of it has to be set again when its gateway changes."""
         self.networks[spec.name] = spec
@@ -140,6 +155,7 @@ class Stock:
             network=network.prefix,
             gateway=network.gateway,
             vlan=network.vlan,
+            prefix=delegated(given.address, self._pools[given.pool].spec.ipv6_length),
         )
 
     def rest(self, key: VmKey, given: Given, now: datetime) -> datetime:
@@ -162,7 +178,7 @@ class Stock:
             is_in_use = self.reservations.is_in_use(address)
         else:
             share = _around(self._pools[reservation.pool], address)
-            is_in_use = not share.allocator.take(int(address))
+            is_in_use = not share.take(address)
             share.reserved += not is_in_use
         self.reservations.put(reservation, is_in_use=is_in_use)
 
@@ -171,7 +187,7 @@ class Stock:
         address = reservation.address
         if not self.reservations.is_in_use(address):
             share = _around(self._pools[reservation.pool], address)
-            share.allocator.give_back(int(address))
+            share.give_back(address)
             share.reserved -= 1
         self.reservations.drop(address)
 
@@ -190,7 +206,7 @@ class Stock:
         if given.address in self.withheld:
             return  # a VM has had it from before it was withheld, and is the last
         if self.reservations.get(given.address) is None:
-            share.allocator.give_back(int(given.address))
+            share.give_back(given.address)
         else:
             self.reservations.go_out_of_use(given.address)
             share.reserved += 1
@@ -201,9 +217,9 @@ class Stock:
             return self._take_chosen(key, node, candidates, wish.address)
         for pool in candidates:
             share = pool.for_vms_of(node, wish.family)
-            number = share.allocator.take_lowest() if share is not None else None
-            if number is not None:
-                return Given(address_of(wish.family, number), pool.spec.name)
+            address = share.take_lowest() if share is not None else None
+            if address is not None:
+                return Given(address, pool.spec.name)
         raise exhausted(node, wish.family, candidates)
 
     def _candidates(self, cluster: ClusterName, wish: AddressWish) -> list[PoolStock]:
@@ -240,7 +256,7 @@ class Stock:
             share.reserved -= 1
         elif self._left_by.get(address) == key and self.reservations.is_for(key, address):
             self._end_rest(share, address)
-        elif not share.allocator.take(int(address)):
+        elif not share.take(address):
             raise self._not_free(address)
         return Given(address, pool.spec.name)
 

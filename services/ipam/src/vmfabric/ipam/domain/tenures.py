@@ -10,7 +10,11 @@ from vmfabric.ipam.domain.history import BEGINS, ENDS, Standing
 
 
 def told(
-    address: HostAddress, entries: Sequence[HistoryEntry], record: AddressRecord | None, at: datetime
+    address: HostAddress,
+    entries: Sequence[HistoryEntry],
+    record: AddressRecord | None,
+    at: datetime,
+    until: datetime | None = None,
 ) -> AddressHistory:
     """From the entries, oldest first, around a moment, and what is known of the address now."""
     found = tenures(entries, record)
@@ -20,7 +24,9 @@ def told(
     return AddressHistory(
         address=address,
         at=at,
-        sentence=_sentence(address, at, holder, reserved, found),
+        sentence=_sentence(address, at, holder, reserved, found)
+        if until is None
+        else _between(address, at, until, found),
         holder=holder,
         reserved=reserved,
         tenures=found,
@@ -99,6 +105,20 @@ def _sentence(
     last = next((each for each in found if each.owner is None and each.until is not None and each.until <= at), None)
     before = f"; VM {last.vm} of cluster {last.cluster} had it last, {_span(last)}" if last is not None else ""
     return f"At {moment} no VM had {address}{before}.{kept}"
+
+
+def _between(address: HostAddress, at: datetime, until: datetime, found: Sequence[Tenure]) -> str:
+    when = f"Between {at.isoformat(timespec='seconds')} and {until.isoformat(timespec='seconds')}"
+    own = [
+        f"VM {each.vm} of cluster {each.cluster} {_span(each)}"
+        for each in reversed(found)
+        if each.owner is None and _lasts_between(each, at, until)
+    ]
+    return f"{when} no VM had {address}." if not own else f"{when} these had {address}: {'; '.join(own)}."
+
+
+def _lasts_between(tenure: Tenure, at: datetime, until: datetime) -> bool:
+    return (tenure.since is None or tenure.since <= until) and (tenure.until is None or at < tenure.until)
 
 
 def _span(tenure: Tenure) -> str:

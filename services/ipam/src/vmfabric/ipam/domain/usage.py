@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network
 
 from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.addressing import FamilyUsage, Trend
 from vmfabric.contract.names import ResourceName
 from vmfabric.ipam.domain.allocation import Range
 from vmfabric.ipam.domain.pool_stock import PoolStock
+from vmfabric.ipam.domain.units import Units
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
@@ -43,8 +43,8 @@ def usage(
         used=pool.held(family),
         quarantined=pool.resting(family),
         reserved=pool.reserved(family),
-        excluded=sum(block.num_addresses for block in blocks) - pool.total(family),
-        largest_free_block=largest_block(pool.free_ranges(family), family),
+        excluded=sum(block.num_addresses >> pool.units(family).bits for block in blocks) - pool.total(family),
+        largest_free_block=largest_block(pool.free_ranges(family), pool.units(family)),
         last_day=trend(last_day.get(key), free, now),
         last_week=trend(last_week.get(key), free, now),
     )
@@ -65,18 +65,14 @@ def _runs_out_at(flow: Flow | None, free: int, now: datetime) -> datetime | None
         return None
 
 
-def largest_block(free: Iterable[Range], family: Family) -> Prefix | None:
-    """The largest prefix that lies in these addresses, which ascend; the lowest of several."""
+def largest_block(free: Iterable[Range], units: Units) -> Prefix | None:
+    """The largest prefix of these numbers of units, which ascend; the lowest of several."""
     best: tuple[int, int] | None = None
     for each in _joined(free):
         start, bits = _largest_in(each)
         if best is None or bits > best[1]:
             best = (start, bits)
-    if best is None:
-        return None
-    start, bits = best
-    network = IPv4Network if family is Family.IPV4 else IPv6Network
-    return network((start, family.host_length - bits))
+    return None if best is None else units.prefix_of(*best)
 
 
 def _joined(ranges: Iterable[Range]) -> Iterator[Range]:

@@ -169,6 +169,10 @@ class Interest:
         return Interest(self.sysctls | other.sysctls, self.held_by | other.held_by)
 
 
+NOWHERE = "lo"
+"""The interface of routes to what nobody has: of type unreachable (ip-route(8))."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostRoute:
     """A route of the main table with our protocol number."""
@@ -177,7 +181,8 @@ class HostRoute:
     interface: str
     metric: int
     gateway: HostAddress | None = None
-    """None: the interface is the VM's."""
+    """None: the interface is the VM's. Else the VM's own address that leads there, or the node to which the guest has
+    gone."""
 
 
 @dataclass(frozen=True, slots=True)

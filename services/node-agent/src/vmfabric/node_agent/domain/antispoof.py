@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from vmfabric.contract.addresses import HostAddress, Mac, link_local
 from vmfabric.contract.bandwidth import Bandwidth
@@ -27,13 +27,17 @@ class SetName(StrEnum):
     """The MAC address once more, as what neighbour discovery, RARP and DHCP speak of."""
     IPV4 = "guest_ipv4"
     IPV6 = "guest_ipv6"
+    PREFIXES = "guest_prefixes"
+    """Those that are delegated to it."""
     LINK_LOCAL = "guest_link_local"
     """Of ports on a segment."""
     TARGETS = "guest_targets"
     """The IPv6 addresses once more, as what neighbour discovery speaks of."""
+    PREFIX_TARGETS = "guest_prefix_targets"
+    """The same of prefixes."""
 
 
-Address = Mac | IPv4Address | IPv6Address
+Address = Mac | IPv4Address | IPv6Address | IPv6Network
 Element = tuple[SetName, Address]
 """What one of the sets holds for a port."""
 
@@ -103,6 +107,14 @@ def _limit(kbit: int, counter: CounterName) -> Rule:
     return Rule("limit", f"limit rate over {kbit * 125} bytes/second burst {_BURST} bytes {drop(counter)}")
 
 
+_QUESTIONS = Rule(
+    "questions",
+    "icmpv6 type { nd-neighbor-solicit, nd-router-solicit } limit rate over 1/second burst 60 packets "
+    + drop(CounterName.NEIGHBOUR),
+)
+"""The kernel's table of neighbours has room for a thousand, those of all links together (gc_thresh3, ip-sysctl)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """A port's own chain, as it was read or should be."""
@@ -121,8 +133,12 @@ class Guard:
     mac: Mac
     ipv4: frozenset[IPv4Address]
     ipv6: frozenset[IPv6Address]
+    delegated: frozenset[IPv6Network]
+    """All of whose addresses are the guest's too."""
     on_segment: bool
     """Whether others are on its link too, so that link-local addresses are not the guest's to choose."""
+    asks_node: bool
+    """Whether the node hears its solicitations, and remembers for each source who asked."""
     bandwidth: Bandwidth | None
 
     def rules(self, direction: Direction) -> tuple[Rule, ...]:
@@ -131,6 +147,7 @@ class Guard:
             case Direction.OUT:
                 kbit, counter = self.bandwidth and self.bandwidth.out_kbit, CounterName.LIMIT_OUT
                 shared = [Rule("segment", "goto guest_segment") if self.on_segment else Rule("guest", "goto guest")]
+                shared = [*([_QUESTIONS] if self.asks_node else []), *shared]
             case Direction.IN:
                 kbit, counter = self.bandwidth and self.bandwidth.in_kbit, CounterName.LIMIT_IN
                 shared = []
@@ -152,6 +169,9 @@ class Guard:
         for ipv6 in self.ipv6:
             yield SetName.IPV6, ipv6
             yield SetName.TARGETS, ipv6
+        for prefix in self.delegated:
+            yield SetName.PREFIXES, prefix
+            yield SetName.PREFIX_TARGETS, prefix
         if self.on_segment:
             yield SetName.LINK_LOCAL, link_local(self.mac)
             yield SetName.TARGETS, link_local(self.mac)
@@ -169,7 +189,7 @@ class GuardState:
     def addresses(self) -> frozenset[HostAddress]:
         """The guest's own, its link-local one aside."""
         own = (address for name, address in self.elements if name in {SetName.IPV4, SetName.IPV6})
-        return frozenset(address for address in own if not isinstance(address, str))
+        return frozenset(address for address in own if isinstance(address, IPv4Address | IPv6Address))
 
     def chain(self, direction: Direction) -> Chain | None:
         """Its own chain, if there is one."""

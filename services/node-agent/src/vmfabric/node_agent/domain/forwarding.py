@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.dataplane import (
     EVACUATED_METRIC,
     FORWARD_METRIC,
@@ -12,6 +12,7 @@ from vmfabric.contract.dataplane import (
     ROUTE_METRIC,
 )
 from vmfabric.contract.desired import Presence
+from vmfabric.contract.names import InterfaceName
 from vmfabric.node_agent.domain.actual import HostRoute, Link
 from vmfabric.node_agent.domain.port import LINK_GROUP, Port
 
@@ -47,13 +48,17 @@ def remembered_routes(port: Port, present: frozenset[HostRoute]) -> frozenset[Ho
     kept = frozenset(route for route in to_port | onward if route.metric in _METRICS)
     served = {route.prefix for route in kept & to_port}
     metric = RESTORED_REFUGE_METRIC if port.presence is Presence.EVACUATED else RESTORED_METRIC
-    return kept | {HostRoute(prefix, port.routed_to, metric) for prefix in port.prefixes - served}
+    return kept | frozenset(_routes(port.prefixes - served, port, port.routed_to, metric))
 
 
 def _to_port(port: Port, metric: int) -> frozenset[HostRoute]:
     if port.routed_to is None:
         return frozenset()
-    return frozenset(HostRoute(prefix, port.routed_to, metric) for prefix in port.prefixes)
+    return frozenset(_routes(port.prefixes, port, port.routed_to, metric))
+
+
+def _routes(prefixes: Iterable[Prefix], port: Port, to: InterfaceName, metric: int) -> Iterator[HostRoute]:
+    return (HostRoute(prefix, to, metric, port.led_by.get(prefix)) for prefix in prefixes)
 
 
 def _onward(port: Port, links: Sequence[Link]) -> Iterator[HostRoute]:

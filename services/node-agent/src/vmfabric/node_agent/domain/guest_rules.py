@@ -1,9 +1,10 @@
 """What a guest may send, as the sets and chains that all ports share.
 
-A guest may send from its own MAC address only; IPv4 from its own addresses; IPv6 from its own addresses, and from
-link-local ones for neighbour discovery (RFC 4861), duplicate address detection (RFC 4862), multicast listener reports
-(RFC 3810), DHCP and echo; as a neighbour it may claim its own addresses only, at its own MAC address; ARP with its
-own MAC and IPv4 address, or as a probe for that (RFC 5227). It may ask a DHCP server, before it has an address too.
+A guest may send from its own MAC address only; IPv4 from its own addresses; IPv6 from its own addresses and from all
+of a prefix that is delegated to it, and from link-local ones for neighbour discovery (RFC 4861), duplicate address
+detection (RFC 4862), multicast listener reports (RFC 3810), DHCP and echo; as a neighbour it may claim its own
+addresses only, at its own MAC address; ARP with its own MAC and IPv4 address, or as a probe for that (RFC 5227). It
+may ask a DHCP server, before it has an address too.
 
 It may not be a router, nor a DHCP server: clients take an answer from any port, so nothing gets through to theirs.
 
@@ -51,11 +52,13 @@ SET_KEYS: dict[SetName, SetKey] = {
     SetName.OCTETS: SetKey(f"typeof iifname . {_OPTION_MAC}", ("ifname", "integer")),
     SetName.IPV4: SetKey("type ifname . ipv4_addr", ("ifname", "ipv4_addr")),
     SetName.IPV6: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
+    SetName.PREFIXES: SetKey("type ifname . ipv6_addr; flags interval", ("ifname", "ipv6_addr")),
     SetName.LINK_LOCAL: SetKey("type ifname . ipv6_addr", ("ifname", "ipv6_addr")),
     SetName.TARGETS: SetKey(f"typeof iifname . {_TARGET}", ("ifname", "integer")),
+    SetName.PREFIX_TARGETS: SetKey(f"typeof iifname . {_TARGET}; flags interval", ("ifname", "integer")),
 }
 
-_NOT_ITS_OWN = f"iifname . {_TARGET} != @{SetName.TARGETS}"
+_NOT_ITS_OWN = f"iifname . {_TARGET} != @{SetName.TARGETS} iifname . {_TARGET} != @{SetName.PREFIX_TARGETS}"
 _NOT_LINK_LOCAL = "@th,64,64 != 0xfe80000000000000"
 _CLAIM = "icmpv6 type nd-neighbor-advert"
 _PROBE = "ip6 saddr :: icmpv6 type nd-neighbor-solicit"
@@ -140,7 +143,11 @@ SHARED_CHAINS: dict[str, tuple[Rule, ...]] = {
             "mld-listener-report, mld-listener-done, mld2-listener-report, echo-request, echo-reply } accept",
         ),
         Rule("dhcp-client", "ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept"),
-        Rule("source", f"iifname . ip6 saddr != @{SetName.IPV6} {drop(CounterName.IPV6)}"),
+        Rule(
+            "source",
+            f"iifname . ip6 saddr != @{SetName.IPV6} iifname . ip6 saddr != @{SetName.PREFIXES} "
+            f"{drop(CounterName.IPV6)}",
+        ),
         Rule("own", "@th,0,8 >= 0 accept"),
         Rule("later-fragment", "meta l4proto 0-254 frag frag-off != 0 accept"),
         _UNREADABLE,

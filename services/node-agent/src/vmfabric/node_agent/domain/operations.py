@@ -251,7 +251,7 @@ class AddRoute(OfLink):
     prefix: Prefix
     metric: int
     gateway: HostAddress | None
-    """The node that the guest has left for; None: to the VM's port."""
+    """As of a `HostRoute`."""
 
     def __str__(self) -> str:
         way = "" if self.gateway is None else f" via {self.gateway}"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vmfabric.contract.addresses import Prefix
-from vmfabric.contract.dataplane import SUBNET_METRIC
+from vmfabric.contract.dataplane import SUBNET_METRICS
 from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import bridge_operations as bridges
@@ -88,7 +88,7 @@ def _bridges(wanted: Setup, actual: Actual) -> frozenset[str]:
 def _proxies(
     port: Port, own: frozenset[Prefix], actual: Actual, answers_on: InterfaceName | None
 ) -> Iterator[do.Operation]:
-    addresses = {prefix.network_address for prefix in own}
+    addresses = {prefix.network_address for prefix in own if prefix not in port.led_by}
     is_announced = port.presence.is_announced
     wanted = frozenset(Proxy(it, answers_on) for it in addresses if answers_on and is_announced)
     yield from proxy_operations(wanted, frozenset(it for it in actual.proxies if it.address in addresses), port.vm)
@@ -126,7 +126,7 @@ def _orphans(actual: Actual, interfaces: set[str]) -> Iterator[str]:
 
 
 def _of_vms(actual: Actual) -> Iterator[HostRoute]:
-    return (it for it in actual.routes if it.metric != SUBNET_METRIC)
+    return (it for it in actual.routes if it.metric not in SUBNET_METRICS)
 
 
 def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...]:
@@ -201,7 +201,8 @@ def _surplus_routes(
 def _missing_routes(
     port: Port, present: frozenset[HostRoute], wanted: frozenset[HostRoute]
 ) -> Iterator[do.Operation]:
-    for route in sorted(wanted - present, key=str):
+    # The kernel takes a route by a next hop only when it has one to that.
+    for route in sorted(wanted - present, key=lambda it: (it.prefix in port.led_by, str(it))):
         yield do.AddRoute(port.vm, route.interface, route.prefix, route.metric, route.gateway)
 
 

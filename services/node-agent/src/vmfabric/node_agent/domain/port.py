@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_interface
 from typing import assert_never
 
-from vmfabric.contract.addresses import HostAddress, Mac, Prefix
+from vmfabric.contract.addresses import HostAddress, Mac, Prefix, host_prefix
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence, Routed, Switched
 from vmfabric.contract.names import InterfaceName, VmName
@@ -61,7 +62,9 @@ class Port:
     sysctls: Mapping[str, int]
     guard: Guard
     prefixes: frozenset[Prefix]
-    """The VM's own."""
+    """The VM's own: of each address, and those that are delegated around one."""
+    led_by: Mapping[Prefix, HostAddress]
+    """By which of its addresses a delegated prefix is reached: the node asks no neighbour for any other."""
     routed_to: InterfaceName | None
     """Where routes to them lead; None: the node has none, since the VM is on a segment with its gateway."""
     presence: Presence
@@ -113,10 +116,15 @@ def port_of(desired: DesiredVm) -> Port:
             desired.mac,
             frozenset(address for address in desired.addresses if isinstance(address, IPv4Address)),
             frozenset(address for address in desired.addresses if isinstance(address, IPv6Address)),
+            delegated=frozenset(prefix for prefix in desired.delegated if isinstance(prefix, IPv6Network)),
             on_segment=not isinstance(desired.wiring, PointToPoint),
+            asks_node=not isinstance(desired.wiring, Switched),
             bandwidth=desired.bandwidth,
         ),
-        prefixes=frozenset(desired.prefixes()),
+        prefixes=frozenset({*map(host_prefix, desired.addresses), *desired.delegated}),
+        led_by={
+            prefix: address for prefix in desired.delegated for address in desired.addresses if address in prefix
+        },
         routed_to=wired.routed_to,
         presence=desired.presence,
         toward=desired.toward,
@@ -150,6 +158,7 @@ def _has_ipv6(desired: DesiredVm) -> bool:
     return desired.mtu >= IPV6_SMALLEST_MTU
 
 
+@lru_cache(maxsize=100)
 def _gateway(address: HostAddress) -> InterfaceAddress:
     # Only the host's own /32 and /128: the VM's addresses are on no subnet. A link-local address is on the link's.
     length = 64 if isinstance(address, IPv6Address) and address.is_link_local else address.max_prefixlen

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from vmfabric.contract.addresses import HostAddress, Prefix
-from vmfabric.contract.dataplane import SUBNET_METRIC
+from vmfabric.contract.dataplane import SUBNET_METRICS
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
@@ -65,7 +65,7 @@ def _own_proxies(
     """Those for the node's addresses, former ones too. A VM that nobody speaks of has a route still: it keeps its."""
     link = actual.links.get(bridge.interface)
     gateways = {it.ip for it in (bridge.addresses if link is None else bridge.addresses | link.addresses)}
-    others = {*of_vms, *(it.prefix.network_address for it in actual.routes if it.metric != SUBNET_METRIC)}
+    others = {*of_vms, *(it.prefix.network_address for it in actual.routes if it.metric not in SUBNET_METRICS)}
     uplink = wanted.uplink and wanted.uplink.guard.interface
     return frozenset(
         it
@@ -128,7 +128,7 @@ def _addresses(wanted: OwnBridge, have: frozenset[InterfaceAddress]) -> Iterator
 
 
 def _routes(wanted: OwnBridge, actual: Actual) -> Iterator[do.Operation]:
-    routes = {it for it in actual.routes if it.metric == SUBNET_METRIC}
+    routes = {it for it in actual.routes if it.metric in SUBNET_METRICS}
     for route in sorted(routes - wanted.routes, key=str):
         yield do.RemoveRoute(None, route.interface, route.prefix, route.metric)
     for route in sorted(wanted.routes - routes, key=str):

@@ -4,7 +4,7 @@ Every word comes from a constant or from a validated type (interface name, MAC, 
 """
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import assert_never
 
 from vmfabric.contract.names import InterfaceName
@@ -98,6 +98,8 @@ def _written(name: SetName, address: Address) -> str:
     """As nft wants it: numbers where the set is compared with bare octets."""
     if name is SetName.TARGETS and isinstance(address, IPv6Address):
         return f"{int(address):#034x}"
+    if name is SetName.PREFIX_TARGETS and isinstance(address, IPv6Network):
+        return f"{int(address[0]):#034x}-{int(address[-1]):#034x}"
     return f"0x{str(address).replace(':', '')}" if name is SetName.OCTETS else str(address)
 
 

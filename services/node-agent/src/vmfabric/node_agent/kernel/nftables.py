@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, summarize_address_range
 from typing import Any, assert_never
 
 from vmfabric.node_agent.domain.antispoof import (
@@ -141,7 +141,7 @@ def _elements(sets: Mapping[str, Any]) -> Mapping[str, set[Element]]:
     return found
 
 
-def _address(name: SetName, shown: str | int) -> Address:
+def _address(name: SetName, shown: Any) -> Address:
     match name:
         case SetName.MACS:
             return str(shown)
@@ -151,10 +151,24 @@ def _address(name: SetName, shown: str | int) -> Address:
             return IPv4Address(shown)
         case SetName.IPV6 | SetName.LINK_LOCAL:
             return IPv6Address(shown)
+        case SetName.PREFIXES:
+            return _prefix(shown)
         case SetName.TARGETS:
             return IPv6Address(_number(shown))
+        case SetName.PREFIX_TARGETS:
+            first, last = (IPv6Address(_number(end)) for end in shown["range"])
+            (prefix,) = summarize_address_range(first, last)
+            return prefix
         case _:
             assert_never(name)
+
+
+def _prefix(shown: object) -> IPv6Network:
+    match shown:
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return IPv6Network((address, length))
+        case _:
+            return IPv6Network(str(shown))
 
 
 def _number(shown: str | int) -> int:

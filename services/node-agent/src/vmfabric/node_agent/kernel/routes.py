@@ -8,7 +8,7 @@ from typing import Any
 
 from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.dataplane import KERNEL_PROTOCOL
-from vmfabric.node_agent.domain.actual import HeldRoute, HostRoute, Link
+from vmfabric.node_agent.domain.actual import NOWHERE, HeldRoute, HostRoute, Link
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute
 from vmfabric.node_agent.kernel.netlink import Netlink
 
@@ -66,7 +66,8 @@ def take(netlink: Netlink, interface: str, route: HeldRoute) -> None:
 def add(netlink: Netlink, route: HostRoute) -> None:
     """An error when somebody has a route to this prefix with this metric already."""
     gateway = {} if route.gateway is None else {"gateway": str(route.gateway)}
-    netlink.route("add", **_spec(route), **gateway)
+    kind = {"type": "unreachable"} if route.interface == NOWHERE else {}
+    netlink.route("add", **_spec(route), **gateway, **kind)
 
 
 def remove(netlink: Netlink, interface: str, prefix: Prefix, metric: int) -> None:

@@ -183,6 +183,7 @@ def _allocated(
         mac=record.mac,
         addresses=tuple(allocated.address for allocated in fact.addresses),
         guest_addresses=connection.guest_addresses,
+        delegated=tuple(allocated.prefix for allocated in fact.addresses if allocated.prefix is not None),
         virtualization=cluster.virtualization,
         wiring=connection.wiring,
         mtu=cluster.mtu,

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from vmfabric.contract.addresses import Family, HostAddress
-from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec
+from vmfabric.contract.addresses import Family, HostAddress, host_prefix, lies_inside
+from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Upstream
 from vmfabric.contract.desired import (
     DesiredNode,
     FabricNode,
@@ -67,11 +67,12 @@ def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[Allo
     vlan = _vlan(cluster.type, allocated)
     match cluster.type:
         case NetworkType.IP_FABRIC:
-            guest = [of_host(each.address, cluster.gateway.of(each.family)) for each in allocated]
+            guest = [_routed(each, cluster.gateway.of(each.family)) for each in allocated]
             return Connection(PointToPoint(gateway=cluster.gateway), tuple(guest))
         case NetworkType.SWITCHING:
             for each in allocated:
                 _check_is_a_hosts(each, around.taken)
+                _check_is_no_prefix(each)
             return Connection(Switched(bridge=cluster.bridge.name, vlan=vlan), tuple(map(_in_network, allocated)))
         case NetworkType.ROUTING:
             if around.node is None:
@@ -112,6 +113,15 @@ def _routing_node(cluster: ClusterSpec, node: NodeSpec) -> RoutingNode:
         subnets=node.subnets,
         upstream=node.upstream,
     )
+
+
+def _check_is_no_prefix(allocated: AllocatedAddress) -> None:
+    if allocated.prefix is not None:
+        raise Refused(
+            Code.CONFLICT,
+            f"{allocated.prefix} of pool {allocated.pool} is a prefix, and VMs of a switching cluster are in the "
+            "physical network, whose router would have to route it to this one: ask for a pool of single addresses",
+        )
 
 
 def _vlan(of: NetworkType, allocated: Sequence[AllocatedAddress]) -> int | None:
@@ -171,12 +181,26 @@ def _behind(node: NodeSpec, allocated: AllocatedAddress) -> GuestAddress:
             f"node {node.name} has no `ipv6`, the gateway that its VMs need for IPv6; apply it with one, or ask for "
             "IPv4 only",
         )
-    if address == gateway:
+    wanted = allocated.prefix or host_prefix(address)
+    if gateway in wanted:
         raise Refused(Code.CONFLICT, f"{found} is node {node.name}'s own, its VMs' gateway; exclude it there")
-    if not any(address in prefix for prefix in node.sent):
+    if not any(lies_inside(wanted, sent) for sent in node.sent):
         raise Refused(
             Code.CONFLICT,
             f"{found} lies in no subnet of node {node.name}, so the provider does not send it there; give the pool a "
             f"range for {node.name} inside of its subnets",
         )
-    return of_host(address, gateway)
+    if allocated.prefix is not None and node.upstream is not Upstream.ROUTED:
+        raise Refused(
+            Code.CONFLICT,
+            f"{allocated.prefix} of pool {allocated.pool} is a prefix, and the provider of node {node.name} asks for "
+            "each address by itself (`upstream` on-link): ask for a pool of single addresses",
+        )
+    return _routed(allocated, gateway)
+
+
+def _routed(allocated: AllocatedAddress, gateway: HostAddress | None) -> GuestAddress:
+    if allocated.prefix is None:
+        return of_host(allocated.address, gateway)
+    prefix = ip_interface(f"{allocated.address}/{allocated.prefix.prefixlen}")
+    return GuestAddress(prefix=prefix, gateway=gateway)

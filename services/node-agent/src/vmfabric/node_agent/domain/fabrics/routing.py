@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_interface
 
+from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.cluster import Upstream
-from vmfabric.contract.dataplane import SUBNET_METRIC
+from vmfabric.contract.dataplane import SUBNET_METRIC, UNASSIGNED_METRIC
 from vmfabric.contract.desired import RoutingNode
-from vmfabric.node_agent.domain.actual import Actual, HostRoute, Interest, Link, Proxy
+from vmfabric.node_agent.domain.actual import NOWHERE, Actual, HostRoute, Interest, Link, Proxy
 from vmfabric.node_agent.domain.link_guard import no_redirects, only_from
 from vmfabric.node_agent.domain.naming import bridge_mac
 from vmfabric.node_agent.domain.port import SYSCTLS
@@ -37,7 +38,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
     on_link = node.upstream is Upstream.ON_LINK
     uplink = actual.links.get(node.uplink)
     own = frozenset() if node.ipv6 is None else frozenset({node.ipv6})
-    behind = frozenset(node.subnets) | {it.network for it in own}
+    behind: frozenset[Prefix] = frozenset(node.subnets) | {it.network for it in own}
     return Setup(
         sysctls=_sysctls(node) if uplink else _NODE,
         bridge=OwnBridge(
@@ -46,7 +47,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
             addresses=own | {_LINK_LOCAL},
             sysctls=_BRIDGE,
             guard=no_redirects(node.bridge),
-            routes=frozenset(HostRoute(prefix, node.bridge, SUBNET_METRIC) for prefix in node.subnets),
+            routes=frozenset(_subnet_routes(node)),
         ),
         uplink=_uplink(uplink, on_link=on_link) if uplink else None,
         # Its address for the VMs is on the bridge, and the provider asks for it on the NIC.
@@ -55,6 +56,16 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
         answers_for=behind,
         problems=tuple(_problems(node, uplink)),
     )
+
+
+def _subnet_routes(node: RoutingNode) -> Iterator[HostRoute]:
+    """Without them, what comes for nobody would go back to the provider. In IPv6 nobody is asked for either: a scan
+    of a /64 would fill the kernel's table of neighbours (RFC 6583).
+    """
+    for subnet in node.subnets:
+        yield HostRoute(subnet, NOWHERE if Family.of(subnet) is Family.IPV6 else node.bridge, SUBNET_METRIC)
+    if node.ipv6 is not None:
+        yield HostRoute(node.ipv6.network, NOWHERE, UNASSIGNED_METRIC)
 
 
 def _sysctls(node: RoutingNode) -> Mapping[str, int]:
