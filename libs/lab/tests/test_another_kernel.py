@@ -15,14 +15,16 @@ def test_a_command_finds_the_machines_files_and_another_kernel_and_leaves_nothin
     (tmp_path / "here").write_text("of the machine\n")
     commands = (
         f"cat {tmp_path}/here && touch {tmp_path}/there && uname -r && echo $WORD",
-        "ip link add br0 type bridge vlan_filtering 1 && ip link add link br0 name br0.7 type vlan id 7 && exit 7",
+        "ip link add br0 type bridge vlan_filtering 1 && ip link add link br0 name br0.7 type vlan id 7",
+        "printf end; exit 7",
     )
-    ended = another_kernel.run("sh", "-c", "; ".join(commands), environment={"WORD": "a 'word'"})
+    ended = another_kernel.run("sh", "-c", " && ".join(commands), environment={"WORD": "a 'word'"})
     assert ended.status == 7, ended.said
-    read, release, word = ended.said.splitlines()
+    read, release, word, last = ended.said.splitlines()
     assert read == "of the machine"
     assert release != platform.release()
     assert word == "a 'word'"
+    assert last == "end"
     assert [it.name for it in tmp_path.iterdir()] == ["here"]
 
 

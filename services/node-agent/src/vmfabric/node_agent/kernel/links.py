@@ -64,7 +64,9 @@ def read(dump: Dump, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> di
     names = {_INFO.unpack(entry.fixed)[2]: _text(entry.attributes[_IFNAME]) for entry in entries}
     links = [_link(entry, addresses, names) for entry in entries]
     of_ports = vlans.read(dump) if any(link.filtering is not None for link in links) else {}
-    return {link.name: replace(link, vlans=of_ports.get(link.index, frozenset())) for link in links}
+    return {
+        link.name: replace(link, vlans=of_ports[link.index]) if link.index in of_ports else link for link in links
+    }
 
 
 def create(netlink: Netlink, wanted: CreateLink) -> None:
