@@ -35,13 +35,16 @@ def untagged(number: int) -> PortVlan:
     return PortVlan(number, comes_untagged=True, leaves_untagged=True)
 
 
-def a_kernel(*, alias: str | None = BRIDGE_ALIAS, can_filter: bool = True) -> SimulatedKernel:
+def a_kernel(
+    *, alias: str | None = BRIDGE_ALIAS, can_filter: bool = True, filtering: VlanFiltering | None = None
+) -> SimulatedKernel:
     """With a bridge that the uplink is in, ours or another's."""
     kernel = SimulatedKernel(
         uplinks={"uplink": an_uplink(ip_interface("192.0.2.1/24"))}, can_filter_vlans=can_filter, table=True
     )
     kernel.carry_out(bridges.CreateBridge(None, "vmbr0", "02:00:00:00:00:fe"))
-    kernel.links["vmbr0"] = replace(kernel.links["vmbr0"], group=0)
+    made = kernel.links["vmbr0"]
+    kernel.links["vmbr0"] = replace(made, group=0, filtering=filtering or made.filtering)
     if alias is not None:
         kernel.carry_out(SetAlias(None, "vmbr0", alias))
     kernel.carry_out(bridges.SetMaster(None, "uplink", "vmbr0"))
@@ -49,8 +52,7 @@ def a_kernel(*, alias: str | None = BRIDGE_ALIAS, can_filter: bool = True) -> Si
 
 
 def an_operators(*vlans: PortVlan, is_on: bool = True, pvid: int = 1) -> SimulatedKernel:
-    kernel = a_kernel(alias=None)
-    kernel.links["vmbr0"] = replace(kernel.links["vmbr0"], filtering=VlanFiltering(is_on=is_on, untagged=pvid))
+    kernel = a_kernel(alias=None, filtering=VlanFiltering(is_on=is_on, untagged=pvid))
     kernel.uplinks["uplink"] = replace(kernel.uplinks["uplink"], vlans=frozenset(vlans))
     return kernel
 

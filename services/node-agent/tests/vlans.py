@@ -19,6 +19,7 @@ import pytest
 
 from vmfabric.contract.cluster import Virtualization
 from vmfabric.contract.desired import DesiredVm, Presence, Switched, SwitchingNode
+from vmfabric.node_agent.domain.announcement import is_announcement
 from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.naming import guest_interface_name, port_name
 from vmfabric.node_agent.domain.neighbour import announcement, tagged
@@ -265,6 +266,12 @@ def test_a_guest_that_has_come_is_announced_in_its_vlan_and_in_no_other(wired: S
         inside("n1", lambda: asyncio.run(work()))
         assert said <= by_distant()
         assert not said & (in_another() | by_plain())
+
+
+def test_a_guest_in_a_vlan_is_heard_at_its_port(wired: Switch) -> None:
+    with heard("n1", of(RED)) as at_port:
+        say("vm1", announcement(RED.addresses[0], RED.mac))
+        assert any(is_announcement(frame, RED.mac) for frame in at_port())
 
 
 @pytest.mark.parametrize(

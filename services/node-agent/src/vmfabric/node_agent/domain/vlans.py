@@ -20,37 +20,51 @@ def problem_of(port: Port, actual: Actual, strangers: Collection[Link]) -> str |
     bridge = None if port.bridge is None else actual.links.get(port.bridge)
     if bridge is None or bridge.kind != LinkKind.BRIDGE:
         return None
-    filtering = bridge.filtering
     if port.vlan is None:
-        if filtering is None or not filtering.is_on or filtering.untagged:
-            return None
-        return (
-            f"the VM's network has no VLAN, and a port of {bridge.name} is in none unless it is told "
-            f"(vlan_default_pvid 0); give the network its VLAN, or the bridge another vlan_default_pvid"
-        )
-    wanted = f"the VM's network has VLAN {port.vlan}"
+        return _without_a_vlan(bridge)
+    reason = _in_the_way(port.vlan, bridge, strangers)
+    return None if reason is None else f"the VM's network has VLAN {port.vlan}, {reason}"
+
+
+def _without_a_vlan(bridge: Link) -> str | None:
+    filtering = bridge.filtering
+    if filtering is None or not filtering.is_on or filtering.untagged:
+        return None
+    return (
+        f"the VM's network has no VLAN, and a port of {bridge.name} is in none unless it is told "
+        "(vlan_default_pvid 0); give the network its VLAN, or the bridge another vlan_default_pvid"
+    )
+
+
+def _in_the_way(vlan: int, bridge: Link, strangers: Collection[Link]) -> str | None:
+    filtering = bridge.filtering
     if filtering is None:
         return (
-            f"{wanted}, and the kernel of this node cannot keep VLANs apart in a bridge: it was built without "
+            "and the kernel of this node cannot keep VLANs apart in a bridge: it was built without "
             "CONFIG_BRIDGE_VLAN_FILTERING; boot another one, or name a bridge over a VLAN device as the cluster's, "
             "with autosetup false, and leave out the network's VLAN"
         )
-    if port.vlan == filtering.untagged:
+    if vlan == filtering.untagged:
         return (
-            f"{wanted}, which inside {bridge.name} is that of all that is not tagged; leave out the network's VLAN "
-            "where the physical network does not tag it, or give the bridge another vlan_default_pvid"
+            f"which inside {bridge.name} is that of all that is not tagged; leave out the network's VLAN where the "
+            "physical network does not tag it, or give the bridge another vlan_default_pvid"
         )
-    if _is_own(bridge):
+    if _is_own(bridge) and filtering.untagged:
         return None
+    if _is_own(bridge):
+        return (
+            f"and to keep VLANs apart in {bridge.name} would cut the node off, since what is not tagged is in none "
+            f"there; `ip link set {bridge.name} type bridge vlan_default_pvid 1`"
+        )
     if not filtering.is_on:
         return (
-            f"{wanted}, and {bridge.name}, which is not vmfabric's, keeps no VLANs apart; "
+            f"and {bridge.name}, which is not vmfabric's, keeps no VLANs apart; "
             f"`ip link set {bridge.name} type bridge vlan_filtering 1`, and put its uplink into the VLAN"
         )
-    if not trunks(bridge.name, port.vlan, strangers):
+    if not trunks(bridge.name, vlan, strangers):
         return (
-            f"{wanted}, and no port of {bridge.name}, which is not vmfabric's, leads to it; "
-            f"`bridge vlan add vid {port.vlan} dev` its uplink"
+            f"and no port of {bridge.name}, which is not vmfabric's, leads to it; "
+            f"`bridge vlan add vid {vlan} dev` its uplink"
         )
     return None
 
