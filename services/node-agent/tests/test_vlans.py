@@ -44,7 +44,7 @@ def a_kernel(
     )
     kernel.carry_out(bridges.CreateBridge(None, "vmbr0", "02:00:00:00:00:fe"))
     made = kernel.links["vmbr0"]
-    kernel.links["vmbr0"] = replace(made, group=0, filtering=filtering or made.filtering)
+    kernel.links["vmbr0"] = replace(made, up=True, group=0, filtering=filtering or made.filtering)
     if alias is not None:
         kernel.carry_out(SetAlias(None, "vmbr0", alias))
     kernel.carry_out(bridges.SetMaster(None, "uplink", "vmbr0"))
