@@ -33,6 +33,8 @@ def says(found: VmExplanation, about: str, words: str) -> bool:
 
 
 async def test_of_a_vm_that_answers_everything_is_right(cluster: Cluster) -> None:
+    await cluster.request("other", node="n1")
+    await cluster.ready("other")
     await cluster.request("vm1", node="n1", dhcp=True)
     ready = await cluster.ready("vm1")
     await cluster.reachable(ready)

@@ -114,6 +114,11 @@ class Node:
         router = next(router for router in self.lab.topology.routers if router.name == host)
         return frr.vtysh(self.lab.topology, router, command)
 
+    def are_listed(self, block: str, entries: list[str]) -> bool:
+        """Whether the prefix lists say this of a block and nothing else."""
+        lines = self.show("n1", "show running-config").splitlines()
+        return [f"permit {block}{line.partition(block)[2]}" for line in lines if f"permit {block}" in line] == entries
+
     def established(self) -> dict[str, int]:
         peers = json.loads(self.show("n1", "show bgp ipv4 unicast summary json"))["peers"]
         return {peer: state["connectionsEstablished"] for peer, state in peers.items()}
@@ -154,6 +159,28 @@ async def test_of_a_delegated_prefix_the_whole_is_announced_and_not_the_address_
     node.ip("route", "add", prefix, "via", str(address), "dev", "vm_net0", *OURS)
     await node.announced(vm)
     await node.until(lambda: node.core() == {prefix}, "the core has the prefix and nothing else")
+
+
+@pytest.mark.parametrize(("before", "after"), [(128, 64), (64, 128), (64, 62)])
+async def test_what_a_pool_gives_is_announced_though_it_gave_something_else_before(
+    node: Node, before: int, after: int
+) -> None:
+    block = "2001:db8:200::/56"
+    prefix = ip_network("2001:db8:200:80::1/128" if after == 128 else f"2001:db8:200:80::/{after}")
+    vm = a_vm().model_copy(
+        update={
+            "addresses": (parse_host("2001:db8:200:80::1"),),
+            "delegated": (prefix,) if after < 128 else (),
+        }
+    )
+    for length in (before, after):
+        node.view.configure(a_node(), pools(block, lengths={block: length}))
+        listed = [f"permit {block} ge {length}{f' le {length}' if length < 128 else ''}"]
+        await node.until(partial(node.are_listed, block, listed), "the list has it")
+    node.view.want(vm)
+    node.route(vm)
+    await node.announced(vm)
+    await node.until(lambda: node.core() == {str(prefix)}, "the core has it")
 
 
 async def test_what_the_reflectors_tell_is_read(node: Node) -> None:

@@ -1,6 +1,7 @@
 """Pools that give each VM a whole IPv6 prefix, over both stores."""
 
 import json
+from datetime import datetime
 from ipaddress import ip_network
 
 import pytest
@@ -9,7 +10,7 @@ from ipam_world import QUARANTINE, World, running, wish
 from pydantic import ValidationError
 
 from vmfabric.contract.addresses import Family, parse_host
-from vmfabric.contract.addressing import AskHistory, AskUsage
+from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage
 from vmfabric.contract.admin import ApplyPool, ExplainAddress, ListOfCluster
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.ip import IpAllocated
@@ -17,6 +18,12 @@ from vmfabric.contract.pool import PoolSpec
 from vmfabric.ipam.domain.lease import Said
 
 BLOCK = "2001:db8:1::/48"
+
+
+async def history(
+    world: World, address: str, at: datetime | None = None, until: datetime | None = None
+) -> AddressHistory:
+    return await world.reporting.tell_history(AskHistory(address=parse_host(address), at=at, until=until))
 
 
 class Promises:
@@ -54,7 +61,7 @@ class Promises:
         assert await world.place("vm3", 1, wish("ipv6", address="2001:db8:1:8::")) == ["2001:db8:1:8::1"]
         explained = await world.admin.explain(ExplainAddress(address=parse_host("2001:db8:1:7::1234")))
         assert explained.verdict.startswith("2001:db8:1:7::1 with 2001:db8:1:7::/64 is held by VM vm1")
-        told = await world.reporting.tell_history(AskHistory(address=parse_host("2001:db8:1:7::1234")))
+        told = await history(world, "2001:db8:1:7::1234")
         assert told.holder is not None
         assert told.holder.vm == "vm1"
         listed = (await world.admin.list_addresses(ListOfCluster())).addresses
@@ -66,7 +73,7 @@ class Promises:
     async def test_two_wishes_for_one_prefix_are_one_too_many(self, world: World) -> None:
         await world.pool(BLOCK, ipv6_length=64)
         both = wish("ipv6", address="2001:db8:1::5"), wish("ipv6", address="2001:db8:1::6")
-        assert await world.place("vm1", 1, *both) == [Code.ADDRESS_TAKEN]
+        assert await world.place("vm1", 1, *both) == [Code.INVALID_REQUEST]
         assert await world.place("vm2") == ["2001:db8:1::1"], "and nothing is held"
 
     async def test_usage_counts_prefixes(self, world: World) -> None:
@@ -92,6 +99,32 @@ class Promises:
         ) as refused:
             await world.pool(BLOCK, "10.0.0.0/30", ipv6_length=64)
         assert refused.value.code is Code.IN_USE
+
+    async def test_who_had_an_address_is_told_by_what_the_pool_gave_then(self, world: World) -> None:
+        """Whatever it gives now."""
+        began, inside = world.clock.now(), "2001:db8:1:7::abcd"
+        await world.pool(BLOCK, ipv6_length=64)
+        await world.place("vm1", 1, wish("ipv6", address="2001:db8:1:7::"))
+        await self._gone(world, "vm1")
+        await world.pool("2001:db8:2::/48")
+        told = await history(world, inside, began)
+        assert "VM vm1 of cluster msk had 2001:db8:1:7::abcd, with all of 2001:db8:1:7::/64, from" in told.sentence
+        await world.pool(BLOCK)
+        between = world.clock.now()
+        await world.place("vm2", 1, wish("ipv6", address=inside))
+        await self._gone(world, "vm2")
+        await world.pool(BLOCK, ipv6_length=60)
+        told = await history(world, inside, between)
+        assert "VM vm2 of cluster msk had 2001:db8:1:7::abcd, from" in told.sentence
+        assert "no VM had 2001:db8:1:8::" in (await history(world, "2001:db8:1:8::", began)).sentence
+        told = await history(world, inside, began, world.clock.now())
+        assert [tenure.vm for tenure in told.tenures] == ["vm2", "vm1"]
+
+    async def _gone(self, world: World, vm: str) -> None:
+        world.clock.pass_by(60)
+        await world.release(vm)
+        world.clock.pass_by(QUARANTINE + 1)
+        await world.writer.end_rests()
 
     async def test_where_vms_are_neighbours_no_prefix_is_given(self, world: World) -> None:
         await world.network("2001:db8::/32", "six", segment=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from vmfabric.contract.addresses import Family, parse_host
 from vmfabric.contract.addressing import AddressHistory, AskHistory, AskUsage, FamilyUsage, Trend
 from vmfabric.contract.errors import Code, Refused
+from vmfabric.ipam import reporting
 
 
 async def usage(world: World, family: Family = Family.IPV4) -> FamilyUsage:
@@ -95,6 +96,11 @@ class Promises:
             return [f"vm{number}" for number in range(4) if f"VM vm{number} of cluster msk from " in sentence]
 
         assert await named(began, began + 8 * hour) == ["vm0", "vm1", "vm2", "vm3"]
+        early = await history(world, "10.0.0.0", began - 9 * hour, began - hour)
+        begins = f"what is remembered of it begins at {began.isoformat(timespec='seconds')}"
+        assert f"no VM had 10.0.0.0; {begins}" in early.sentence
+        with pytest.raises(Refused, match="nobody knows who will have 10.0.0.0"):
+            await history(world, "10.0.0.0", world.clock.now() + hour)
         assert await named(began + 1 * hour, began + 3 * hour) == ["vm1"], "one had let go, one has not come"
         assert await named(began + 2.5 * hour, began + 4 * hour) == ["vm1", "vm2"]
         assert (
@@ -102,6 +108,29 @@ class Promises:
         )
         with pytest.raises(ValidationError, match="`until` is a moment after `at`"):
             await history(world, "10.0.0.0", began, began - hour)
+
+    async def test_of_very_many_who_had_an_address_the_first_are_named_and_it_is_said_that_there_are_more(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reporting, "_BETWEEN", 4)
+        await world.pool("10.0.0.0/32")
+        began = world.clock.now()
+        for number in range(4):
+            world.clock.pass_by(10)
+            await world.place(f"vm{number}")
+            world.clock.pass_by(10)
+            await world.release(f"vm{number}")
+            world.clock.pass_by(QUARANTINE)
+            await world.writer.end_rests()
+        await world.reserve("10.0.0.0")
+        told = await history(world, "10.0.0.0", began, world.clock.now())
+        assert [f"vm{number}" in told.sentence for number in range(4)] == [True, True, False, False]
+        again = began + timedelta(seconds=40 + QUARANTINE)
+        assert f"That is all until {again.isoformat(timespec='seconds')}; more is known" in told.sentence
+        monkeypatch.setattr(reporting, "_BETWEEN", 5)
+        told = await history(world, "10.0.0.0", again, world.clock.now())
+        assert [f"vm{number}" in told.sentence for number in range(4)] == [False, False, True, True]
+        assert "It was reserved for bob since" in told.sentence
 
     async def test_pools_are_reported_by_cluster_and_name(self, world: World) -> None:
         await world.pool("10.0.0.0/24")
@@ -137,7 +166,8 @@ class Promises:
         assert (await history(world, "10.0.0.0")).sentence.endswith("VM vm2 of cluster msk had 10.0.0.0, since "
                                                                     "2030-01-01T01:05:00+00:00.")  # fmt: skip
         early = await history(world, "10.0.0.0", first - timedelta(seconds=1))
-        assert early.sentence.endswith("no VM had 10.0.0.0.")
+        assert early.sentence.endswith("no VM had 10.0.0.0; what is remembered of it begins at "
+                                       "2030-01-01T00:00:00+00:00.")  # fmt: skip
 
     async def test_for_whom_it_was_reserved_is_told_beside_who_had_it(self, world: World) -> None:
         await world.pool("10.0.0.0/24")

@@ -218,8 +218,10 @@ async def world(bare: World, start: Start) -> World:
     """A scheduler with a cluster of two nodes that are heard."""
     await start()
     await until_asked(bare, "cluster.apply", {"spec": CLUSTER})
-    for number, name in enumerate(("n1", "n2"), start=1):
+    names = ("n1", "n2")
+    for number, name in enumerate(names, start=1):
         await bare.ask("node.apply", {"spec": a_node(name, number)})
+    for name in names:
         await bare.fact(f"node.joined.msk.{name}")
     return bare
 

@@ -21,8 +21,8 @@ class _Terminal(Console):
         signal.raise_signal(signal.SIGINT)
 
 
-console = _Terminal(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = _Terminal(highlight=False, emoji=False)  # an IPv6 address has words between colons
+errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 @contextmanager

@@ -123,6 +123,8 @@ class Tenure(Part):
     owner: OwnerName | None = None
     """For whom it was reserved; None when it was a VM's."""
     note: Note = ""
+    prefix: Prefix | None = None
+    """What went with the address."""
     since: datetime | None = None
     """None when that is longer ago than what is remembered or was read."""
     until: datetime | None = None

@@ -338,6 +338,8 @@ class HistoryEntry(Part):
     owner: OwnerName | None = None
     """For whom it was reserved."""
     note: Note = ""
+    prefix: Prefix | None = None
+    """What went with it, where its pool gave whole prefixes."""
 
 
 class Explanation(Part):

@@ -31,8 +31,7 @@ from vmfabric.runtime.bus import Bus
 from vmfabric.runtime.desired import KEY_SUBJECT, Revised
 from vmfabric.runtime.snapshot import SavedNode, SavedPools, SavedVm, Snapshot, load, save
 
-_UNREAD_SECONDS = 1.0
-"""After the bucket could not be read."""
+_CHECK_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 2.0
 _DEAF_SECONDS = 5.0
 """Without a heartbeat: the server that had the consumer is gone, or somebody has deleted the bucket."""
@@ -172,22 +171,20 @@ class Mirror:
     async def _until_lost(self) -> None:
         """Returns when everything has to be read again."""
         loop = asyncio.get_running_loop()
-        read_at = loop.time()
-        while loop.time() < (lost_at := self._lost_at(read_at)):
+        reread_at = loop.time() + _REREAD_SECONDS
+        while True:
             try:
-                async with asyncio.timeout_at(lost_at):
+                async with asyncio.timeout(_CHECK_SECONDS):
                     await self._again.wait()
-                    return
             except TimeoutError:
-                continue
-        if self._watched is not None and loop.time() < read_at + _REREAD_SECONDS:
-            log.warning("desired.deaf", seconds=_DEAF_SECONDS)
-
-    def _lost_at(self, read_at: float) -> float:
-        """Unless something is heard until then."""
-        if self._watched is None:
-            return read_at + _UNREAD_SECONDS
-        return min(read_at + _REREAD_SECONDS, self._heard_at + _DEAF_SECONDS)
+                now = loop.time()
+            else:
+                return
+            if self._watched is None or now >= reread_at:
+                return
+            if now - self._heard_at > _DEAF_SECONDS:
+                log.warning("desired.deaf", seconds=round(now - self._heard_at, 1))
+                return
 
     async def _make_bucket(self) -> None:
         try:

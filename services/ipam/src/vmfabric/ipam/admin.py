@@ -96,7 +96,7 @@ class Administration:
             network=found.network.name if found.network else None,
             pool=found.pool.name if found.pool else None,
             record=record,
-            history=tuple(await self._records.history(address, _HISTORY)),
+            history=tuple(await self._records.history(request.address, _HISTORY)),
         )
 
 

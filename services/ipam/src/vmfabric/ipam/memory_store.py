@@ -68,6 +68,9 @@ class InMemoryStore:
         """Write all of it. TwiceError when a new lease or holding is there already."""
         _check_new([lease.key for lease in changes.new_leases], self.written_leases)
         _check_new([holding.address for holding in changes.new_holdings], self.written_holdings)
+        for holding in changes.new_holdings:
+            if holding.prefix != delegated(holding.address, self.pools[holding.pool].ipv6_length):
+                raise TwiceError(f"{holding.prefix} of pool {holding.pool}")
         self.written_leases |= {lease.key: lease for lease in (*changes.new_leases, *changes.leases)}
         self.written_holdings |= {each.address: each for each in (*changes.new_holdings, *changes.holdings)}
         for address in changes.freed:
@@ -128,14 +131,14 @@ class InMemoryStore:
 
     async def history(self, address: HostAddress, limit: int) -> Sequence[HistoryEntry]:
         """What happened to this address, newest first."""
-        return [_told(entry) for entry in reversed(self.written_history) if entry.address == address][:limit]
+        return [_told(entry) for entry in reversed(self.written_history) if _is_of(entry, address)][:limit]
 
     async def tenures_around(self, address: HostAddress, at: datetime, limit: int) -> Sequence[HistoryEntry]:
         """Where VMs and reservations began and ended to have this address, oldest first."""
         entries = [
             (number, entry)
             for number, entry in enumerate(self.written_history)
-            if entry.address == address and entry.what in BEGINS | ENDS
+            if _is_of(entry, address) and entry.what in BEGINS | ENDS
         ]
         found: list[tuple[int, Entry]] = []
         for of_vms in (True, False):
@@ -171,7 +174,6 @@ class InMemoryStore:
             only = self.written_reservations[address]
             return AddressRecord(
                 address=address,
-                prefix=delegated(address, self.pools[only.pool].ipv6_length),
                 pool=only.pool,
                 cluster=only.cluster,
                 state=Standing.RESERVED,
@@ -187,7 +189,7 @@ class InMemoryStore:
             standing = Standing.RELEASING
         return AddressRecord(
             address=address,
-            prefix=delegated(address, self.pools[holding.pool].ipv6_length),
+            prefix=holding.prefix,
             pool=holding.pool,
             cluster=holding.key.cluster,
             vm=holding.key.vm,
@@ -210,7 +212,12 @@ def _told(entry: Entry) -> HistoryEntry:
         generation=entry.generation,
         owner=entry.owner,
         note=entry.note,
+        prefix=entry.prefix,
     )
+
+
+def _is_of(entry: Entry, address: HostAddress) -> bool:
+    return entry.address == address or (entry.prefix is not None and address in entry.prefix)
 
 
 def _in_use(holding: Holding) -> InUse:

@@ -10,7 +10,6 @@ from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord, HistoryEntry
 from vmfabric.contract.names import ClusterName
 from vmfabric.ipam.domain.history import BEGINS, ENDS
-from vmfabric.ipam.domain.units import delegated
 from vmfabric.ipam.domain.usage import Flow, NetAllocated
 
 _RESERVATION = """
@@ -19,18 +18,18 @@ _RESERVATION = """
 """
 _HELD = f"""
 SELECT allocation.address, allocation.pool, allocation.cluster, allocation.vm, allocation.node,
-       allocation.generation, allocation.since, allocation.rests_until AS free_at, pool.ipv6_length,
+       allocation.generation, allocation.since, allocation.rests_until AS free_at, allocation.prefix,
        CASE WHEN allocation.rests_until IS NOT NULL THEN 'quarantined'
             WHEN lease.state = 'releasing' THEN 'releasing'
             ELSE 'allocated' END AS state, {_RESERVATION}
-FROM allocation JOIN pool ON pool.name = allocation.pool
+FROM allocation
 LEFT JOIN lease ON (lease.cluster, lease.vm) = (allocation.cluster, allocation.vm)
 LEFT JOIN reservation ON reservation.address = allocation.address
 """  # noqa: S608  # words of ours
 _ONLY_RESERVED = f"""
 SELECT reservation.address, reservation.pool, reservation.cluster, NULL, NULL, NULL, reservation.since,
-       reservation.expires_at, pool.ipv6_length, 'reserved', {_RESERVATION}
-FROM reservation JOIN pool ON pool.name = reservation.pool
+       reservation.expires_at, NULL::cidr, 'reserved', {_RESERVATION}
+FROM reservation
 WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.address = reservation.address)
 """  # noqa: S608
 _PAGE = """
@@ -38,10 +37,11 @@ _PAGE = """
     ORDER BY {table}.address LIMIT $3
 """
 
-_ENTRY = "at, what, cluster, vm, node, generation, owner, note"
-_HISTORY = f"SELECT {_ENTRY} FROM history WHERE address = $1"  # noqa: S608
+_ENTRY = "at, what, cluster, vm, node, generation, owner, note, prefix"
+_OF_ADDRESS = "(address = $1 OR prefix >>= $1)"
+_HISTORY = f"SELECT {_ENTRY} FROM history WHERE {_OF_ADDRESS}"  # noqa: S608
 _TENURES = " UNION ALL ".join(
-    f"(SELECT * FROM history WHERE address = $1 AND what = ANY ($4::text[]) AND (owner IS NULL) = {of_vms}"  # noqa: S608
+    f"(SELECT * FROM history WHERE {_OF_ADDRESS} AND what = ANY ($4::text[]) AND (owner IS NULL) = {of_vms}"  # noqa: S608
     f" AND at {side} $2 ORDER BY id {order} LIMIT $3)"
     for of_vms in ("true", "false")
     for side, order in (("<=", "DESC"), (">", "ASC"))
@@ -112,7 +112,7 @@ def _record(row: asyncpg.Record) -> AddressRecord:
     own = {name: row[name] for name in ("address", "pool", "cluster", "vm", "node", "generation", "state", "since")}
     return AddressRecord(
         **own,
-        prefix=delegated(row["address"], row["ipv6_length"]),
+        prefix=row["prefix"],
         free_at=row["free_at"],
         reservation=_reservation(row) if row["owner"] else None,
     )

@@ -21,6 +21,7 @@ from vmfabric.ipam.ports import Records
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
 
+_BETWEEN = 1000
 _AROUND = 100
 """So many beginnings and ends before a moment are read of VMs and of reservations each, and as many after it."""
 
@@ -74,12 +75,19 @@ class Reporting:
 
     async def tell_history(self, request: AskHistory) -> AddressHistory:
         """Who had an address at a moment, and around it."""
-        at = request.at or self._clock.now()
-        address = (await self._writer.current()).named(request.address)
+        now = self._clock.now()
+        at = request.at or now
+        if at > now:
+            raise Refused(Code.INVALID_REQUEST, f"nobody knows who will have {request.address} at {at}")
+        named = (await self._writer.current()).named(request.address)
         # In this order: what has begun or ended since the record was read is in the history.
-        record = await self._records.record(address)
-        entries = await self._records.tenures_around(address, at, _AROUND)
-        return tenures.told(address, entries, record, at, request.until)
+        record = await self._records.record(named)
+        limit = _AROUND if request.until is None else _BETWEEN
+        entries = await self._records.tenures_around(request.address, at, limit)
+        if request.until is None:
+            return tenures.told(request.address, entries, record, at)
+        known_until = tenures.known_until(entries, at, limit)
+        return tenures.told_between(request.address, entries, record, (at, min(request.until, now)), known_until)
 
 
 def free_addresses(stock: Stock, cluster: ClusterName) -> FreeAddresses:

@@ -54,7 +54,7 @@ class Reserving:
         holders = await holders_of(addresses, self._store)
         ended = reserving.to_release(addresses, stock, holders)
         if not request.dry_run:
-            await self._store.commit(reserving.unreserved(ended, What.UNRESERVED, self._clock.now()), [])
+            await self._store.commit(reserving.unreserved(ended, What.UNRESERVED, stock, self._clock.now()), [])
             for each in ended:
                 stock.end_reservation(each)
         return Released(reservations=tuple(ended), dry_run=request.dry_run)

@@ -20,10 +20,10 @@ _LEASE = "lease (cluster, vm, node, generation, state, since, refused_code, refu
 _LEASE_ROWS = """
     SELECT * FROM unnest({}::text[], {}::text[], {}::text[], {}::bigint[], {}::text[], {}::timestamptz[], {}::text[],
                          {}::text[])"""
-_ALLOCATION = "allocation (address, pool, cluster, vm, node, generation, position, since, rests_until)"
+_ALLOCATION = "allocation (address, pool, cluster, vm, node, generation, position, since, rests_until, prefix)"
 _ALLOCATION_ROWS = """
     SELECT * FROM unnest({}::inet[], {}::text[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::smallint[],
-                         {}::timestamptz[], {}::timestamptz[])"""
+                         {}::timestamptz[], {}::timestamptz[], {}::cidr[])"""
 
 _NEW_LEASES = f"INSERT INTO {_LEASE} {_LEASE_ROWS}"
 _LEASES_CHANGED = f"""
@@ -45,9 +45,9 @@ _RESERVED = """
         for_vm = EXCLUDED.for_vm, node = EXCLUDED.node"""
 _UNRESERVED = "DELETE FROM reservation WHERE address = ANY ({}::inet[])"
 _HISTORY = """
-    INSERT INTO history (address, at, what, cluster, vm, node, generation, owner, note)
+    INSERT INTO history (address, at, what, cluster, vm, node, generation, owner, note, prefix)
     SELECT * FROM unnest({}::inet[], {}::timestamptz[], {}::text[], {}::text[], {}::text[], {}::text[],
-                         {}::bigint[], {}::text[], {}::text[])"""
+                         {}::bigint[], {}::text[], {}::text[], {}::cidr[])"""
 _OUTBOX = """
     INSERT INTO outbox (subject, headers, body) SELECT * FROM unnest({}::text[], {}::jsonb[], {}::bytea[])
     RETURNING id"""
@@ -85,7 +85,7 @@ def _lease_row(lease: Lease) -> tuple[Any, ...]:
 def _holding_row(holding: Holding) -> tuple[Any, ...]:
     return (
         *(holding.address, holding.pool, *holding.key, holding.node),
-        *(holding.generation, holding.position, holding.since, holding.rests_until),
+        *(holding.generation, holding.position, holding.since, holding.rests_until, holding.prefix),
     )
 
 
@@ -99,7 +99,7 @@ def _reservation_row(reservation: Reservation) -> tuple[Any, ...]:
 def _history_row(entry: Entry) -> tuple[Any, ...]:
     return (
         *(entry.address, entry.at, entry.what, entry.cluster, entry.vm),
-        *(entry.node, entry.generation, entry.owner, entry.note),
+        *(entry.node, entry.generation, entry.owner, entry.note, entry.prefix),
     )
 
 

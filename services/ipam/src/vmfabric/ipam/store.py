@@ -101,6 +101,7 @@ class PostgresStore:
                 row["position"],
                 row["since"],
                 row["rests_until"],
+                row["prefix"],
             )
             for row in rows
         ]

@@ -169,6 +169,8 @@ class Writer:
         while due := stock.quarantine.due(now, _ENDED_AT_ONCE):
             clerk = Clerk(stock, now)
             holdings = await self._store.holdings(due)
+            if len(holdings) != len(due):
+                raise LookupError(f"of {len(due)} addresses that rest, the store knows {len(holdings)}")
             for holding in holdings:
                 clerk.end_rest(holding)
             await self._commit(clerk.changes)
@@ -180,7 +182,7 @@ class Writer:
         now = self._clock.now()
         while due := stock.reservations.holds.due(now, _ENDED_AT_ONCE):
             ended = [each for each in map(stock.reservations.get, due) if each is not None]
-            await self._commit(unreserved(ended, What.EXPIRED, now))
+            await self._commit(unreserved(ended, What.EXPIRED, stock, now))
             for reservation in ended:
                 stock.end_reservation(reservation)
 

@@ -170,7 +170,9 @@ class Explaining:
         lost = next((row for row in nodes if row.key == key and row.heard.state is NodeState.LOST), None)
         services = (_NODE_AGENT, _BGP_ANNOUNCER) if is_announced else (_NODE_AGENT,)
         of_node = [_is_lost(vm, lost)] if lost is not None else await self._asked_on_node(key, vm, services)
-        of_reflectors = await reflected_findings(self._ask, key, nodes, values) if is_announced else []
+        of_reflectors = (
+            await reflected_findings(self._ask, key, nodes, values, are_all=vm is None) if is_announced else []
+        )
         return [*of_node, *(it.model_copy(update={"vm": vm or it.vm}) for it in of_reflectors)]
 
     async def _asked_on_node(self, key: NodeKey, vm: VmName | None, services: Sequence[_Service]) -> list[Finding]:

@@ -17,16 +17,19 @@ _WITNESSES = 2
 
 
 async def reflected_findings(
-    ask: Ask, key: NodeKey, nodes: Iterable[NodeRow], values: Sequence[DesiredVm]
+    ask: Ask, key: NodeKey, nodes: Iterable[NodeRow], values: Sequence[DesiredVm], *, are_all: bool
 ) -> list[Finding]:
-    """Of `values`, which the node should have. None in a cluster in which it is alone."""
+    """Of `values`, which the node should have. None in a cluster in which it is alone.
+
+    `are_all`: it should have no others, so what else leads to it is wrong.
+    """
     rows = {row.key: row for row in nodes if row.key.cluster == key.cluster}
     others = [row for row in rows.values() if row.key != key]
     if key not in rows or not others:
         return []
     addresses = (rows[key].spec.address, *rows[key].heard.addresses)
     prefixes = tuple(prefix for value in values for prefix in value.prefixes())
-    asked = ShowReflected(prefixes=prefixes, next_hops=addresses)
+    asked = ShowReflected(prefixes=prefixes, next_hops=addresses if are_all else ())
     reasons: list[str] = []
     for witness in [row for row in others if row.heard.state is NodeState.JOINED][:_WITNESSES]:
         try:

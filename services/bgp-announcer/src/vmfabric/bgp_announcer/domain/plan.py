@@ -10,6 +10,7 @@ from vmfabric.contract.addresses import Family
 from vmfabric.contract.errors import Code, Refused
 
 _OUR_LIST = re.compile(rf"(ip|ipv6) prefix-list {GROUP}-|bgp (large-)?community-list standard {GROUP}-")
+_ENTRY = re.compile(r"(\S+ prefix-list \S+ )(?:seq \d+ )?permit (\S+)")
 _OUR_MAP = re.compile(rf"route-map {GROUP}-")
 _OUR_NEIGHBOUR = re.compile(rf"(no )?neighbor ({GROUP} |\S+ peer-group {GROUP}$)")
 _ROUTER = re.compile(r"router bgp (\d+)$")
@@ -30,7 +31,8 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     """The lines to enter, in order; nothing when all is as it should be. Refused when FRR speaks for another AS.
 
     Entries of lists that are not wanted any more go last, and only with `tidy`: FRR applies a changed route-map
-    some seconds later, and until then a route needs the entry that its old community matches.
+    some seconds later, and until then a route needs the entry that its old community matches. But one whose block gets
+    another entry goes first: taken away after that, FRR 8.4 forgets the new one too, and shows it still.
     """
     _check_asn(found, asn)
     have, should = {line.place: line for line in found}, {line.place: line for line in wanted}
@@ -44,6 +46,8 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     earlier = {*delay, *lists, *maps}
     router = [line for line in missing if line not in earlier]
     old_lists = [line for line in surplus if _OUR_LIST.match(line.text)]
+    blocks = {_block(line) for line in lists}
+    outdated = [line for line in old_lists if _block(line) in blocks]
     # A setting's successor replaces it: taken away before, a batch that is cut short would leave FRR's default, and
     # after, FRR reads `no set community 1:2` as "no community at all".
     replaced = {_setting(line) for line in missing}
@@ -52,7 +56,13 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
         for line in surplus
         if line not in old_lists and not _is_inside(line, surplus) and _setting(line) not in replaced
     ]
-    changes = (*_enter(delay), *_enter(lists), *_undo(old_settings, maps=True), *_enter(maps))
+    changes = (
+        *_enter(delay),
+        *_undo(outdated, maps=False),
+        *_enter(lists),
+        *_undo(old_settings, maps=True),
+        *_enter(maps),
+    )
     changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
     return changes or (_undo(old_lists, maps=False) if tidy else ())
 
@@ -89,6 +99,12 @@ def _is_ours(line: Line, asn: int) -> bool:
         return False
     # There is one redistribution of kernel routes for each family; without our route-map it announces anything.
     return bool(_OUR_NEIGHBOUR.match(line.text)) or line.text.startswith("redistribute kernel")
+
+
+def _block(line: Line) -> tuple[str, ...]:
+    """The list and the block that an entry of a prefix list is about; of any other line, all of it."""
+    match = _ENTRY.match(line.text)
+    return match.groups() if match else (line.text,)
 
 
 def _is_of_a_map(line: Line) -> bool:

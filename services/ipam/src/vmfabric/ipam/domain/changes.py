@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.model import Event
@@ -25,6 +25,8 @@ class Holding:
     """Its place among the wishes of the VM."""
     since: datetime
     rests_until: datetime | None = None
+    prefix: Prefix | None = None
+    """What goes with the address."""
 
 
 @dataclass(slots=True)

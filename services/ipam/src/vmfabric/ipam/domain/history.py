@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.admin import AddressRecord
 from vmfabric.contract.names import ClusterName, NodeName, Note, OwnerName, VmName
@@ -56,6 +56,8 @@ class Entry:
     owner: OwnerName | None = None
     """For whom it was reserved."""
     note: Note = ""
+    prefix: Prefix | None = None
+    """What went with it."""
 
 
 def verdict(address: HostAddress, place: Place, record: AddressRecord | None) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
+from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Refused
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
@@ -79,9 +80,10 @@ class Clerk:
         self._remember(What.FREED, holding)
 
     def _allocate(self, notice: Notice, lease: Lease) -> None:
-        wishes = self._stock.wished(notice.wishes)
-        resting = {wish.address for wish in wishes or () if self._rests(wish)}
+        resting: set[HostAddress | None] = set()
         try:
+            wishes = self._stock.wished(notice.wishes)
+            resting = {wish.address for wish in wishes or () if self._rests(wish)}
             addresses = self._stock.take(notice.key, notice.node, wishes)
         except Refused as refusal:
             # The scheduler gives the VM up when it hears of it: the same placement said once more must take nothing.
@@ -131,13 +133,25 @@ class Clerk:
 
     def _holdings(self, notice: Notice, addresses: tuple[Given, ...]) -> list[Holding]:
         return [
-            Holding(each.address, each.pool, notice.key, notice.node, notice.generation, position, self._now)
+            Holding(
+                each.address,
+                each.pool,
+                notice.key,
+                notice.node,
+                notice.generation,
+                position,
+                self._now,
+                prefix=self._stock.prefix_of(each),
+            )
             for position, each in enumerate(addresses)
         ]
 
     def _remember(self, what: What, holding: Holding) -> None:
         self.changes.history.append(
-            Entry(holding.address, self._now, what, *holding.key, holding.node, holding.generation)
+            Entry(
+                *(holding.address, self._now, what, *holding.key, holding.node, holding.generation),
+                prefix=holding.prefix,
+            )
         )
 
     def _say_allocated(self, notice: Notice, addresses: tuple[Given, ...]) -> None:

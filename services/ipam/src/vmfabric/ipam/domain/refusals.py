@@ -65,6 +65,14 @@ def unknown_address(address: HostAddress, pools: Sequence[PoolStock]) -> Refused
     return Refused(Code.UNKNOWN_ADDRESS, f"{address} is wanted, but it lies in no block of pool {names}")
 
 
+def asked_twice(one: HostAddress, other: HostAddress) -> Refused:
+    """Both are of one prefix."""
+    return Refused(
+        Code.INVALID_REQUEST,
+        f"{one} and {other} are wanted, but both are of one prefix, which a VM gets whole; ask for one of them",
+    )
+
+
 def hindered(address: HostAddress, pool: PoolStock, withheld: Withheld) -> Refused:
     """The pool has it, and gives it to nobody."""
     why = hindrance(address, pool.spec, withheld)

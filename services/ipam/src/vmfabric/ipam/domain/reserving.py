@@ -10,6 +10,7 @@ from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName, VmName
 from vmfabric.ipam.domain.changes import Changes
 from vmfabric.ipam.domain.history import Entry, What
+from vmfabric.ipam.domain.lease import Given
 from vmfabric.ipam.domain.naming import named
 from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.pools import hindrance, node_of
@@ -77,15 +78,16 @@ def lowest_free(pool: PoolStock, family: Family, count: int, node: NodeName | No
 def reserved(wanted: Sequence[Reservation], stock: Stock, now: datetime) -> Changes:
     """What is written when these are reserved, for the first time or again."""
     history = [
-        _entry(each, What.RESERVED if stock.reservations.get(each.address) is None else What.RENEWED, now)
+        _entry(each, What.RESERVED if stock.reservations.get(each.address) is None else What.RENEWED, stock, now)
         for each in wanted
     ]
     return Changes(reserved=list(wanted), history=history)
 
 
-def unreserved(ended: Sequence[Reservation], what: What, now: datetime) -> Changes:
+def unreserved(ended: Sequence[Reservation], what: What, stock: Stock, now: datetime) -> Changes:
     """What is written when these end."""
-    return Changes(unreserved=[each.address for each in ended], history=[_entry(each, what, now) for each in ended])
+    history = [_entry(each, what, stock, now) for each in ended]
+    return Changes(unreserved=[each.address for each in ended], history=history)
 
 
 def to_release(addresses: Collection[HostAddress], stock: Stock, holders: Holders) -> Sequence[Reservation]:
@@ -102,7 +104,7 @@ def to_release(addresses: Collection[HostAddress], stock: Stock, holders: Holder
     return [reservation for reservation in found.values() if reservation is not None]
 
 
-def _entry(reservation: Reservation, what: What, now: datetime) -> Entry:
+def _entry(reservation: Reservation, what: What, stock: Stock, now: datetime) -> Entry:
     return Entry(
         reservation.address,
         now,
@@ -112,4 +114,5 @@ def _entry(reservation: Reservation, what: What, now: datetime) -> Entry:
         reservation.node,
         owner=reservation.owner,
         note=reservation.note,
+        prefix=stock.prefix_of(Given(reservation.address, reservation.pool)),
     )

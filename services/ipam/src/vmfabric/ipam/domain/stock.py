@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from vmfabric.contract.addresses import Family, HostAddress
+from vmfabric.contract.addresses import Family, HostAddress, Prefix
 from vmfabric.contract.addressing import Reservation
 from vmfabric.contract.errors import Refused
 from vmfabric.contract.ip import AllocatedAddress
@@ -17,6 +17,7 @@ from vmfabric.ipam.domain.lease import Given, VmKey
 from vmfabric.ipam.domain.networks import ActiveNetworks, Withheld
 from vmfabric.ipam.domain.pool_stock import PoolStock, ShareStock
 from vmfabric.ipam.domain.refusals import (
+    asked_twice,
     exhausted,
     hindered,
     of_another_node,
@@ -107,11 +108,23 @@ class Stock:
         return units.address_of(units.number_of(address))
 
     def wished(self, wishes: Sequence[AddressWish] | None) -> Sequence[AddressWish] | None:
-        """The same with every address as it is known."""
-        return wishes and [
-            wish if wish.address is None else wish.model_copy(update={"address": self.named(wish.address)})
-            for wish in wishes
-        ]
+        """The same with every address as it is known. Refused when two are of one prefix."""
+        found: list[AddressWish] = []
+        chosen: dict[HostAddress, HostAddress] = {}
+        for wish in wishes or ():
+            if wish.address is None:
+                found.append(wish)
+                continue
+            name = self.named(wish.address)
+            if name in chosen:
+                raise asked_twice(chosen[name], wish.address)
+            chosen[name] = wish.address
+            found.append(wish.model_copy(update={"address": name}))
+        return None if wishes is None else found
+
+    def prefix_of(self, given: Given) -> Prefix | None:
+        """What goes with the address; None where that is nothing."""
+        return delegated(given.address, self._pools[given.pool].spec.ipv6_length)
 
     def set_network(self, spec: NetworkSpec) -> None:
         """Add or replace a network. A pool with a block of it has to be set again when its gateway changes."""
@@ -155,7 +168,7 @@ class Stock:
             network=network.prefix,
             gateway=network.gateway,
             vlan=network.vlan,
-            prefix=delegated(given.address, self._pools[given.pool].spec.ipv6_length),
+            prefix=self.prefix_of(given),
         )
 
     def rest(self, key: VmKey, given: Given, now: datetime) -> datetime:

@@ -10,11 +10,7 @@ from vmfabric.ipam.domain.history import BEGINS, ENDS, Standing
 
 
 def told(
-    address: HostAddress,
-    entries: Sequence[HistoryEntry],
-    record: AddressRecord | None,
-    at: datetime,
-    until: datetime | None = None,
+    address: HostAddress, entries: Sequence[HistoryEntry], record: AddressRecord | None, at: datetime
 ) -> AddressHistory:
     """From the entries, oldest first, around a moment, and what is known of the address now."""
     found = tenures(entries, record)
@@ -24,13 +20,35 @@ def told(
     return AddressHistory(
         address=address,
         at=at,
-        sentence=_sentence(address, at, holder, reserved, found)
-        if until is None
-        else _between(address, at, until, found),
+        sentence=_sentence(address, at, holder, reserved, found),
         holder=holder,
         reserved=reserved,
         tenures=found,
     )
+
+
+def told_between(
+    address: HostAddress,
+    entries: Sequence[HistoryEntry],
+    record: AddressRecord | None,
+    between: tuple[datetime, datetime],
+    known_until: datetime | None,
+) -> AddressHistory:
+    """The same of all who had it between two moments; `known_until` is from where on entries are missing."""
+    at, until = between
+    if known_until is None or known_until > until:
+        known_until = None
+    alone = told(address, entries, record, at)
+    sentence = _between(address, between, alone.tenures, known_until)
+    had = tuple(each for each in alone.tenures if _lasts_between(each, at, until))
+    return alone.model_copy(update={"sentence": sentence, "tenures": had})
+
+
+def known_until(entries: Sequence[HistoryEntry], at: datetime, limit: int) -> datetime | None:
+    """When the last entry was of a kind of which as many were read after that moment as may be; None: all were."""
+    after = [entry for entry in entries if entry.at > at]
+    kinds = ([it for it in after if (it.owner is None) is of_vms] for of_vms in (True, False))
+    return min((kind[-1].at for kind in kinds if len(kind) >= limit), default=None)
 
 
 def tenures(entries: Sequence[HistoryEntry], record: AddressRecord | None = None) -> tuple[Tenure, ...]:
@@ -59,7 +77,7 @@ def tenures(entries: Sequence[HistoryEntry], record: AddressRecord | None = None
 
 def _add_current(open_now: dict[bool, Tenure], record: AddressRecord, *, known: Collection[bool]) -> None:
     if record.vm is not None and record.state != Standing.QUARANTINED and False not in known:
-        open_now[False] = Tenure(cluster=record.cluster, vm=record.vm, node=record.node)
+        open_now[False] = Tenure(cluster=record.cluster, vm=record.vm, node=record.node, prefix=record.prefix)
     kept = record.reservation
     if kept is None:
         return
@@ -83,7 +101,13 @@ def _lasts(tenure: Tenure, at: datetime) -> bool:
 
 def _tenure(entry: HistoryEntry, *, since: datetime | None) -> Tenure:
     return Tenure(
-        cluster=entry.cluster, vm=entry.vm, node=entry.node, owner=entry.owner, note=entry.note, since=since
+        cluster=entry.cluster,
+        vm=entry.vm,
+        node=entry.node,
+        owner=entry.owner,
+        note=entry.note,
+        prefix=entry.prefix,
+        since=since,
     )
 
 
@@ -101,20 +125,42 @@ def _sentence(
     kept = f" It was reserved for {reserved.owner}." if reserved is not None else ""
     moment = at.isoformat(timespec="seconds")
     if holder is not None:
-        return f"At {moment} VM {holder.vm} of cluster {holder.cluster} had {address}, {_span(holder)}.{kept}"
+        who = f"VM {holder.vm} of cluster {holder.cluster}"
+        return f"At {moment} {who} had {address}{_with(holder) or ','} {_span(holder)}.{kept}"
     last = next((each for each in found if each.owner is None and each.until is not None and each.until <= at), None)
     before = f"; VM {last.vm} of cluster {last.cluster} had it last, {_span(last)}" if last is not None else ""
-    return f"At {moment} no VM had {address}{before}.{kept}"
+    return f"At {moment} no VM had {address}{before}{_remembered(found, at)}.{kept}"
 
 
-def _between(address: HostAddress, at: datetime, until: datetime, found: Sequence[Tenure]) -> str:
+def _between(
+    address: HostAddress, between: tuple[datetime, datetime], found: Sequence[Tenure], known_until: datetime | None
+) -> str:
+    at, until = between
+    had = [each for each in reversed(found) if _lasts_between(each, at, known_until or until)]
     when = f"Between {at.isoformat(timespec='seconds')} and {until.isoformat(timespec='seconds')}"
-    own = [
-        f"VM {each.vm} of cluster {each.cluster} {_span(each)}"
-        for each in reversed(found)
-        if each.owner is None and _lasts_between(each, at, until)
-    ]
-    return f"{when} no VM had {address}." if not own else f"{when} these had {address}: {'; '.join(own)}."
+    own = [f"VM {each.vm} of cluster {each.cluster}{_with(each)} {_span(each)}" for each in had if each.owner is None]
+    kept = [f"{each.owner} {_span(each)}" for each in had if each.owner is not None]
+    whose = f"these had {address}: {'; '.join(own)}." if own else f"no VM had {address}{_remembered(found, at)}."
+    reserved = f" It was reserved for {'; '.join(kept)}." if kept else ""
+    more = (
+        f" That is all until {known_until.isoformat(timespec='seconds')}; more is known: ask again from there."
+        if known_until is not None
+        else ""
+    )
+    return f"{when} {whose}{reserved}{more}"
+
+
+def _remembered(found: Sequence[Tenure], at: datetime) -> str:
+    """So that what was forgotten is not taken for what never was."""
+    begun = [each.since for each in found]
+    known = [since for since in begun if since is not None]
+    if not known or len(known) < len(begun) or min(known) <= at:
+        return ""
+    return f"; what is remembered of it begins at {min(known).isoformat(timespec='seconds')}"
+
+
+def _with(tenure: Tenure) -> str:
+    return f", with all of {tenure.prefix}," if tenure.prefix is not None else ""
 
 
 def _lasts_between(tenure: Tenure, at: datetime, until: datetime) -> bool:
