@@ -42,7 +42,7 @@ async def test_of_a_vm_that_answers_everything_is_right(cluster: Cluster) -> Non
     assert wrong(found) == []
     assert "its DHCP requests on vm1_net0 are answered" in " ".join(finding.sentence for finding in found.findings)
     assert {finding.about for finding in found.findings} == {
-        *("scheduler", "ipam", "bucket", "node-agent", "kernel", "frr", "reflectors")
+        *("scheduler", "ipam", "bucket", "node-agent", "kernel", "dhcp", "frr", "reflectors")
     }
     told = [finding.sentence for finding in found.findings if "is advertised to" in finding.sentence]
     prefixes = [str(host_prefix(it.address)) for it in ready.addresses]

@@ -52,6 +52,7 @@ from vmfabric.ipam.sweep import Sweep as IpamSweep
 from vmfabric.ipam.writer import Writer
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.main import _beat
+from vmfabric.node_agent.samples import A_MOMENT
 from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Loop
 from vmfabric.runtime.bucket import read_bucket
@@ -239,7 +240,7 @@ async def node_agent(ground: Ground, node: Node, process: Process) -> None:
             kernel=kernel,
             publisher=bus,
             confirmations=Confirmations(node.directory / "node-agent.confirmed.json"),
-            uplink=UplinkMove(kernel, node.directory / "node-agent.uplink.json", "this boot"),
+            uplink=UplinkMove(kernel, node.directory / "node-agent.uplink.json", lambda: A_MOMENT),
         )
         loop = Loop(agent.step, throttle=_THROTTLE_SECONDS, resync=_RESYNC_SECONDS)
         bus.on_reconnect(loop.mark_all)

@@ -110,6 +110,17 @@ class IpamStore:
         await self._back()
         self._relay.wake()
 
+    async def delete_network(self, name: ResourceName) -> None:
+        await self._way.there()
+        await self._kept.delete_network(name)
+        await self._back()
+
+    async def delete_pool(self, name: ResourceName, messages: Sequence[Outgoing]) -> None:
+        await self._way.there()
+        await self._kept.delete_pool(name, messages)
+        await self._back()
+        self._relay.wake()
+
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         await self._way.there()
         await self._kept.forget(fences_before=fences_before, history_before=history_before)

@@ -10,7 +10,7 @@ from vmfabric.contract.addresses import parse_host
 from vmfabric.contract.admin import ListOfCluster, VmPhase, Vms, VmState
 from vmfabric.contract.cluster import Gateway, Virtualization
 from vmfabric.contract.desired import DesiredVm, PointToPoint, Presence
-from vmfabric.contract.errors import Refused
+from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.explanation import AuditAddresses
 from vmfabric.contract.ip import AllocatedAddress
 from vmfabric.contract.vm import VmSize
@@ -23,8 +23,10 @@ REPAIR = AuditAddresses(cluster="msk", repair=True)
 class Others:
     """The scheduler and the bucket."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, is_ignorant: bool = False) -> None:
+        """`is_ignorant`: the scheduler has no cluster msk."""
         self.world = world
+        self.is_ignorant = is_ignorant
         self.vms: dict[str, VmState] = {}
         self.bucket: dict[str, bytes] = {}
 
@@ -71,6 +73,8 @@ class Others:
         self.bucket[value.key()] = value.to_bytes()
 
     async def _list(self, asked: ListOfCluster) -> Vms:
+        if self.is_ignorant:
+            raise Refused(Code.UNKNOWN_CLUSTER, "there is no cluster msk")
         names = sorted(name for name in self.vms if name > asked.after)[:2]
         more = bool(names) and names[-1] != max(self.vms)
         return Vms(vms=tuple(self.vms[name] for name in names), next=names[-1] if more else None)
@@ -103,6 +107,12 @@ class Promises:
         assert await others.findings() == []
         [record] = await world.records.records("msk", None, 10)
         assert record.state == "quarantined"
+
+    async def test_addresses_of_a_cluster_that_only_ipam_knows_are_named(self, world: World) -> None:
+        others = Others(world, is_ignorant=True)
+        await placed(world, "vm1")
+        (said,) = await others.findings()
+        assert "10.0.0.0 is allocated for vm1" in said
 
     async def test_a_cluster_that_nobody_knows_is_not_called_right(self, world: World) -> None:
         await world.pool("10.0.0.0/24", cluster="spb")

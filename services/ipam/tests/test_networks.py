@@ -13,6 +13,7 @@ from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.pool import NetworkKind, NetworkSpec
 from vmfabric.ipam.domain.keeping import check_blocks_kept
 from vmfabric.ipam.domain.networks import ActiveNetworks, check_network, surrounding
+from vmfabric.ipam.domain.special import check_usable
 
 
 def test_active_networks_do_not_overlap() -> None:
@@ -42,6 +43,41 @@ def test_what_does_not_nest_is_refused(new: NetworkSpec, there: NetworkSpec, sen
         check_network(new, {there.name: there})
     assert sentence in refused.value.sentence
     assert refused.value.code is Code.OVERLAP
+
+
+@pytest.mark.parametrize(
+    ("prefix", "what"),
+    [
+        ("224.0.0.0/24", "lies in 224.0.0.0/4 (multicast)"),
+        ("127.0.0.0/8", "lies in 127.0.0.0/8 (loopback)"),
+        ("0.0.0.0/8", "lies in 0.0.0.0/8 (of a host that has no address yet)"),
+        ("169.254.0.0/16", "lies in 169.254.0.0/16 (link-local)"),
+        ("160.0.0.0/4", "contains 169.254.0.0/16 (link-local)"),
+        ("0.0.0.0/0", "contains 0.0.0.0/8"),
+        ("ff00::/8", "lies in ff00::/8 (multicast)"),
+        ("fe80::/10", "lies in fe80::/10 (link-local)"),
+        ("fe80::/64", "lies in fe80::/10 (link-local)"),
+        ("::1/128", "lies in ::1/128 (loopback)"),
+        ("::/64", "contains ::/128"),
+    ],
+)
+def test_a_network_in_which_no_vm_could_be_reached_is_refused(prefix: str, what: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check_usable(a_network(prefix))
+    assert refused.value.code is Code.INVALID_REQUEST
+    assert refused.value.sentence.startswith(f"network net would be {prefix}, which {what}")
+
+
+def test_a_container_may_hold_all_there_is_but_not_only_what_no_vm_can_have() -> None:
+    check_usable(a_container("0.0.0.0/0"))
+    check_usable(a_container("::/0"))
+    with pytest.raises(Refused, match="lies in fe80::/10"):
+        check_usable(a_container("fe80::/64"))
+
+
+@pytest.mark.parametrize("prefix", ["10.0.0.0/8", "192.0.2.0/24", "100.64.0.0/10", "fd00::/8", "2000::/3"])
+def test_other_networks_are_taken(prefix: str) -> None:
+    check_usable(a_network(prefix))
 
 
 @pytest.mark.parametrize(

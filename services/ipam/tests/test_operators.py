@@ -8,20 +8,30 @@ from ipam_specs import a_network
 from ipam_world import QUARANTINE, World, running, wish
 
 from vmfabric.contract.addresses import Family
-from vmfabric.contract.addressing import ListFree
+from vmfabric.contract.addressing import AskUsage, ListFree
 from vmfabric.contract.admin import (
     Addresses,
+    ApplyNetwork,
     ApplyPool,
     Change,
+    DeleteNetwork,
+    DeletePool,
     ExplainAddress,
     Explanation,
+    List,
     ListOfCluster,
 )
 from vmfabric.contract.desired import DesiredPools
 from vmfabric.contract.errors import Code, Refused
-from vmfabric.contract.pool import PoolSpec
+from vmfabric.contract.pool import NetworkKind, PoolSpec
 from vmfabric.ipam.domain.lease import Said
 from vmfabric.ipam.republish import Republish
+
+
+async def deleted(world: World, *, pool: str = "", network: str = "", dry_run: bool = False) -> Change:
+    if pool:
+        return (await world.applying.delete_pool(DeletePool(name=pool, dry_run=dry_run))).change
+    return (await world.applying.delete_network(DeleteNetwork(name=network, dry_run=dry_run))).change
 
 
 class Promises:
@@ -197,6 +207,80 @@ class Promises:
         ]
         with pytest.raises(Refused, match="after is 'vm1', which is not an address"):
             await world.admin.list_addresses(ListOfCluster(after="vm1"))
+
+    async def test_a_pool_and_its_network_are_deleted_once_the_pool_first(self, world: World) -> None:
+        await world.pool("10.0.0.0/24", exclude=("10.0.0.0/32",), ranges={"n1": "10.0.0.1-10.0.0.4"})
+        await world.pool("10.0.1.0/24", name="other")
+        await world.outbox()
+        with pytest.raises(Refused) as refused:
+            await world.applying.delete_network(DeleteNetwork(name="four"))
+        assert refused.value.code is Code.IN_USE
+        assert "blocks are cut from it: 10.0.0.0/24 of pool web, 10.0.1.0/24 of pool other" in refused.value.sentence
+        assert await deleted(world, pool="web", dry_run=True) is Change.DELETED
+        assert await world.outbox() == []
+        assert await deleted(world, pool="web") is Change.DELETED
+        (left,) = await world.outbox()
+        assert DesiredPools.model_validate_json(left.body).prefixes == (ip_network("10.0.1.0/24"),)
+        assert await deleted(world, pool="web") is Change.UNCHANGED
+        assert await deleted(world, pool="other") is Change.DELETED
+        assert await deleted(world, network="four", dry_run=True) is Change.DELETED
+        assert await deleted(world, network="four") is Change.DELETED
+        assert await deleted(world, network="four") is Change.UNCHANGED
+        assert await world.place("vm1") == [Code.UNKNOWN_POOL]
+        world.restart()
+        async with running(world.writer):
+            assert (await world.reporting.list_pools(ListOfCluster())).pools == ()
+            assert "four" not in [it.name for it in (await world.admin.list_networks(List())).networks]
+            assert await world.network("10.0.0.0/8") is Change.CREATED
+            assert await world.pool("10.0.0.0/24") is Change.CREATED
+            assert await world.place("vm1", 2) == ["10.0.0.0"]
+
+    async def test_a_pool_is_not_deleted_while_an_address_of_it_is_held_rests_or_is_reserved(
+        self, world: World
+    ) -> None:
+        await world.pool("10.0.0.0/24")
+        await world.place("vm1")
+        await world.place("vm2")
+        await world.release("vm1")
+        await world.reserve("10.0.0.9", owner="bob")
+        with pytest.raises(Refused) as refused:
+            await deleted(world, pool="web")
+        assert refused.value.code is Code.IN_USE
+        assert "10.0.0.0 (vm1, resting), 10.0.0.1 (vm2), 10.0.0.9 (reserved for bob)" in refused.value.sentence
+        await world.release("vm2")
+        await world.end_reservation("10.0.0.9")
+        world.clock.pass_by(QUARANTINE + 1)
+        await world.writer.end_rests()
+        assert await deleted(world, pool="web") is Change.DELETED
+
+    async def test_a_container_is_deleted_from_around_its_networks(self, world: World) -> None:
+        await world.pool("10.0.0.0/24")
+        container = a_network("10.0.0.0/7", "all").model_copy(update={"kind": NetworkKind.CONTAINER})
+        await world.applying.apply_network(ApplyNetwork(spec=container))
+        assert await deleted(world, network="all") is Change.DELETED
+        assert await world.place("vm1") == ["10.0.0.0"]
+
+    async def test_a_network_of_multicast_addresses_is_refused_and_not_kept(self, world: World) -> None:
+        with pytest.raises(Refused, match=r"which lies in 224.0.0.0/4 \(multicast\); no VM can be reached there"):
+            await world.applying.apply_network(ApplyNetwork(spec=a_network("224.0.0.0/24", "cast")))
+        assert "cast" not in [it.name for it in (await world.admin.list_networks(List())).networks]
+
+    async def test_what_is_asked_of_a_cluster_without_pools_is_refused_with_those_that_have_some(
+        self, world: World
+    ) -> None:
+        wrong = ListOfCluster(cluster="mks")
+        with pytest.raises(Refused, match="no pool is of cluster mks; there is no pool yet"):
+            await world.reporting.list_pools(wrong)
+        await world.pool("10.0.0.0/24")
+        for asked in (
+            world.reporting.list_pools(wrong),
+            world.reporting.report_usage(AskUsage(cluster="mks")),
+            world.admin.list_addresses(wrong),
+        ):
+            with pytest.raises(Refused) as refused:
+                await asked
+            assert refused.value.code is Code.UNKNOWN_CLUSTER
+            assert refused.value.sentence == "no pool is of cluster mks; the clusters that have pools are: msk"
 
     async def test_explain_tells_the_story_of_an_address(self, world: World) -> None:
         await world.pool("10.0.0.0/24", exclude=("10.0.0.0/32",))

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,17 @@ from vmfabric.contract.iface import IfaceDrifted, IfaceReady, IfaceRemoved
 from vmfabric.contract.model import Event
 from vmfabric.contract.names import VmName
 from vmfabric.node_agent.agent import Agent
-from vmfabric.node_agent.domain.actual import Actual, Interest
+from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, HeldRoute, Interest
+from vmfabric.node_agent.domain.move_journal import begun
+from vmfabric.node_agent.domain.naming import BRIDGE_ALIAS
 from vmfabric.node_agent.domain.operations import LoadGuard, Operation
 from vmfabric.node_agent.ports import KernelUnreadableError
-from vmfabric.node_agent.samples import a_switching_node, a_vm
-from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel
+from vmfabric.node_agent.samples import A_MOMENT, a_switching_node, a_vm
+from vmfabric.node_agent.simulated import RefusedError, SimulatedKernel, an_uplink
 from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Dirty
 from vmfabric.runtime.desired import Revised
-from vmfabric.runtime.snapshot import Confirmations
+from vmfabric.runtime.snapshot import Confirmations, save
 
 EVERYTHING = Dirty(frozenset(), all=True)
 
@@ -83,7 +86,7 @@ class Node:
             kernel=self.kernel,
             publisher=self.published,
             confirmations=Confirmations(self.directory / "confirmed.json"),
-            uplink=UplinkMove(self.kernel, self.directory / "uplink.json", "this boot"),
+            uplink=UplinkMove(self.kernel, self.directory / "uplink.json", lambda: A_MOMENT),
         )
 
     async def step(self, *keys: str) -> list[Event]:
@@ -142,6 +145,43 @@ async def test_what_is_gone_is_said_to_be_gone_although_the_node_itself_is_not_r
     assert beat is not None
     assert beat.problem is not None
     assert "vmbr0" in beat.problem
+
+
+async def test_an_agent_that_a_move_has_cut_off_from_the_bucket_takes_it_back_before_it_knows_more(
+    node: Node,
+) -> None:
+    default = HeldRoute(ip_network("0.0.0.0/0"), parse_host("192.0.2.254"))
+    has = Held((HeldAddress(ip_interface("192.0.2.1/24")),), (default,))
+    long_ago = replace(A_MOMENT, since_boot=1.0)
+    late = begun(a_switching_node(), "uplink", has, long_ago, was_confirmed=False)
+    assert save(node.directory / "uplink.json", late)
+    uplink = an_uplink(ip_interface("192.0.2.1/24"))
+    node.kernel.uplinks = {"uplink": replace(uplink, master="vmbr0")}
+    node.kernel.links = {"vmbr0": replace(uplink, index=2, name="vmbr0", kind="bridge", alias=BRIDGE_ALIAS)}
+    node.kernel.holdings = {"vmbr0": has}
+    node.start()
+    node.view.complete = False
+    node.view.want(a_vm(1))
+    assert await node.step() == []
+    assert node.kernel.uplinks["uplink"].master is None
+    assert node.kernel.holdings["uplink"] == has
+    assert node.kernel.links == {}
+
+
+async def test_a_heartbeat_says_what_is_in_the_way_of_which_vm_until_it_is_out_of_the_way(node: Node) -> None:
+    stranger = replace(an_uplink(ip_interface("192.0.2.1/24")), name="vm1_net0", index=50)
+    node.kernel.links["vm1_net0"] = stranger
+    node.view.want(a_vm(1), a_vm(2))
+    await node.step()
+    beat = node.agent.heartbeat()
+    assert beat is not None
+    assert list(beat.vm_problems) == ["vm1"]
+    assert "interface vm1_net0 should be the VM's, but another one has this name" in beat.vm_problems["vm1"]
+    del node.kernel.links["vm1_net0"]
+    await node.step()
+    beat = node.agent.heartbeat()
+    assert beat is not None
+    assert beat.vm_problems == {}
 
 
 async def test_the_same_value_asked_for_again_is_answered_again(node: Node) -> None:

@@ -16,7 +16,7 @@ from vmfabric.node_agent.domain.fabrics import fabric
 from vmfabric.node_agent.domain.plan import plan
 from vmfabric.node_agent.kernel import links
 from vmfabric.node_agent.kernel.node import NodeKernel
-from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
+from vmfabric.node_agent.samples import A_MOMENT, a_routing_node, a_switching_node, a_vm
 from vmfabric.node_agent.uplink import UplinkMove
 
 from .conftest import run as run_outside
@@ -80,7 +80,7 @@ def everything(node: Any) -> tuple[Any, ...]:
 
 async def moved(kernel: NodeKernel, node: SwitchingNode, path: Path) -> tuple[str | None, int]:
     """What is in the way, and how much was done."""
-    move = UplinkMove(kernel, path, "this boot")
+    move = UplinkMove(kernel, path, lambda: A_MOMENT)
     interest = fabric.interest(node) | move.interest()
     found = await move.step(node, await kernel.read(interest), interest)
     return found.problem, len(found.done)

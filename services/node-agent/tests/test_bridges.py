@@ -14,7 +14,7 @@ from vmfabric.node_agent.domain import naming
 from vmfabric.node_agent.domain.actual import HostRoute, Link, Proxy
 from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.plan import Plan, plan
-from vmfabric.node_agent.domain.port import interface_of
+from vmfabric.node_agent.domain.port import LINK_GROUP, interface_of
 from vmfabric.node_agent.facts import own_addresses
 from vmfabric.node_agent.samples import a_routing_node, a_switching_node, a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
@@ -245,6 +245,10 @@ def a_strangers(kind: str) -> Link:
     return replace(an_uplink(ip_interface("198.51.100.1/24")), name="vmbr0", index=9, kind=kind, alias="mine")
 
 
+def a_port_of_vmbr0(name: str, kind: str | None, *, carrier: bool) -> Link:
+    return replace(a_strangers("bridge"), name=name, index=20, kind=kind, master="vmbr0", carrier=carrier)
+
+
 @pytest.mark.parametrize(
     ("node", "links", "said"),
     [
@@ -275,6 +279,26 @@ def a_strangers(kind: str) -> Link:
             "bridge vmbr0 should be this node's own, since",
         ),
         (
+            a_switching_node(uplink=None),
+            {"vmbr0": replace(a_strangers("bridge"), up=False)},
+            "bridge vmbr0, which is this node's own, is down: `ip link set vmbr0 up`",
+        ),
+        (
+            a_switching_node(uplink=None),
+            {"vmbr0": a_strangers("bridge"), "bond0": a_port_of_vmbr0("bond0", "bond", carrier=False)},
+            "the uplink bond0 has no carrier: is its cable in, and the switch's port up?",
+        ),
+        (
+            a_switching_node(uplink=None),
+            {
+                "vmbr0": a_strangers("bridge"),
+                "eth0": a_port_of_vmbr0("eth0", None, carrier=False),
+                "eth1": a_port_of_vmbr0("eth1", None, carrier=False),
+                "tap7": a_port_of_vmbr0("tap7", "tun", carrier=True),
+            },
+            "the uplinks eth0 and eth1 have no carrier",
+        ),
+        (
             a_switching_node(),
             {"uplink": replace(an_uplink(ip_interface("192.0.2.1/24")), carrier=False)},
             "the uplink uplink has no carrier",
@@ -286,9 +310,27 @@ def test_what_is_in_the_way_of_a_node_is_said(
 ) -> None:
     kernel = SimulatedKernel(uplinks=dict(links))
     [finding] = explain_node(planned(kernel, node))
-    assert said in finding.sentence
+    assert (finding.about, said in finding.sentence) == ("node", True)
+    vm = a_vm(1, wiring=SWITCHED)
+    of_vm = explain("vm1", vm, kernel.actual(), planned(kernel, node, vm))
+    assert finding.sentence in [it.sentence for it in of_vm if it.about == "node"]
     carry_out(kernel, node)
     assert {name: replace(link, sysctls={}) for name, link in kernel.uplinks.items()} == links
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [],
+        [a_port_of_vmbr0("eth0", None, carrier=False), a_port_of_vmbr0("eth1", None, carrier=True)],
+        [a_port_of_vmbr0("uplink", "veth", carrier=True)],
+        [replace(a_port_of_vmbr0("vnet1", "tun", carrier=False), group=LINK_GROUP)],
+    ],
+    ids=["without ports", "one uplink of two is enough", "a veth", "a VM's port is no uplink"],
+)
+def test_nothing_is_in_the_way_of_an_operators_bridge_that_leads_out(ports: list[Link]) -> None:
+    kernel = SimulatedKernel(uplinks={link.name: link for link in (a_strangers("bridge"), *ports)})
+    assert sentences(kernel, a_switching_node(uplink=None)) == []
 
 
 @pytest.mark.parametrize(

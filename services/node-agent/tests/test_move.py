@@ -1,6 +1,6 @@
 """The uplink's way into the bridge, on a kernel in memory."""
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.node_agent.domain.actual import Actual, Held, HeldAddress, HeldRoute, Interest
+from vmfabric.node_agent.domain.move_journal import Moment
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Failure, Operation
-from vmfabric.node_agent.samples import a_switching_node
+from vmfabric.node_agent.samples import A_MOMENT, a_switching_node
 from vmfabric.node_agent.simulated import SimulatedKernel, an_uplink
 from vmfabric.node_agent.uplink import UplinkMove
 
@@ -45,6 +46,9 @@ class Mortal:
     calls: int = 10_000
     refused: str = "nothing"
     """Operations that begin with this."""
+    dies_asking: bool = False
+    asked: list[float] = field(default_factory=list)
+    """For how many seconds gateways were waited for."""
 
     async def read(self, interest: Interest) -> Actual:
         return await self.kernel.read(interest)
@@ -57,6 +61,9 @@ class Mortal:
 
     async def ask(self, interface: str, question: Question, seconds: float) -> bool:
         self._live()
+        self.asked.append(seconds)
+        if self.dies_asking:
+            raise KilledError
         return await self.kernel.ask(interface, question, seconds)
 
     def _live(self) -> None:
@@ -68,7 +75,7 @@ class Mortal:
 @dataclass
 class Node:
     directory: Path
-    boot: str = "first"
+    now: Moment = field(default_factory=lambda: replace(A_MOMENT, boot="first"))
     wanted: SwitchingNode | None = field(default_factory=lambda: a_switching_node(confirm_seconds=1))
     kernel: SimulatedKernel = field(
         default_factory=lambda: SimulatedKernel(
@@ -78,11 +85,29 @@ class Node:
         )
     )
 
-    async def live(self, calls: int = 10_000, *, refused: str = "nothing") -> str | None:
+    asked: list[float] = field(default_factory=list)
+
+    async def is_killed_when_it_asks(self) -> None:
+        with pytest.raises(KilledError):
+            await self.live(dies_asking=True)
+
+    async def live(self, calls: int = 10_000, *, refused: str = "nothing", dies_asking: bool = False) -> str | None:
         """One life of the agent. Returns what is in the way."""
-        move = UplinkMove(Mortal(self.kernel, calls, refused), self.directory / "journal", self.boot)  # type: ignore[arg-type]
+        self.asked = []
+        mortal = Mortal(self.kernel, calls, refused, dies_asking, self.asked)
+        move = UplinkMove(mortal, self.directory / "journal", lambda: self.now)  # type: ignore[arg-type]
         moved = await move.step(self.wanted, self.kernel.actual(), Interest())
         return moved.problem
+
+    def retries(self) -> str:
+        """An operator asks for it while an agent lives."""
+        return UplinkMove(self.kernel, self.directory / "journal", lambda: self.now).retry()
+
+    def passes(self, seconds: float) -> None:
+        self.now = replace(self.now, wall=self.now.wall + seconds, since_boot=self.now.since_boot + seconds)
+
+    def reboots(self) -> None:
+        self.now = replace(self.now, since_boot=1.0, boot="second")
 
     def plug_in(self) -> None:
         """A port of a VM."""
@@ -99,7 +124,9 @@ class Node:
         )
 
     def is_as_before(self) -> bool:
-        return self.kernel.links == {} and self.kernel.holdings["uplink"] == HAS
+        has = self.kernel.holdings["uplink"]
+        is_so = (has.addresses, set(has.routes)) == (HAS.addresses, set(HAS.routes))
+        return self.kernel.links == {} and is_so
 
     def is_reached(self) -> bool:
         """Whether each address and route of the node is somewhere."""
@@ -108,7 +135,7 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
@@ -151,13 +178,12 @@ async def test_a_bridge_that_has_ports_of_vms_stays_when_the_uplink_is_taken_bac
 
 
 async def test_an_uplink_that_was_taken_back_is_tried_again_after_five_minutes(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: Node,
 ) -> None:
     node.kernel.answering = set()
     await node.live()
     node.kernel.answering = {GATEWAY}
-    later = time.time() + 301
-    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: later)
+    node.passes(301)
     assert await node.live() is None
     assert node.is_moved()
 
@@ -313,7 +339,7 @@ async def test_what_an_operator_has_removed_does_not_come_back_after_a_reboot(no
     await node.live()
     node.kernel.delete_link("vmbr0")
     node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
-    node.boot = "second"
+    node.reboots()
     assert await node.live() is None
     assert node.kernel.holdings["vmbr0"] == Held(HAS.addresses[:1], HAS.routes[:1])
 
@@ -324,7 +350,8 @@ async def test_a_move_that_a_reboot_ended_begins_anew(node: Node, answers: bool)
         await node.live(9)
     node.kernel.delete_link("vmbr0")
     node.kernel.holdings = {"uplink": Held(HAS.addresses[:1], HAS.routes[:1])}
-    node.boot, node.kernel.answering = "second", {GATEWAY} if answers else set()
+    node.reboots()
+    node.kernel.answering = {GATEWAY} if answers else set()
     await node.live()
     assert node.kernel.holdings["vmbr0" if answers else "uplink"] == Held(HAS.addresses[:1], HAS.routes[:1])
 
@@ -340,7 +367,7 @@ async def test_a_moved_uplink_is_mended_although_the_bridge_has_a_route_that_can
 
 
 async def test_what_was_confirmed_once_and_has_vms_stays_though_the_gateway_is_silent_and_it_is_asked_again(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: Node,
 ) -> None:
     await node.live()
     node.plug_in()
@@ -351,11 +378,10 @@ async def test_what_was_confirmed_once_and_has_vms_stays_though_the_gateway_is_s
         assert problem is not None
         assert "the gateway 192.0.2.254 did not answer within 1 s, and where it stays" in problem
         assert node.is_moved()
-    now = time.time()
-    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 301)
+    node.passes(301)
     assert await node.live() == problem
     node.kernel.answering = {GATEWAY}
-    monkeypatch.setattr("vmfabric.node_agent.uplink.time.time", lambda: now + 700)
+    node.passes(399)
     assert await node.live() is None
     assert await node.live() is None
     assert node.is_moved()
@@ -443,3 +469,72 @@ async def test_an_agent_that_is_killed_at_any_moment_ends_what_it_began(lives: l
         problem = await node.live()
         assert (problem is None) == answers
         assert node.is_moved() if answers else node.is_as_before()
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0.01, 10)), max_size=12))
+async def test_a_silent_move_is_taken_back_by_its_deadline_however_often_the_agent_is_killed(
+    lives: list[tuple[int, float]],
+) -> None:
+    with TemporaryDirectory() as directory:
+        node = Node(Path(directory), wanted=a_switching_node(confirm_seconds=10))
+        node.kernel.answering = set()
+        for calls, seconds in lives:
+            with suppress(KilledError):
+                await node.live(calls)
+            node.passes(seconds)
+            assert node.is_reached()
+        node.passes(15)
+        node.wanted = None
+        await node.live()
+        assert node.is_as_before()
+        assert node.asked == []
+
+
+async def test_a_restarted_agent_asks_the_gateway_only_for_what_is_left_of_the_time(node: Node) -> None:
+    node.wanted = a_switching_node(confirm_seconds=10)
+    await node.is_killed_when_it_asks()
+    node.passes(12)
+    await node.live()
+    assert node.asked == [pytest.approx(3)]
+    assert node.is_moved()
+
+
+async def test_guests_that_were_reached_are_not_cut_off_because_the_agent_was_away(node: Node) -> None:
+    await node.live()
+    node.plug_in()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    await node.is_killed_when_it_asks()
+    node.passes(3600)
+    assert await node.live() is None
+    assert node.is_moved()
+
+
+async def test_an_uplink_that_was_taken_back_is_moved_at_once_when_an_operator_says_so(node: Node) -> None:
+    node.kernel.answering = set()
+    problem = await node.live()
+    assert problem is not None
+    assert "It is tried again with node.retry, when" in problem
+    node.kernel.answering = {GATEWAY}
+    assert node.retries() == "uplink is moved into vmbr0 again now"
+    assert await node.live() is None
+    assert node.is_moved()
+    assert node.retries() == "nothing was given up here, so everything is only looked at once more"
+
+
+async def test_a_silent_gateway_that_is_waited_for_is_asked_at_once_when_an_operator_says_so(node: Node) -> None:
+    await node.live()
+    node.plug_in()
+    node.kernel.uplinks["uplink"] = replace(node.kernel.uplinks["uplink"], master=None)
+    node.kernel.answering = set()
+    assert await node.live() is not None
+    node.kernel.answering = {GATEWAY}
+    assert node.retries() == "the gateway behind vmbr0 is asked again now"
+    assert await node.live() is None
+
+
+async def test_an_uplink_on_its_way_back_is_not_called_back(node: Node) -> None:
+    node.kernel.answering = set()
+    await node.live(refused="put route 198.51.100.0/24 via 192.0.2.253 on uplink")
+    assert node.retries() == "uplink is still on its way out of vmbr0; ask again when it is there"
+    await node.live()
+    assert node.is_as_before()

@@ -68,7 +68,7 @@ def network_type(request: pytest.FixtureRequest, node: Any) -> NetworkType:
         node.run("ip", "link", "set", end, "up")
     node.run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
     if of is not NetworkType.ROUTING:
-        node.run("ip", "link", "add", "vmbr0", "type", "bridge", "mcast_snooping", "0")
+        node.run("ip", "link", "add", "vmbr0", "up", "type", "bridge", "mcast_snooping", "0")
     wiring, wanted = TYPES[of]
     addresses = (OWN_IPV4, OWN_IPV6, LEADS_TO_PREFIX)
     vm = a_vm(1, virtualization=Virtualization.LXD, wiring=wiring, addresses=addresses, delegated=(OWN_PREFIX,))

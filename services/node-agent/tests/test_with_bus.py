@@ -7,7 +7,7 @@ from vmfabric.contract.desired import Presence
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.streams import FACT_STREAM
 from vmfabric.node_agent.agent import Agent
-from vmfabric.node_agent.samples import a_vm
+from vmfabric.node_agent.samples import A_MOMENT, a_vm
 from vmfabric.node_agent.simulated import SimulatedKernel
 from vmfabric.node_agent.uplink import UplinkMove
 from vmfabric.reconcile.loop import Loop
@@ -21,7 +21,7 @@ async def test_desired_values_become_links_and_facts(nats_url: str, tmp_path: Pa
     kernel = SimulatedKernel()
     async with Bus(nats_url, name="node-agent") as bus, asyncio.timeout(20):
         await bus.connected()
-        facts = await bus.jetstream.subscribe("iface.>", stream=FACT_STREAM.name, ordered_consumer=True)
+        facts = await bus.jetstream.subscribe("iface.*.msk.vm1.n1", stream=FACT_STREAM.name, ordered_consumer=True)
         mirror = Mirror(
             bus,
             cluster="msk",
@@ -37,7 +37,7 @@ async def test_desired_values_become_links_and_facts(nats_url: str, tmp_path: Pa
             kernel=kernel,
             publisher=bus,
             confirmations=Confirmations(tmp_path / "confirmed.json"),
-            uplink=UplinkMove(kernel, tmp_path / "uplink.json", "this boot"),
+            uplink=UplinkMove(kernel, tmp_path / "uplink.json", lambda: A_MOMENT),
         )
         loop = Loop(agent.step, resync=3)
         tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(loop.run())]

@@ -27,7 +27,7 @@ from vmfabric.node_agent.domain.plan import Plan, plan
 from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.node import NodeKernel
 from vmfabric.node_agent.kernel.watch import Watch
-from vmfabric.node_agent.samples import a_switching_node, a_vm
+from vmfabric.node_agent.samples import A_MOMENT, a_switching_node, a_vm
 from vmfabric.node_agent.uplink import UplinkMove
 
 from .conftest import inside, run
@@ -67,7 +67,7 @@ class Switch:
 
         async def work() -> Plan:
             async with NodeKernel() as kernel:
-                move = UplinkMove(kernel, self.directory / node.node, "this boot")
+                move = UplinkMove(kernel, self.directory / node.node, lambda: A_MOMENT)
                 interest = fabric.interest(node) | move.interest()
                 moved = await move.step(node, await kernel.read(interest), interest)
                 assert moved.problem is None

@@ -73,11 +73,15 @@ class Scheduler:
     sent: Sent
     clock: HandClock = field(default_factory=HandClock)
     sequence: int = 0
+    problems: dict[tuple[NodeKey, str], str] = field(default_factory=dict)
+    """What nodes say to be in the way of VMs."""
 
     def __post_init__(self) -> None:
         self.ipam = Ipam()
         self.desk = Desk(self.store, committed=lambda: None, supplies=Supplies(self.ipam, self.clock))
-        self.handlers = Handlers(self.desk, self.clock, Patience())
+        self.handlers = Handlers(
+            self.desk, self.clock, Patience(), problem_of=lambda node, vm: self.problems.get((node, vm))
+        )
 
     async def prepare(self, cpu: int = 16) -> None:
         async with transaction(self.store) as tx:

@@ -5,12 +5,15 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from vmfabric.contract.admin import AddressRecord, Explanation, GetVm
+from vmfabric.contract.admin import AddressRecord, Explanation, GetVm, NodeState
 from vmfabric.contract.cluster import NetworkType
-from vmfabric.contract.explanation import AuditNode, Findings, Reflected
+from vmfabric.contract.explanation import AuditNode, Finding, Findings, Reflected
 from vmfabric.contract.model import Request
+from vmfabric.scheduler.domain.changes import Heard, NodeKey
+from vmfabric.scheduler.domain.explanation import CAUSES, cause
 from vmfabric.scheduler.explaining import Explaining
 from vmfabric.scheduler.strays import Strays
+from vmfabric.scheduler.transaction import transaction
 
 from .builders import ADDRESS, START
 from .seat import Scheduler
@@ -49,6 +52,47 @@ async def who_is_asked(scheduler: Scheduler) -> tuple[list[str], list[str], str]
     explained, subjects[:] = list(subjects), []
     await explaining.audit(AuditNode(cluster="msk", node="n1"))
     return explained, subjects, found.verdict
+
+
+def finding(about: str, *, is_right: bool = False) -> Finding:
+    return Finding(vm="vm1", about=about, is_right=is_right, sentence=f"{about} says so")
+
+
+@pytest.mark.parametrize(
+    ("root", "consequences"),
+    [
+        ("node", ["scheduler", "node-agent", "kernel", "reflectors"]),
+        ("node-agent", ["scheduler", "kernel", "frr"]),
+        ("bucket", ["scheduler", "node-agent"]),
+        ("ipam", ["kernel", "bucket"]),
+        ("kernel", ["scheduler", "frr", "reflectors", "dhcp"]),
+        ("bgp-announcer", ["frr", "reflectors"]),
+        ("frr", ["scheduler", "reflectors"]),
+        ("scheduler", ["what a later version looks at"]),
+    ],
+)
+def test_the_verdict_is_the_cause_whatever_the_order_of_the_findings(root: str, consequences: list[str]) -> None:
+    for order in ([root, *consequences], [*consequences, root]):
+        found = [finding("node", is_right=True), *map(finding, order), finding("bucket", is_right=True)]
+        assert cause(found) == finding(root)
+
+
+def test_of_two_causes_that_are_as_near_the_first_is_the_verdict() -> None:
+    first, second = finding("frr"), finding("frr").model_copy(update={"sentence": "another"})
+    assert cause([finding("scheduler"), first, second]) == first
+
+
+def test_there_is_no_cause_when_all_is_right() -> None:
+    assert cause([finding(about, is_right=True) for about in CAUSES]) is None
+
+
+async def test_a_vm_that_waits_for_its_lost_node_is_explained_by_that(scheduler: Scheduler) -> None:
+    await scheduler.handlers.requested(scheduler.request(node="n1"))
+    await scheduler.hears("ip.allocated")
+    async with transaction(scheduler.store) as tx:
+        tx.put_heard(NodeKey("msk", "n1"), Heard(NodeState.LOST, START, ()))
+    _, _, verdict = await who_is_asked(scheduler)
+    assert verdict.startswith("n1 is lost: it has not been heard since 2026-01-01 00:00:00 UTC")
 
 
 @pytest.mark.parametrize("kind", list(NetworkType))

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vmfabric.contract.admin import NodeState
 from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.scheduler.domain.changes import Heard
 from vmfabric.scheduler.memory_store import MemoryStore, Tables
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.transaction import transaction
@@ -68,6 +70,18 @@ async def test_what_is_wrong_with_a_node_is_known_with_its_next_heartbeat_and_so
         await listening.seconds_pass(1, problem=problem)
         (row,) = listening.tables.nodes.values()
         assert row.heard.problem == problem
+
+
+async def test_a_node_that_was_deleted_and_is_applied_again_is_new_until_it_is_heard(listening: Listening) -> None:
+    await listening.seconds_pass(11, beating=False)
+    listening.tables.nodes.clear()
+    await listening.seconds_pass(1, beating=False)
+    await listening.knows_n1()
+    await listening.seconds_pass(1, beating=False)
+    (row,) = listening.tables.nodes.values()
+    assert row.heard == Heard(NodeState.APPLIED, None, ())
+    await listening.seconds_pass(1)
+    assert listening.said()[-2:] == ["node.lost.msk.n1", "node.joined.msk.n1"]
 
 
 async def test_no_node_is_lost_while_the_scheduler_cannot_hear(listening: Listening) -> None:

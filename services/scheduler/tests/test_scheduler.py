@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from vmfabric.contract.errors import Code, Refused
@@ -404,3 +405,28 @@ async def test_explain_and_get_say_why_a_vm_is_where_it_is(world: World) -> None
     assert why["is_right"]
     assert why["sentence"].startswith("spread chose n1 for the request at ")
     assert why["sentence"].endswith("with the weight 0.75 (room 0.75 + groups 0). The others: n2: weight 0.75")
+
+
+async def test_a_node_that_an_operator_has_mended_is_told_to_try_again(world: World) -> None:
+    async def answer(message: Msg) -> None:
+        await message.respond(b'{"cluster":"msk","node":"n1","sentence":"eth0 is moved into vmbr0 again now"}')
+
+    await world.client.subscribe("iface.retry.msk.n1", cb=answer)
+    assert (await world.ask("node.retry", {"cluster": "msk", "node": "n1"}))["sentence"].startswith("eth0 is moved")
+    with pytest.raises(Refused, match="the node-agent of n2 does not answer"):
+        await world.ask("node.retry", {"cluster": "msk", "node": "n2"})
+    with pytest.raises(Refused, match="there is no node n9 in cluster msk"):
+        await world.ask("node.retry", {"cluster": "msk", "node": "n9"})
+
+
+async def test_of_a_deleted_node_nothing_is_wanted_any_more(world: World) -> None:
+    await world.ask("node.apply", {"spec": a_node("n3", 3)})
+    async with asyncio.timeout(5):
+        while "node.msk.n3" not in await world.desired():
+            await asyncio.sleep(0.02)
+    assert (await world.ask("node.delete", {"cluster": "msk", "node": "n3"}))["change"] == "deleted"
+    async with asyncio.timeout(5):
+        while "node.msk.n3" in await world.desired():
+            await asyncio.sleep(0.02)
+    assert [node["spec"]["name"] for node in (await world.ask("node.list", {}))["nodes"]] == ["n1", "n2"]
+    assert (await world.ask("node.delete", {"cluster": "msk", "node": "n3"}))["change"] == "unchanged"

@@ -154,7 +154,8 @@ def essence(event: Event) -> str:  # noqa: C901, PLR0912  # one case for each ki
             return ""
         case NodeHeartbeat():
             vms = "1 VM" if event.vms == 1 else f"{event.vms} VMs"
-            return vms if event.problem is None else f"{vms}; {event.problem}"
+            problems = [event.problem, *(f"{vm}: {sentence}" for vm, sentence in event.vm_problems.items())]
+            return "; ".join((vms, *(it for it in problems if it is not None)))
         case _:
             return type(event).__name__
 

@@ -6,16 +6,20 @@
 | `cluster.list` | List | Clusters | scheduler |
 | `node.apply` | ApplyNode | Applied | scheduler |
 | `node.list` | ListOfCluster | Nodes | scheduler |
+| `node.delete` | DeleteNode | Applied | scheduler |
 | `node.drain` | DrainNode | Drain | scheduler |
 | `node.undrain` | UndrainNode | Drain | scheduler |
 | `node.audit` | AuditNode | NodeAudit | scheduler |
+| `node.retry` | RetryNode | Retried | scheduler |
 | `node.evacuate` | EvacuateNode | Drain | scheduler |
 | `vm.get` | GetVm | VmState | scheduler |
 | `vm.list` | ListOfCluster | Vms | scheduler |
 | `vm.explain` | GetVm | VmExplanation | scheduler |
 | `network.apply` | ApplyNetwork | Applied | ipam |
+| `network.delete` | DeleteNetwork | Applied | ipam |
 | `network.list` | List | Networks | ipam |
 | `pool.apply` | ApplyPool | Applied | ipam |
+| `pool.delete` | DeletePool | Applied | ipam |
 | `pool.list` | ListOfCluster | Pools | ipam |
 | `ip.list` | ListOfCluster | Addresses | ipam |
 | `ip.explain` | ExplainAddress | Explanation | ipam |
@@ -86,6 +90,16 @@ class UndrainNode(Request):
     dry_run: bool = False
 
 
+class DeleteNode(Request):
+    """Forget a node that has no VMs and is not heard; with `dry_run` only say whether it can be."""
+
+    cluster: ClusterName
+    node: NodeName
+    gone: bool = False
+    """It will never run again as it was: what it had of VMs that were evacuated is taken for let go."""
+    dry_run: bool = False
+
+
 class ApplyNetwork(Request):
     """Make the network so; with `dry_run` only say what would change."""
 
@@ -97,6 +111,20 @@ class ApplyPool(Request):
     """Make the pool so; with `dry_run` only say what would change."""
 
     spec: PoolSpec
+    dry_run: bool = False
+
+
+class DeletePool(Request):
+    """Forget a pool of which nothing is held, rests or is reserved; with `dry_run` only say whether it can be."""
+
+    name: ResourceName
+    dry_run: bool = False
+
+
+class DeleteNetwork(Request):
+    """Forget a network that no block of a pool is cut from; with `dry_run` only say whether it can be."""
+
+    name: ResourceName
     dry_run: bool = False
 
 
@@ -127,15 +155,16 @@ class ExplainAddress(Request):
 
 
 class Change(StrEnum):
-    """What an apply did, or would do."""
+    """What an apply or a deletion did, or would do."""
 
     CREATED = "created"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
+    DELETED = "deleted"
 
 
 class Applied(Part):
-    """The result of an apply."""
+    """The result of an apply or a deletion."""
 
     kind: str
     name: str

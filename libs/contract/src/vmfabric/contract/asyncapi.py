@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from vmfabric.contract import addressing, admin, explanation
+from vmfabric.contract import addressing, admin, explanation, retry
 from vmfabric.contract.desired import (
     BUCKET,
     NODE_KEY,
@@ -34,16 +34,20 @@ ADMINISTRATION: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "cluster.list": (admin.List, admin.Clusters),
     "node.apply": (admin.ApplyNode, admin.Applied),
     "node.list": (admin.ListOfCluster, admin.Nodes),
+    "node.delete": (admin.DeleteNode, admin.Applied),
     "node.drain": (admin.DrainNode, admin.Drain),
     "node.undrain": (admin.UndrainNode, admin.Drain),
     "node.audit": (explanation.AuditNode, explanation.NodeAudit),
+    "node.retry": (retry.RetryNode, retry.Retried),
     "node.evacuate": (admin.EvacuateNode, admin.Drain),
     "vm.get": (admin.GetVm, admin.VmState),
     "vm.list": (admin.ListOfCluster, admin.Vms),
     "vm.explain": (admin.GetVm, explanation.VmExplanation),
     "network.apply": (admin.ApplyNetwork, admin.Applied),
+    "network.delete": (admin.DeleteNetwork, admin.Applied),
     "network.list": (admin.List, admin.Networks),
     "pool.apply": (admin.ApplyPool, admin.Applied),
+    "pool.delete": (admin.DeletePool, admin.Applied),
     "pool.list": (admin.ListOfCluster, admin.Pools),
     "pool.free": (addressing.ListFree, addressing.FreeAddresses),
     "ip.list": (admin.ListOfCluster, admin.Addresses),

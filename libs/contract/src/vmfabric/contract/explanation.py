@@ -72,7 +72,7 @@ class Finding(Part):
     vm: VmName | None = None
     """None in an audit: it belongs to no VM."""
     about: str
-    """Where: scheduler, ipam, bucket, node-agent, kernel, bgp-announcer, frr, reflectors."""
+    """Where: scheduler, ipam, bucket, node (as a whole), node-agent, kernel, dhcp, bgp-announcer, frr, reflectors."""
     is_right: bool
     sentence: str
     """What is so; when it is not right, what was wanted, and what to do."""
@@ -90,7 +90,9 @@ class VmExplanation(Part):
     cluster: ClusterName
     vm: VmName
     verdict: str
-    """The first thing that is not right, since what follows may follow from it; or that nothing is wrong."""
+    """Of what is not right, what is nearest to the root, since the rest may follow from it; or that nothing is wrong.
+    A node with a problem is nearer than a node-agent that does not answer, and that nearer than missing routes.
+    """
     findings: tuple[Finding, ...]
 
 

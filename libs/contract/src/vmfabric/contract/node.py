@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.model import Fact, Part
 from vmfabric.contract.names import ClusterName, NodeName, ResourceName, VmName
@@ -24,6 +26,8 @@ class NodeHeartbeat(_OfNode):
     """VMs that are wired here."""
     problem: str | None = None
     """Why no VM can work here until somebody acts; None when the node itself is as it should be."""
+    vm_problems: dict[VmName, str] = Field(default_factory=dict)
+    """What is in the way of VMs that are not as they should be here, of at most 20 of them."""
 
 
 class NodeJoined(_OfNode):

@@ -15,6 +15,8 @@ from vmfabric.contract.admin import (
     Addresses,
     ApplyNetwork,
     ApplyPool,
+    DeleteNetwork,
+    DeletePool,
     ExplainAddress,
     Explanation,
     List,
@@ -26,6 +28,7 @@ from vmfabric.ipam.applying import Applying
 from vmfabric.ipam.domain.history import verdict
 from vmfabric.ipam.domain.pools import place
 from vmfabric.ipam.importing import Importing
+from vmfabric.ipam.named import check_cluster
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.reporting import Reporting
 from vmfabric.ipam.reserving import Reserving
@@ -59,8 +62,10 @@ class Administration:
         """The page of this service."""
         return (
             Endpoint("network.apply", ApplyNetwork, self._applying.apply_network, "make a network so"),
+            Endpoint("network.delete", DeleteNetwork, self._applying.delete_network, "forget a network"),
             Endpoint("network.list", List, self.list_networks, "all networks"),
             Endpoint("pool.apply", ApplyPool, self._applying.apply_pool, "make a pool so"),
+            Endpoint("pool.delete", DeletePool, self._applying.delete_pool, "forget a pool"),
             Endpoint("pool.list", ListOfCluster, self._reporting.list_pools, "pools and how full they are"),
             Endpoint("pool.free", ListFree, self._reporting.list_free, "where a VM can still have an address"),
             Endpoint("pool.usage", AskUsage, self._reporting.report_usage, "how full pools are, and for how long"),
@@ -79,6 +84,7 @@ class Administration:
 
     async def list_addresses(self, request: ListOfCluster) -> Addresses:
         """Addresses that are held, rest or are reserved, in order."""
+        check_cluster(request.cluster, await self._writer.current())
         after = _address(request.after) if request.after else None
         found = await self._records.records(request.cluster, after, request.limit + 1)
         page = tuple(found[: request.limit])

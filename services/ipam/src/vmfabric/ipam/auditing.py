@@ -91,7 +91,12 @@ class Auditing:
         found: dict[VmName, VmState] = {}
         after: str | None = ""
         while after is not None:
-            page = await self._list_vms(ListOfCluster(cluster=cluster, after=after))
+            try:
+                page = await self._list_vms(ListOfCluster(cluster=cluster, after=after))
+            except Refused as error:
+                if error.code is not Code.UNKNOWN_CLUSTER:
+                    raise
+                return found
             found |= {vm.vm: vm for vm in page.vms}
             after = page.next
         return found

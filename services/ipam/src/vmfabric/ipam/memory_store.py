@@ -99,6 +99,15 @@ class InMemoryStore:
         self.pools[spec.name] = spec
         self.outbox += messages
 
+    async def delete_network(self, name: ResourceName) -> None:
+        """Remove a network."""
+        del self.networks[name]
+
+    async def delete_pool(self, name: ResourceName, messages: Sequence[Outgoing]) -> None:
+        """Remove a pool, of which no address is there."""
+        del self.pools[name]
+        self.outbox += messages
+
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         """Remove released leases that are older, and history but for the beginning of what goes on."""
         self.written_leases = {

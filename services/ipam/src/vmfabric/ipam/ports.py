@@ -58,6 +58,14 @@ class Store(Protocol):
         """Write a pool with its blocks and exclusions."""
         ...
 
+    async def delete_network(self, name: ResourceName) -> None:
+        """Remove a network."""
+        ...
+
+    async def delete_pool(self, name: ResourceName, messages: Sequence[Outgoing]) -> None:
+        """Remove a pool, of which no address is there."""
+        ...
+
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         """Remove released leases that are older, and history but for the beginning of what goes on."""
         ...

@@ -17,6 +17,7 @@ from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.ipam.domain import tenures, usage
 from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.stock import Stock
+from vmfabric.ipam.named import check_cluster
 from vmfabric.ipam.ports import Records
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
@@ -36,10 +37,10 @@ class Reporting:
 
     async def list_pools(self, request: ListOfCluster) -> Pools:
         """Pools and how full they are, in the order of their names."""
+        stock = await self._writer.current()
+        check_cluster(request.cluster, stock)
         wanted = [
-            pool
-            for pool in await self._writer.current()
-            if request.cluster in {None, pool.spec.cluster} and pool.spec.name > request.after
+            pool for pool in stock if request.cluster in {None, pool.spec.cluster} and pool.spec.name > request.after
         ]
         return Pools(pools=tuple(_usage(pool) for pool in wanted[: request.limit]))
 
@@ -53,6 +54,7 @@ class Reporting:
         last_day = await self._records.net_allocated(now - usage.DAY)
         last_week = await self._records.net_allocated(now - usage.WEEK)
         stock = await self._writer.current()
+        check_cluster(request.cluster, stock)
         if request.pool is not None and stock.pool(request.pool) is None:
             raise Refused(Code.UNKNOWN_POOL, f"there is no pool {request.pool}; pool.list says which there are")
         pools = [

@@ -150,6 +150,19 @@ class PostgresStore:
             await add(connection, messages)
         self._relay.wake()
 
+    async def delete_network(self, name: ResourceName) -> None:
+        """Remove a network."""
+        await self._pool.execute("DELETE FROM network WHERE name = $1", name)
+
+    async def delete_pool(self, name: ResourceName, messages: Sequence[Outgoing]) -> None:
+        """Remove a pool. ForeignKeyViolationError when an address of it is there still."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            for table in ("block", "exclusion", "node_range"):
+                await connection.execute(f"DELETE FROM {table} WHERE pool = $1", name)  # noqa: S608  # a word of ours
+            await connection.execute("DELETE FROM pool WHERE name = $1", name)
+            await add(connection, messages)
+        self._relay.wake()
+
     async def forget(self, *, fences_before: datetime, history_before: datetime) -> None:
         """Remove released leases that are older, and history but for the beginning of what goes on."""
         rows = await self._pool.fetch(

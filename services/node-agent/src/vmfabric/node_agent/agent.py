@@ -15,6 +15,7 @@ from vmfabric.contract.explanation import ExplainOnNode, Finding, Findings
 from vmfabric.contract.iface import IfaceDrifted
 from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.retry import Retried
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.explanation import explain, explain_node
 from vmfabric.node_agent.domain.fabrics import fabric
@@ -30,6 +31,7 @@ from vmfabric.runtime.snapshot import Confirmations
 
 _AGAIN_SECONDS = 1.0
 _UNSAID = 100
+_VM_PROBLEMS = 20
 _VMS_IN_AN_EVENT = 100
 """NATS takes messages of up to 1 MiB; the repair of a VM that is made anew takes some 800 bytes."""
 
@@ -71,6 +73,7 @@ class Agent:
         self._node_converged = False
         self._problem: str | None = None
         """Of the node itself."""
+        self._vm_problems: dict[VmName, str] = {}
         self._drifting: defaultdict[VmName | None, list[str]] = defaultdict(list)
         self._unsaid: deque[IfaceDrifted] = deque(maxlen=_UNSAID)
         self._reported: frozenset[tuple[VmName | None, str]] = frozenset()
@@ -84,14 +87,18 @@ class Agent:
         """One pass. KernelUnreadableError when the kernel cannot be read; nothing is done then."""
         if dirty.all or not self._is_fresh:
             await self._read()
-        if self._seen is None or not self._view.complete:
+        if self._seen is None:
+            return Again()
+        if not self._view.complete:
+            # What was begun may have cut this node off from the bucket.
+            await self._move_uplink(None)
             return Again()
         for vm in dirty.keys - self._view.vms.keys():
             self._confirmations.forget(vm)
         wanted = dict(self._view.vms)
         # What is done and said must be known after a crash: an older snapshot would undo it.
         self._view.save()
-        await self._move_uplink()
+        await self._move_uplink(self._node_value())
         remembered = frozenset(self._view.remembered)
         before, after, failures = await self._reconcile([it.value for it in wanted.values()], remembered)
         unfinished = _unfinished(after, failures)
@@ -119,6 +126,10 @@ class Agent:
         of_vms = [finding for vm in sorted(wanted) for finding in explain(vm, wanted[vm], actual, found)]
         return Findings(findings=tuple(it for it in (*of_vms, *explain_node(found)) if not it.is_right))
 
+    def retry(self) -> Retried:
+        """The next pass does not wait until another try is due."""
+        return Retried(cluster=self._cluster, node=self._node, sentence=self._uplink.retry())
+
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""
         if self._seen is None:
@@ -129,6 +140,7 @@ class Agent:
             addresses=tuple(map(parse_host, own_addresses(self._seen))),
             vms=sum(vm.presence is not Presence.ABSENT for vm in self._converged.values()),
             problem=self._problem,
+            vm_problems=self._vm_problems,
         )
 
     def _node_value(self) -> DesiredNode | None:
@@ -141,10 +153,10 @@ class Agent:
         self._seen = await self._kernel.read(self._interest())
         self._is_fresh = True
 
-    async def _move_uplink(self) -> None:
+    async def _move_uplink(self, node: DesiredNode | None) -> None:
         if self._seen is None:
             raise RuntimeError("the kernel is read before anything is moved")
-        moved = await self._uplink.step(self._node_value(), self._seen, self._interest())
+        moved = await self._uplink.step(node, self._seen, self._interest())
         self._seen = moved.actual
         self._in_the_way = () if moved.problem is None else (moved.problem,)
         if moved.done and self._node_converged:
@@ -184,6 +196,8 @@ class Agent:
             (None, f"the route to {it.prefix} has our protocol number and is no VM's; it is left")
             for it in after.stray_routes
         }
+        of_vms = sorted((vm, sentence) for vm, sentence in found if vm is not None)
+        self._vm_problems = dict(of_vms[:_VM_PROBLEMS])
         for vm, sentence in sorted(found - self._reported, key=str):
             log.warning(
                 "node.problem",

@@ -15,7 +15,7 @@ from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq, NotStartedError
 from vmfabric.reconcile.loop import Again, Dirty
 from vmfabric.runtime.desired import DesiredView
 
-_ABOUT = "node-agent"
+_ABOUT = "dhcp"
 _PROCESS = "dnsmasq"
 """The one key of its loop."""
 

@@ -6,13 +6,14 @@ from contextlib import AsyncExitStack
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.explanation import IFACE_EXPLAIN, ExplainOnNode, Findings
 from vmfabric.contract.names import VmName
+from vmfabric.contract.retry import IFACE_RETRY, Retried, RetryOnNode
 from vmfabric.node_agent.agent import Agent
 from vmfabric.node_agent.dhcp import Dhcp
 from vmfabric.node_agent.kernel.announcing import Announcing
 from vmfabric.node_agent.kernel.arrivals import Arrivals
 from vmfabric.node_agent.kernel.dnsmasq import Dnsmasq
+from vmfabric.node_agent.kernel.moments import now
 from vmfabric.node_agent.kernel.node import NodeKernel
-from vmfabric.node_agent.kernel.sysctls import boot_id
 from vmfabric.node_agent.kernel.watch import Watch
 from vmfabric.node_agent.settings import NodeAgentSettings
 from vmfabric.node_agent.uplink import UplinkMove
@@ -69,7 +70,7 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             kernel=kernel,
             publisher=service.bus,
             confirmations=confirmations,
-            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", boot_id()),
+            uplink=UplinkMove(kernel, settings.state_dir / "node-agent.uplink.json", now),
         )
         arrivals = Arrivals(service.bus)
         dhcp = Dhcp(cluster=settings.cluster, node=settings.node, server=Dnsmasq(settings.state_dir))
@@ -89,6 +90,11 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             found = await agent.explain(asked)
             return Findings(findings=(*found.findings, *dhcp.findings(asked.vm)))
 
+        async def retry(_asked: RetryOnNode) -> Retried:
+            retried = agent.retry()
+            loop.mark_all()
+            return retried
+
         loop = Loop(step, throttle=_THROTTLE_SECONDS, resync=settings.resync_seconds)
         service.bus.on_reconnect(loop.mark_all)
         stack.enter_context(Watch(loop.mark_all))
@@ -96,9 +102,12 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
         tasks.create_task(loop.run())
         tasks.create_task(dhcp_loop.run())
         tasks.create_task(arrivals.run())
-        subject = IFACE_EXPLAIN.render({"cluster": settings.cluster, "node": settings.node})
-        endpoint = Endpoint(subject, ExplainOnNode, explain, "what the kernel has of a VM")
-        tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=[endpoint]))
+        where = {"cluster": settings.cluster, "node": settings.node}
+        endpoints = (
+            Endpoint(IFACE_EXPLAIN.render(where), ExplainOnNode, explain, "what the kernel has of a VM"),
+            Endpoint(IFACE_RETRY.render(where), RetryOnNode, retry, "what was given up is tried at once"),
+        )
+        tasks.create_task(micro.serve(service.bus, name=NAME, description=DESCRIPTION, endpoints=endpoints))
         tasks.create_task(_beat(service.bus, agent, settings.heartbeat_seconds))
 
 

@@ -15,6 +15,9 @@ from vmfabric.contract.desired import (
 )
 from vmfabric.contract.guest_config import GuestConfigForm
 from vmfabric.contract.iface import of_host
+from vmfabric.node_agent.domain.move_journal import Moment
+
+A_MOMENT = Moment(wall=1e9, since_boot=1e3, boot="this boot")
 
 
 def a_vm(

@@ -1,6 +1,6 @@
 """Brings the uplink of a switching node into its bridge, step by step, and keeps the journal of it."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from vmfabric.contract.desired import DesiredNode, SwitchingNode
 from vmfabric.node_agent.domain import move, move_journal
 from vmfabric.node_agent.domain.actual import Actual, Interest
 from vmfabric.node_agent.domain.fabrics import switching
-from vmfabric.node_agent.domain.move_journal import Journal, Phase
+from vmfabric.node_agent.domain.move_journal import Journal, Moment, Phase
 from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.operations import Operation
 from vmfabric.node_agent.ports import Kernel
@@ -37,13 +37,13 @@ class Moved:
 class UplinkMove:
     """One for each node; it acts only where the node is a switching one that names its uplink."""
 
-    def __init__(self, kernel: Kernel, path: Path, boot: str) -> None:
+    def __init__(self, kernel: Kernel, path: Path, now: Callable[[], Moment]) -> None:
         self._kernel = kernel
         self._path = path
-        self._boot = boot
+        self._now = now
         self._is_kept = True
         kept = load(path, Journal)
-        self._journal = None if kept is None else move_journal.of_boot(kept, boot)
+        self._journal = None if kept is None else move_journal.of_boot(kept, now().boot)
 
     def interest(self) -> Interest:
         """What has to be read of the kernel for what was begun, whatever the node's values are now."""
@@ -56,7 +56,7 @@ class UplinkMove:
         for number in range(_MOST_STEPS):
             if self._journal is not None and number == _MOST_STEPS // 2:
                 self._note(move_journal.failed(self._journal, _UNSETTLED))
-            step = move.next_step(self._journal, wanted, actual, time.time(), self._boot)
+            step = move.next_step(self._journal, wanted, actual, self._now())
             is_news = step.journal != self._journal
             if not self._note(step.journal):
                 return Moved(actual, tuple(done), self._unkept())
@@ -74,6 +74,19 @@ class UplinkMove:
                 return Moved(actual, tuple(done), step.problem or self._unkept())
         return Moved(actual, tuple(done), _UNSETTLED)
 
+    def retry(self) -> str:
+        """Have the next step not wait until another try is due. Returns what is tried then, in a sentence."""
+        journal = self._journal
+        if journal is None or not journal.reason:
+            return "nothing was given up here, so everything is only looked at once more"
+        uplink, bridge = journal.uplink, journal.node.bridge
+        if journal.phase is Phase.RETURNING:
+            return f"{uplink} is still on its way out of {bridge}; ask again when it is there"
+        self._note(move_journal.at_once(journal))
+        if journal.phase is Phase.CONFIRMED:
+            return f"the gateway behind {bridge} is asked again now"
+        return f"{uplink} is moved into {bridge} again now"
+
     async def _carry_out(self, step: move.Step) -> str | None:
         """What was refused first. On the way back all the others are done nevertheless."""
         refused = None
@@ -89,14 +102,15 @@ class UplinkMove:
 
     async def _asked(self, journal: Journal, question: Question, actual: Actual) -> Journal:
         try:
-            is_answered = await self._kernel.ask(journal.node.bridge, question, journal.node.confirm_seconds)
+            seconds = move_journal.patience(journal, self._now())
+            is_answered = await self._kernel.ask(journal.node.bridge, question, seconds)
         except OSError as error:
             log.warning("uplink.not_asked", reason=str(error))
             is_answered = False
         return (
             move_journal.answered(journal)
             if is_answered
-            else move_journal.unanswered(journal, question, actual, time.time())
+            else move_journal.unanswered(journal, question, actual, self._now())
         )
 
     def _unkept(self) -> str | None:

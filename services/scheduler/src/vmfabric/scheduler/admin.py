@@ -29,16 +29,17 @@ from vmfabric.contract.admin import (
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.envelope import Trace
 from vmfabric.contract.errors import Code, Refused
-from vmfabric.contract.names import ClusterName, NodeName
 from vmfabric.runtime.clock import Clock
 from vmfabric.runtime.desired import put
 from vmfabric.runtime.micro import Endpoint
 from vmfabric.scheduler.domain import drain as drains
 from vmfabric.scheduler.domain import lifecycle
+from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.cluster import check_cluster, check_node, compare
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
 from vmfabric.scheduler.domain.wiring import desired_node
 from vmfabric.scheduler.domain.wish import groups_of
+from vmfabric.scheduler.named import the_cluster, the_node
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.transaction import Transaction, transaction
 
@@ -120,7 +121,7 @@ class Administration:
     async def drain_node(self, asked: DrainNode) -> Drain:
         """It goes on by itself, and says how far it is. Asked again, it goes on as asked last."""
         async with transaction(self._store) as tx:
-            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            row, cluster = await the_node(tx, NodeKey(asked.cluster, asked.node))
             before = row.drain
             wanted = drains.Drain(
                 since=before.since if before else self._clock.now(),
@@ -148,7 +149,7 @@ class Administration:
     async def evacuate_node(self, asked: EvacuateNode) -> Drain:
         """Only of a node that is lost; one that is heard is drained."""
         async with transaction(self._store) as tx:
-            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            row, cluster = await the_node(tx, NodeKey(asked.cluster, asked.node))
             if row.heard.state is not NodeState.LOST:
                 raise Refused(
                     Code.CONFLICT,
@@ -174,7 +175,7 @@ class Administration:
     async def undrain_node(self, asked: UndrainNode) -> Drain:
         """Placement may choose it again."""
         async with transaction(self._store) as tx:
-            row, cluster = await self._node(tx, asked.cluster, asked.node)
+            row, cluster = await the_node(tx, NodeKey(asked.cluster, asked.node))
             change = Change.UNCHANGED if row.drain is None else Change.CHANGED
             if not asked.dry_run and row.drain is not None:
                 self._put_drain(tx, row, cluster, None)
@@ -203,32 +204,31 @@ class Administration:
         )
         return found.progress
 
-    async def _node(self, tx: Transaction, cluster: ClusterName, node: NodeName) -> tuple[NodeRow, ClusterSpec]:
-        row = next((row for row in await tx.nodes(cluster) if row.spec.name == node), None)
-        spec = await tx.cluster(cluster)
-        if row is None or spec is None:
-            raise Refused(Code.UNKNOWN_NODE, f"there is no node {node} in cluster {cluster}; see node.list")
-        return row, spec
-
     async def list_nodes(self, asked: ListOfCluster) -> Nodes:
         """In the order of their names."""
         async with transaction(self._store) as tx:
+            if asked.cluster is not None:
+                await the_cluster(tx, asked.cluster)
             rows = await tx.rows.nodes(asked.cluster)
         return Nodes(nodes=tuple(_status(row) for row in rows if row.spec.name > asked.after)[: asked.limit])
 
     async def get_vm(self, asked: GetVm) -> VmState:
         """Refused when there is none."""
+        key = VmKey(asked.cluster, asked.vm)
         async with transaction(self._store) as tx:
-            record = await tx.rows.vm(VmKey(asked.cluster, asked.vm))
-            decision = await tx.rows.decision(VmKey(asked.cluster, asked.vm))
-        if record is None:
-            raise Refused(Code.UNKNOWN_VM, f"there is no VM {asked.vm} in cluster {asked.cluster}; see vm.list")
+            record = await tx.rows.vm(key)
+            decision = await tx.rows.decision(key)
+            if record is None:
+                await the_cluster(tx, asked.cluster)
+                raise Refused(Code.UNKNOWN_VM, f"there is no VM {asked.vm} in cluster {asked.cluster}; see vm.list")
         return _state(record).model_copy(update={"decision": decision})
 
     async def list_vms(self, asked: ListOfCluster) -> Vms:
         """A page; `next` asks for the one behind it."""
         cluster, _, name = asked.after.partition("/")
         async with transaction(self._store) as tx:
+            if asked.cluster is not None:
+                await the_cluster(tx, asked.cluster)
             records = await tx.rows.vms(asked.cluster, (cluster, name), asked.limit)
         is_full = len(records) == asked.limit
         following = f"{records[-1].cluster}/{records[-1].vm}" if is_full else None

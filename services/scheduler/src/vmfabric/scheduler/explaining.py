@@ -25,8 +25,10 @@ from vmfabric.runtime.bucket import KeptMessage
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain import lifecycle
 from vmfabric.scheduler.domain.changes import NodeKey
-from vmfabric.scheduler.domain.explanation import why_there
+from vmfabric.scheduler.domain.explanation import cause, unanswered, why_there
+from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
+from vmfabric.scheduler.named import the_cluster, the_node
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
@@ -68,14 +70,15 @@ class Explaining:
             decision = await tx.rows.decision(key)
             left = [row.desired for row in await tx.rows.left_behind(key)]
             nodes = await tx.rows.nodes(asked.cluster)
+            await the_cluster(tx, asked.cluster)
         findings = [await self._end_of(key)] if record is None else await self._of_record(record, decision, nodes)
         findings += [_left_behind(value) for value in left]
-        wrong = next((it for it in findings if not it.is_right), None)
+        root = cause(findings)
         end = "the reflectors" if record is not None and record.is_announced else "its port on the node"
         return VmExplanation(
             cluster=asked.cluster,
             vm=asked.vm,
-            verdict=wrong.sentence if wrong else f"everything is as it should be, to {end}",
+            verdict=root.sentence if root else f"everything is as it should be, to {end}",
             findings=tuple(findings),
         )
 
@@ -83,13 +86,9 @@ class Explaining:
         """Refused when there is no such node, or the repair would remove suspiciously much from it."""
         key = NodeKey(asked.cluster, asked.node)
         async with transaction(self._store) as tx:
+            _, cluster = await the_node(tx, key)
             nodes = await tx.rows.nodes(asked.cluster)
             records = await tx.rows.vms_on(key)
-            cluster = await tx.cluster(asked.cluster)
-        if cluster is None or key not in {row.key for row in nodes}:
-            raise Refused(
-                Code.UNKNOWN_NODE, f"there is no node {asked.node} in cluster {asked.cluster}; see node.list"
-            )
         values = [value for record in records for value in record.all_desired() if value.node == asked.node]
         findings = [finding for record in records for finding in (_record(record), *await self._leases(record))]
         findings += [await self._bucket(value) for value in values]
@@ -186,8 +185,7 @@ class Explaining:
         try:
             return (await self._ask(subject, asked, Findings)).findings
         except TryAgain:
-            node = subject.rpartition(".")[2]
-            sentence = f"the {service} of {node} does not answer: is it running, and does it reach the bus?"
+            sentence = unanswered(service, subject.rpartition(".")[2])
         except Refused as error:
             sentence = error.sentence
         return (_wrong(asked.vm, service, sentence),)
@@ -221,12 +219,11 @@ def _left_behind(value: DesiredVm) -> Finding:
 
 
 def _is_lost(vm: VmName | None, row: NodeRow) -> Finding:
-    since = f" since {row.heard.at:%Y-%m-%d %H:%M:%S} UTC" if row.heard.at is not None else ""
     sentence = (
-        f"{row.key.node} is lost: it has not been heard{since}, and cannot say what it has. If it surely does not "
+        f"{row.key.node} is lost: it {silent_since(row.heard)}, and cannot say what it has. If it surely does not "
         "run, node.evacuate places its VMs elsewhere"
     )
-    return _wrong(vm, "scheduler", sentence)
+    return _wrong(vm, "node", sentence)
 
 
 def _right(vm: VmName, about: str, sentence: str) -> Finding:

@@ -1,5 +1,7 @@
 """Which event goes to which function, and what each does."""
 
+from collections.abc import Callable
+
 import structlog
 
 from vmfabric.contract.admin import VmPhase
@@ -11,7 +13,7 @@ from vmfabric.contract.guest import GuestRunning
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
 from vmfabric.contract.model import Event
-from vmfabric.contract.names import ClusterName, NodeName
+from vmfabric.contract.names import ClusterName, NodeName, VmName
 from vmfabric.contract.placement import Cause
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.vm import VmDecided, VmDeleted, VmDeleteRequested, VmFailed, VmMigrateRequested, VmRequested
@@ -24,6 +26,7 @@ from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain import evacuation, lifecycle, migration, requests
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.deadlines import Patience
+from vmfabric.scheduler.domain.lateness import known_reason
 from vmfabric.scheduler.domain.lifecycle import VmFact
 from vmfabric.scheduler.domain.placement import recorded
 from vmfabric.scheduler.domain.ranking import Decision
@@ -34,16 +37,27 @@ from vmfabric.scheduler.transaction import Transaction
 
 SOURCE = "scheduler"
 
+ProblemOf = Callable[[NodeKey, VmName], str | None]
+"""What a node has said last to be in the way of a VM there."""
+
 log = structlog.get_logger()
 
 
 class Handlers:
     """The scheduler's side of every conversation about a VM. Each returns when its effect is committed."""
 
-    def __init__(self, desk: Desk, clock: Clock, patience: Patience) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        clock: Clock,
+        patience: Patience,
+        *,
+        problem_of: ProblemOf = lambda _node, _vm: None,
+    ) -> None:
         self._desk = desk
         self._clock = clock
         self._patience = patience
+        self._problem_of = problem_of
 
     def requests(self) -> tuple[AnyRoute, ...]:
         """What anybody may ask."""
@@ -208,8 +222,16 @@ class Handlers:
         record = await tx.vm(_key(fact))
         if record is not None and not record.evacuated and fact.generation in record.generations():
             return
-        before = await tx.left_behind(_key(fact))
-        after = [evacuation.hears(left, fact) for left in before]
+        await self._left_changes(tx, _key(fact), lambda left: evacuation.hears(left, fact))
+
+    async def forget(self, tx: Transaction, key: VmKey, node: NodeName) -> None:
+        """A node that does not come back will never say that it let go of the VM."""
+        await self._left_changes(tx, key, lambda left: evacuation.forgotten(left, node))
+
+    async def _left_changes(self, tx: Transaction, key: VmKey, change: Callable[[LeftBehind], LeftBehind]) -> None:
+        record = await tx.vm(key)
+        before = await tx.left_behind(key)
+        after = [change(left) for left in before]
         wanted = frozenset(value.key() for value in record.all_desired()) if record else frozenset()
         for left in (left for left in after if left not in before):
             tx.put_left_behind(left)
@@ -312,9 +334,12 @@ class Handlers:
         self._take(tx, record, turn, message.trace)
 
     async def _look_after(self, tx: Transaction, key: VmKey) -> None:
-        record = await tx.vm(key)
-        turn = lifecycle.overdue(record, self._clock.now(), self._patience) if record else None
-        if record is None or turn is None:
+        record, now = await tx.vm(key), self._clock.now()
+        if record is None:
+            return
+        reason = await self._why_late(tx, record) if record.waiting.is_over(now) else None
+        turn = lifecycle.overdue(record, now, self._patience, reason=reason)
+        if turn is None:
             return
         metrics.overdue.labels(record.phase).inc()
         log.info(
@@ -322,6 +347,13 @@ class Handlers:
             node=record.node, generation=record.generation, trace_id=record.current_trace_id,
         )  # fmt: skip
         self._take(tx, record, turn, Trace(record.current_trace_id))
+
+    async def _why_late(self, tx: Transaction, record: VmRecord) -> str | None:
+        node = lifecycle.waits_on(record)
+        if node is None:
+            return None
+        row = next((row for row in await tx.rows.nodes(record.cluster) if row.spec.name == node), None)
+        return None if row is None else known_reason(row.spec.name, row.heard, self._problem_of(row.key, record.vm))
 
     def _take(self, tx: Transaction, before: VmRecord | None, turn: Turn, trace: Trace) -> None:
         if turn.record is not None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import structlog
 from nats.aio.msg import Msg
 
-from vmfabric.contract.admin import GetVm
+from vmfabric.contract.admin import DeleteNode, GetVm
 from vmfabric.contract.desired import HANDED_OUT_KEY, NODE_KEY, VM_KEY
 from vmfabric.contract.explanation import AuditNode
 from vmfabric.contract.node import NodeHeartbeat
+from vmfabric.contract.retry import RetryNode
 from vmfabric.contract.streams import FACT_STREAM, REQUEST_STREAM
 from vmfabric.database.outbox import Relay
 from vmfabric.database.pool import TRANSIENT
@@ -22,6 +23,7 @@ from vmfabric.runtime.inbound import UnreadableError, parse
 from vmfabric.runtime.micro import Endpoint
 from vmfabric.runtime.service import Service, run
 from vmfabric.scheduler.admin import Administration
+from vmfabric.scheduler.deleting import Deleting
 from vmfabric.scheduler.desk import Desk
 from vmfabric.scheduler.domain.deadlines import Patience
 from vmfabric.scheduler.draining import Draining
@@ -29,6 +31,7 @@ from vmfabric.scheduler.explaining import Explaining
 from vmfabric.scheduler.handlers import SOURCE, Handlers
 from vmfabric.scheduler.nodes import Nodes
 from vmfabric.scheduler.republish import EVERY_SECONDS, Republish
+from vmfabric.scheduler.retrying import Retrying
 from vmfabric.scheduler.settings import SchedulerSettings
 from vmfabric.scheduler.standing import check_standing
 from vmfabric.scheduler.store import PostgresStore
@@ -66,7 +69,6 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     patience = Patience(
         phase=settings.phase_seconds, move=settings.migration_seconds, first=settings.ask_again_seconds
     )
-    handlers = Handlers(desk, service.clock, patience)
     nodes = Nodes(
         store,
         service.clock,
@@ -74,6 +76,7 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
         is_listening=lambda: service.bus.is_connected,
         lost_after=settings.node_lost_seconds,
     )
+    handlers = Handlers(desk, service.clock, patience, problem_of=nodes.problem_of)
     republish = Republish(store, lambda: read_bucket(service.bus, _WRITTEN), committed=relay.wake)
     republishing = Repeated("republish", republish.once, every=EVERY_SECONDS)
     service.bus.on_reconnect(republishing.wake)
@@ -97,16 +100,21 @@ async def compose(service: Service, settings: SchedulerSettings) -> None:
     # Closed when the tasks have ended: what the consumers have in hand is finished and acknowledged.
     await service.stack.enter_async_context(desk.open())
     strays = Strays(store, desk, lambda node: read_bucket(service.bus, [VM_KEY.pattern(node._asdict())]))
+    ask = partial(micro.ask, service.bus, seconds=_ASK_SECONDS)
+    deleting = Deleting(store, handlers, strays, committed=relay.wake)
+    retrying = Retrying(store, ask=ask)
     explaining = Explaining(
         store,
         strays,
-        ask=partial(micro.ask, service.bus, seconds=_ASK_SECONDS),
+        ask=ask,
         last_fact=partial(last_message, service.bus, FACT_STREAM.name),
         desired=partial(last_value, service.bus),
     )
     endpoints = (
         *Administration(store, service.clock, committed=relay.wake).endpoints(),
         Endpoint("node.audit", AuditNode, explaining.audit, "what of a node is not as it should be"),
+        Endpoint("node.delete", DeleteNode, deleting.delete_node, "forget a node that does not come back"),
+        Endpoint("node.retry", RetryNode, retrying.retry, "what a node has given up is tried at once"),
         Endpoint("vm.explain", GetVm, explaining.explain, "one VM from what is wanted to what the reflectors hold"),
     )
     await service.bus.connected()

@@ -100,7 +100,7 @@ class MemoryRows:
         keys = [key for key in sorted(self._tables.nodes) if cluster in {None, key.cluster}]
         if lock:
             await self._lock([("node", key) for key in keys])
-        return [self._tables.nodes[key] for key in keys]
+        return [self._tables.nodes[key] for key in keys if key in self._tables.nodes]
 
     async def lock_vms(self, keys: Collection[VmKey]) -> Mapping[VmKey, VmRecord]:
         await self._round_trip()
@@ -188,6 +188,9 @@ def _check(tables: Tables, changes: Changes) -> None:
             raise ConstraintError(f"{record.key} is there already")
         if NodeKey(record.cluster, record.node) not in tables.nodes:
             raise ConstraintError(f"{record.key} is on {record.node}, which is not there")
+    for vm in (tables.vms | changes.vms | changes.new_vms).values():
+        if vm.key not in changes.gone and NodeKey(vm.cluster, vm.node) in changes.gone_nodes:
+            raise ConstraintError(f"{vm.key} is on {vm.node}, which goes")
     for key, used in changes.used.items():
         if min(_sums(tables.nodes[key].used + used)) < 0:
             raise ConstraintError(f"{key} would carry less than nothing")
@@ -213,6 +216,8 @@ def _apply(tables: Tables, changes: Changes) -> None:
         tables.left_behind.pop(left_key, None)
     for key, used in changes.used.items():
         tables.nodes[key] = replace(tables.nodes[key], used=tables.nodes[key].used + used)
+    for node in changes.gone_nodes:
+        del tables.nodes[node]
     tables.last_requests |= changes.last_requests
     if changes.forget_before is not None:
         kept = {key: stamp for key, stamp in tables.last_requests.items() if stamp.at >= changes.forget_before}

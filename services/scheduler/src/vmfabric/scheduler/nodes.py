@@ -1,6 +1,6 @@
 """Which nodes are heard: from heartbeats to node.joined, node.lost and node.returned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.admin import NodeState
 from vmfabric.contract.envelope import Trace, outgoing
 from vmfabric.contract.model import Event
+from vmfabric.contract.names import VmName
 from vmfabric.contract.node import NodeHeartbeat, NodeJoined, NodeLost, NodeReturned
 from vmfabric.runtime.clock import Clock
 from vmfabric.scheduler import metrics
@@ -28,6 +29,7 @@ class _Beat:
     moment: float
     """Of the monotonic clock: a wall clock that is set makes no node silent."""
     problem: str | None
+    vm_problems: Mapping[VmName, str]
 
 
 class Nodes:
@@ -57,8 +59,13 @@ class Nodes:
     def heard(self, beat: NodeHeartbeat) -> None:
         """A heartbeat has come."""
         self._beats[NodeKey(beat.cluster, beat.node)] = _Beat(
-            beat.addresses, self._clock.now(), self._clock.monotonic(), beat.problem
+            beat.addresses, self._clock.now(), self._clock.monotonic(), beat.problem, beat.vm_problems
         )
+
+    def problem_of(self, node: NodeKey, vm: VmName) -> str | None:
+        """What is in the way of a VM there, by its last heartbeat."""
+        beat = self._beats.get(node)
+        return None if beat is None else beat.vm_problems.get(vm)
 
     async def review(self) -> None:
         """Compare what was heard with what is kept."""
@@ -88,7 +95,13 @@ class Nodes:
         self._committed()
 
     def _name_strangers(self, rows: Sequence[NodeRow]) -> None:
-        for key in self._beats.keys() - {row.key for row in rows} - self._strangers:
+        unknown = self._beats.keys() - {row.key for row in rows}
+        for key in [key for key in unknown if not self._is_heard(self._beats[key])]:
+            # One that was deleted begins anew when it is applied again.
+            unknown.remove(key)
+            self._strangers.discard(key)
+            del self._beats[key]
+        for key in unknown - self._strangers:
             self._strangers.add(key)
             log.warning("node.unknown", **key._asdict(), todo="node.apply makes it known")
 
@@ -99,13 +112,15 @@ class Nodes:
         silent = now - max(beat.moment if beat else self._listening_since, self._listening_since)
         if beat is None:
             return replace(kept, state=self._unless_lost(kept, silent))
-        is_heard = now - beat.moment < self._lost_after
-        state = NodeState.JOINED if is_heard else self._unless_lost(kept, silent)
+        state = NodeState.JOINED if self._is_heard(beat) else self._unless_lost(kept, silent)
         now_heard = Heard(state, beat.at, beat.addresses, beat.problem)
         is_old = kept.at is None or abs(beat.at - kept.at) >= self._kept_every
         if is_old or replace(now_heard, at=kept.at) != kept:
             return now_heard
         return kept
+
+    def _is_heard(self, beat: _Beat) -> bool:
+        return self._clock.monotonic() - beat.moment < self._lost_after
 
     def _unless_lost(self, kept: Heard, silent: float) -> NodeState:
         return NodeState.LOST if kept.state is NodeState.JOINED and silent >= self._lost_after else kept.state

@@ -63,6 +63,10 @@ _REMOVE_VMS = """
 DELETE FROM vm USING unnest($1::text[], $2::text[]) AS gone (cluster, name)
 WHERE vm.cluster = gone.cluster AND vm.name = gone.name
 """
+_REMOVE_NODES = """
+DELETE FROM node USING unnest($1::text[], $2::text[]) AS gone (cluster, name)
+WHERE node.cluster = gone.cluster AND node.name = gone.name
+"""
 _USE = """
 UPDATE node SET used_cpu = used_cpu + $3, used_memory_mb = used_memory_mb + $4, used_disk_gb = used_disk_gb + $5,
     vms = vms + $6 WHERE cluster = $1 AND name = $2
@@ -213,6 +217,7 @@ class PostgresRows:
             await self._leave_behind(left, changes.left_behind[left])
         for key, used in sorted(changes.used.items()):
             await self._connection.execute(_USE, *key, used.cpu, used.memory_mb, used.disk_gb, used.vms)
+        await self._many(_REMOVE_NODES, changes.gone_nodes, 2)
         await self._many(_KEEP_LAST_REQUESTS, ((*key, *stamp) for key, stamp in changes.last_requests.items()), 4)
         if changes.forget_before is not None:
             await self._connection.execute("DELETE FROM last_request WHERE at < $1", changes.forget_before)

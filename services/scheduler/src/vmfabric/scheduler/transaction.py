@@ -204,6 +204,10 @@ class Transaction:
         """Make it so."""
         self.changes.nodes[NodeKey(spec.cluster, spec.name)] = spec
 
+    def remove_node(self, key: NodeKey) -> None:
+        """It has no VMs, and nothing is left behind there."""
+        self.changes.gone_nodes.add(key)
+
     def put_heard(self, key: NodeKey, heard: Heard) -> None:
         """What was heard of it."""
         self.changes.heard[key] = heard

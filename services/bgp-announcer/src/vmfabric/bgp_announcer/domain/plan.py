@@ -31,7 +31,7 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
     """The lines to enter, in order; nothing when all is as it should be. Refused when FRR speaks for another AS.
 
     Entries of lists that are not wanted any more go last, and only with `tidy`: FRR applies a changed route-map
-    some seconds later, and until then a route needs the entry that its old community matches. But one whose block gets
+    some seconds later, and until then a route needs the entry that its old community matches. One whose block gets
     another entry goes first: taken away after that, FRR 8.4 forgets the new one too, and shows it still.
     """
     _check_asn(found, asn)

@@ -95,6 +95,32 @@ def check_kept(
         )
 
 
+def check_unused(pool: PoolSpec, in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> None:
+    """Refused when an address of the pool is held, rests or is reserved."""
+    if found := _claims(in_use, reservations):
+        raise Refused(
+            Code.IN_USE,
+            f"pool {pool.name} cannot be deleted while addresses of it are in use: {named(found)}; delete the VMs, "
+            "wait for the quarantine, and release what is reserved first",
+        )
+
+
+def check_uncut(network: NetworkSpec, pools: Pools) -> None:
+    """Refused when a block of a pool lies in the network. What a container holds does not need it."""
+    blocks = [
+        f"{block} of pool {pool.name}"
+        for pool in pools.values()
+        for block in pool.blocks
+        if lies_inside(block, network.prefix)
+    ]
+    if network.kind is NetworkKind.ACTIVE and blocks:
+        raise Refused(
+            Code.IN_USE,
+            f"network {network.name} cannot be deleted while blocks are cut from it: {named(blocks)}; delete these "
+            "pools, or take the blocks out of them, first",
+        )
+
+
 def _claims(in_use: Iterable[InUse], reservations: Iterable[Reservation]) -> list[_Claim]:
     claims = {each.address: _Claim(each.address, f"reserved for {each.owner}", each.node) for each in reservations}
     for each in in_use:

@@ -136,6 +136,16 @@ class Stock:
         self._pools[spec.name] = self._pool_stock(spec, in_use)
         self._clusters = _by_cluster(self)
 
+    def drop_network(self, name: ResourceName) -> None:
+        """No block of a pool is cut from it."""
+        del self.networks[name]
+        self._active = ActiveNetworks(self.networks.values())
+
+    def drop_pool(self, name: ResourceName) -> None:
+        """Nothing of it is held, rests or is reserved."""
+        del self._pools[name]
+        self._clusters = _by_cluster(self)
+
     def take(self, key: VmKey, node: NodeName, wishes: Sequence[AddressWish] | None) -> tuple[Given, ...]:
         """All of what a VM on this node wishes, or nothing and Refused.
 

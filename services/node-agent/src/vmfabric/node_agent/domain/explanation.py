@@ -19,10 +19,10 @@ def explain(vm: VmName, desired: DesiredVm | None, actual: Actual, found: Plan) 
         yield _wrong(vm, "node-agent", f"this node has not been told of {vm}; does its node-agent reach the bus?")
         return
     yield _right(vm, "node-agent", f"generation {desired.generation} should be {desired.presence} here")
-    problems = [problem.sentence for problem in found.problems if problem.vm in {vm, None}]
+    problems = [problem for problem in found.problems if problem.vm in {vm, None}]
     todo = [str(operation) for operation in found.operations if operation.vm in {vm, None}]
     for problem in problems:
-        yield _wrong(vm, "kernel", problem)
+        yield _wrong(vm, "node" if problem.vm is None else "kernel", problem.sentence)
     if todo:
         more = f", and {len(todo) - _SHOWN} more" if len(todo) > _SHOWN else ""
         yield _wrong(
@@ -40,7 +40,7 @@ def explain_node(found: Plan) -> Iterator[Finding]:
     """What is wrong with the node itself, and what is ours and nobody's."""
     for problem in found.problems:
         if problem.vm is None:
-            yield Finding(about="node-agent", is_right=False, sentence=problem.sentence)
+            yield Finding(about="node", is_right=False, sentence=problem.sentence)
     for name in found.orphans:
         sentence = f"nothing is wanted of {name}, which is a link of ours; if it is nobody's, `ip link delete {name}`"
         yield Finding(about="kernel", is_right=False, sentence=sentence)

@@ -5,21 +5,22 @@
 | moving | addresses and routes go to the bridge, the NIC into it; the gateway is asked | confirmed, or returning |
 | confirmed | nothing, as long as it stays so | moving, when somebody has changed it |
 | returning | all of it goes back to the NIC | taken back |
-| taken back | nothing, for some minutes or until the node's values change | moving |
+| taken back | nothing, for some minutes, or until the node's values change or an operator says so | moving |
 
 What the kernel refuses amid the move leads back too; what it refuses on the way back is tried again in each pass.
 
-The phase, and what there was before, is in a file before anything is changed: a node-agent that is killed at any
-moment goes on where it was.
+The phase, what there was before, and the deadline of the move are in a file before anything is changed: a node-agent
+that is killed at any moment goes on where it was, and however often it is, a silent gateway is not waited for longer.
 """
 
 from dataclasses import dataclass
 
 from vmfabric.contract.desired import SwitchingNode
 from vmfabric.contract.names import InterfaceName
+from vmfabric.node_agent.domain import move_journal
 from vmfabric.node_agent.domain import operations as do
 from vmfabric.node_agent.domain.actual import Actual, Held, Link, LinkKind
-from vmfabric.node_agent.domain.move_journal import AGAIN_SECONDS, Journal, Phase, answered, elsewhere
+from vmfabric.node_agent.domain.move_journal import AGAIN_SECONDS, Journal, Moment, Phase, answered, elsewhere
 from vmfabric.node_agent.domain.move_operations import backward, everything, forward, plain, question_of
 from vmfabric.node_agent.domain.naming import BRIDGE_ALIAS
 from vmfabric.node_agent.domain.neighbour import Question
@@ -39,15 +40,15 @@ class Step:
     """Why nothing can be done."""
 
 
-def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: float, boot: str) -> Step:
+def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actual, now: Moment) -> Step:
     """None for a node: its values are not known, or it moves no uplink; what was begun is ended all the same."""
     if journal is not None and journal.phase is Phase.MOVING:
-        return _moving(journal, node, actual)
+        return _moving(journal, node, actual, now)
     if journal is not None and journal.phase is Phase.RETURNING:
         return _returning(journal, node, actual, now)
     if node is None or node.uplink is None:
         return Step(journal)
-    if journal is not None and journal.phase is Phase.TAKEN_BACK and journal.node == node and now < journal.again_at:
+    if journal is not None and move_journal.rests(journal, node, now):
         return Step(journal, problem=journal.reason)
     if journal is not None and journal.phase is Phase.CONFIRMED and _is_other(journal, node):
         # Two NICs in one bridge are a loop.
@@ -56,8 +57,8 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
     if uplink is None:
         return Step(journal, problem=_is_gone(node.uplink))
     if _is_attached(uplink, node, actual):
-        return _attached(journal, _confirmed(node, uplink, actual, boot), actual, now)
-    return _begun(journal, node, uplink, actual, boot)
+        return _attached(journal, _confirmed(node, uplink, actual, now.boot), actual, now)
+    return _begun(journal, node, uplink, actual, now)
 
 
 def _is_other(journal: Journal, node: SwitchingNode | None) -> bool:
@@ -68,19 +69,24 @@ def _is_gone(uplink: InterfaceName) -> str:
     return f"the node's uplink should be {uplink}, and there is no such link here; mend `uplink` of the node"
 
 
-def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual) -> Step:
+def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual, now: Moment) -> Step:
     if _is_other(journal, node):
         return Step(elsewhere(journal))
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
+    is_late = move_journal.is_late(journal, actual, now)
     todo = tuple(forward(journal, actual))
     if todo:
-        return Step(journal, todo)
+        return Step(move_journal.interrupted(journal)) if is_late else Step(journal, todo)
     question = question_of(everything(journal, actual), actual.links.get(journal.node.bridge))
-    return Step(answered(journal)) if question is None else Step(journal, question=question)
+    if question is None:
+        return Step(answered(journal))
+    if is_late:
+        return Step(move_journal.unanswered(journal, question, actual, now))
+    return Step(journal, question=question)
 
 
-def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: float) -> Step:
+def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: Moment) -> Step:
     is_other = _is_other(journal, node)
     if journal.uplink not in actual.links and not is_other:
         return Step(journal, problem=_is_gone(journal.uplink))
@@ -89,7 +95,7 @@ def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now
         return Step(journal, todo)
     if is_other:
         return Step(None)
-    return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now + AGAIN_SECONDS}))
+    return Step(journal.model_copy(update={"phase": Phase.TAKEN_BACK, "again_at": now.wall + AGAIN_SECONDS}))
 
 
 def _is_attached(uplink: Link, node: SwitchingNode, actual: Actual) -> bool:
@@ -114,7 +120,7 @@ def _confirmed(node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> 
     return Journal(phase=Phase.CONFIRMED, node=node, uplink=uplink.name, has=has, boot=boot, was_confirmed=True)
 
 
-def _attached(journal: Journal | None, fresh: Journal, actual: Actual, now: float) -> Step:
+def _attached(journal: Journal | None, fresh: Journal, actual: Actual, now: Moment) -> Step:
     """What is still to be set then cuts nobody off, so nobody is asked, unless the gateway was silent before."""
     if not is_ours(actual.links[fresh.node.bridge], BRIDGE_ALIAS):
         return Step(None)
@@ -122,7 +128,7 @@ def _attached(journal: Journal | None, fresh: Journal, actual: Actual, now: floa
     if journal is None or journal.phase is not Phase.CONFIRMED or not journal.reason:
         return Step(fresh, todo)
     still = fresh.model_copy(update={"reason": journal.reason, "again_at": journal.again_at})
-    if todo or now < journal.again_at:
+    if todo or now.wall < journal.again_at:
         return Step(still, todo, problem=journal.reason)
     question = question_of(fresh.has, actual.links[fresh.node.bridge])
     return Step(fresh) if question is None else Step(still, question=question)
@@ -140,7 +146,7 @@ def _lost(journal: Journal, has: Held, node: SwitchingNode, actual: Actual) -> H
     )
 
 
-def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, boot: str) -> Step:
+def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: Actual, now: Moment) -> Step:
     bridge = actual.links.get(node.bridge)
     if bridge is not None and not (bridge.kind == LinkKind.BRIDGE and is_ours(bridge, BRIDGE_ALIAS)):
         return Step(
@@ -182,5 +188,4 @@ def _begun(journal: Journal | None, node: SwitchingNode, uplink: Link, actual: A
                 f"{uplink.name}, of which vmfabric can move one only; give each its own metric, or make the bridge "
                 "yourself and set bridge.autosetup to false",
             )
-    begun = Journal(phase=Phase.MOVING, node=node, uplink=uplink.name, has=has, boot=boot)
-    return Step(begun.model_copy(update={"was_confirmed": was_confirmed}))
+    return Step(move_journal.begun(node, uplink.name, has, now, was_confirmed=was_confirmed))

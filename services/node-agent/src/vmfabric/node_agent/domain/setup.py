@@ -51,6 +51,8 @@ class Setup:
     """What is in the way, and what to do."""
 
 
-def without_carrier(uplink: Link) -> str:
-    """What to say of an uplink that nothing passes."""
-    return f"the uplink {uplink.name} has no carrier: is its cable in, and the switch's port up?"
+def without_carrier(*uplinks: Link) -> str:
+    """What to say of an uplink that nothing passes, or of several of which none leads out."""
+    names = " and ".join(sorted(link.name for link in uplinks))
+    which = f"the uplink {names} has" if len(uplinks) == 1 else f"the uplinks {names} have"
+    return f"{which} no carrier: is its cable in, and the switch's port up?"

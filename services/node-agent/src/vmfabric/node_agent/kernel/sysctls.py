@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _ROOT = Path("/proc/sys/net")
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read(names: Iterable[str]) -> dict[str, int]:
@@ -21,8 +20,3 @@ def write_port(interface: str, name: str, value: int) -> None:
     """A setting of one link; its name is as in `ipv4/rp_filter`."""
     family, setting = name.split("/")
     write(f"{family}/conf/{interface}/{setting}", value)
-
-
-def boot_id() -> str:
-    """Another one after each boot of the machine."""
-    return _BOOT.read_text().strip()

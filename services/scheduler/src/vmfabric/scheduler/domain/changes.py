@@ -49,6 +49,7 @@ class Changes:
     clusters: dict[ClusterName, ClusterSpec] = field(default_factory=dict)
     nodes: dict[NodeKey, NodeSpec] = field(default_factory=dict)
     """What operators applied; what was heard of a node and what it carries stay."""
+    gone_nodes: set[NodeKey] = field(default_factory=set)
     heard: dict[NodeKey, Heard] = field(default_factory=dict)
     drains: dict[NodeKey, Drain | None] = field(default_factory=dict)
     new_vms: dict[VmKey, VmRecord] = field(default_factory=dict)

@@ -107,6 +107,11 @@ def hears(left: LeftBehind, fact: IfaceReady | IfaceRemoved | RouteWithdrawn) ->
             return left.model_copy(update={"withdrawn": True, "unwired": True})
 
 
+def forgotten(left: LeftBehind, node: NodeName) -> LeftBehind:
+    """What is left of it when this node does not come back."""
+    return left.model_copy(update={"withdrawn": True, "unwired": True}) if left.desired.node == node else left
+
+
 def let_go(record: VmRecord) -> Turn:
     """No lost node has anything of it any more."""
     free = record.model_copy(update={"evacuated": False})

@@ -21,6 +21,7 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.iface import IfaceReady, IfaceRemoved
 from vmfabric.contract.ip import IpAllocated, IpRefused, IpReleased
+from vmfabric.contract.names import NodeName
 from vmfabric.contract.route import RouteAnnounced, RouteWithdrawn
 from vmfabric.contract.vm import StepTimes, VmFailed, VmPlaced, VmReady
 from vmfabric.scheduler.domain import migration, removal
@@ -93,11 +94,11 @@ def delete(record: VmRecord, asked: Stamp, now: datetime, patience: Patience) ->
     return Turn(wanted) if is_on_its_way else removal.begin(wanted, now, patience)
 
 
-def overdue(record: VmRecord, now: datetime, patience: Patience) -> Turn | None:
-    """What to do when an answer is late; None when it is not."""
+def overdue(record: VmRecord, now: datetime, patience: Patience, *, reason: str | None = None) -> Turn | None:
+    """What to do when an answer is late; None when it is not. `reason` is why it is late, if that is known."""
     waiting = record.waiting
-    if waiting.deadline is not None and now >= waiting.deadline:
-        return _too_late(record, now, patience)
+    if waiting.is_over(now):
+        return _too_late(record, now, patience, reason)
     if waiting.ask_at is None or now < waiting.ask_at:
         return None
     asked = record.model_copy(update={"waiting": patience.asked_again(waiting, now)})
@@ -136,6 +137,13 @@ def waits_for(record: VmRecord) -> str | None:
             return "ip.released from ipam"
         case _:
             return None
+
+
+def waits_on(record: VmRecord) -> NodeName | None:
+    """The node whose services have to say it; None when others have."""
+    if record.move is not None:
+        return migration.waits_on(record, record.move)
+    return record.node if record.phase in {VmPhase.WIRING, VmPhase.WITHDRAWING, VmPhase.UNWIRING} else None
 
 
 def ready(record: VmRecord) -> VmReady:
@@ -215,31 +223,33 @@ def _up(record: VmRecord, done: dict[str, datetime], now: datetime, patience: Pa
     return Turn(up, events=(ready(up),))
 
 
-def _too_late(record: VmRecord, now: datetime, patience: Patience) -> Turn:
+def _too_late(record: VmRecord, now: datetime, patience: Patience, reason: str | None) -> Turn:
     waited = round((now - record.waiting.since).total_seconds())
+    why = ": is it running, and does it reach the bus?" if reason is None else f". {reason}"
     failure = Failure(
         step=_step(record),
         code=Code.STEP_TIMED_OUT,
-        message=f"waited {waited} s for {waits_for(record)}: is it running, and does it reach the bus?",
+        message=f"waited {waited} s for {waits_for(record)}{why}",
     )
     if record.move is not None and record.phase in migration.BEFORE_THE_SWITCH:
         return migration.give_up(record, record.move, failure, now, patience)
     if record.move is not None or record.evacuated or record.phase in removal.PHASES:
-        return _report_held(record)
+        return _report_held(record, reason)
     return removal.begin(record.model_copy(update={"failure": failure}), now, patience)
 
 
-def _report_held(record: VmRecord) -> Turn:
+def _report_held(record: VmRecord, reason: str | None) -> Turn:
     """Say once that it takes too long, and go on asking: a time-out frees nothing."""
     quiet = record.waiting.model_copy(update={"deadline": None})
     held = [allocated.address for allocated in record.addresses] if record.move is None else []
+    why = "" if reason is None else f". {reason}"
     said = VmFailed(
         cluster=record.cluster,
         vm=record.vm,
         generation=record.generation,
         step=_step(record),
         code=Code.STEP_TIMED_OUT,
-        message=f"still waiting for {waits_for(record)}; until then its addresses stay its own",
+        message=f"still waiting for {waits_for(record)}; until then its addresses stay its own{why}",
         held=tuple(held),
     )
     return Turn(record.model_copy(update={"waiting": quiet, "reported": True}), events=(said,))

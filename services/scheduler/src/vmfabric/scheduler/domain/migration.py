@@ -215,10 +215,17 @@ def waits_for(record: VmRecord, move: Move) -> str:
         case VmPhase.SETTLING:
             return f"route.announced with the normal preference from the bgp-announcer of {move.target}"
         case _:
-            node = move.source if record.phase is VmPhase.LEAVING else move.target
+            node = waits_on(record, move)
             services = [] if move.withdrawn else [f"route.withdrawn from the bgp-announcer of {node}"]
             services += [] if move.unwired else [f"iface.removed from the node-agent of {node}"]
             return " and ".join(services)
+
+
+def waits_on(record: VmRecord, move: Move) -> NodeName | None:
+    """The node whose services have to say it; None when whoever moves the guest has."""
+    if record.phase is VmPhase.MOVING:
+        return None
+    return move.source if record.phase is VmPhase.LEAVING else move.target
 
 
 def _lets_go(

@@ -77,6 +77,10 @@ class Waiting(BaseModel):
         """Whether that is now."""
         return self.due is not None and self.due <= now
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether the phase has failed."""
+        return self.deadline is not None and self.deadline <= now
+
 
 class MoveSteps(BaseModel):
     """When each step of a migration was done."""
