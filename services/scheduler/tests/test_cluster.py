@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vmfabric.contract.cluster import Bridge, ClusterSpec, NetworkType, NodeSpec
+from vmfabric.contract.cluster import Bridge, ClusterSpec, NetworkType, NodeSpec, Upstream
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.scheduler.domain.cluster import check_cluster, check_node
 
@@ -26,6 +26,28 @@ def a_routing_node(name: str = "n1", number: int = 1, **fields: Any) -> NodeSpec
 def check(cluster: ClusterSpec, wanted: NodeSpec, *others: NodeSpec, found: NodeSpec | None = None) -> None:
     vms = 0 if found is None else 3
     check_node(wanted, found=found, cluster=cluster, others=others, heard=(), vms=vms, holder=None)
+
+
+def test_the_whole_prefixes_of_a_routing_nodes_vms_keep_leading_to_them() -> None:
+    found = a_node_spec(uplink="eth0", subnets=(ip_network("2001:db8:7::/60"),))
+
+    def check_with(wanted: NodeSpec) -> None:
+        check_node(
+            wanted,
+            found=found,
+            cluster=ROUTING,
+            others=(),
+            heard=(),
+            vms=1,
+            delegated=[ip_network("2001:db8:7:1::/64")],
+            holder=None,
+        )
+
+    check_with(found.model_copy(update={"ipv6": ip_interface("2001:db8:8::2/64")}))
+    with pytest.raises(Refused, match="cannot become on-link while its VMs have 2001:db8:7:1::/64"):
+        check_with(found.model_copy(update={"upstream": Upstream.ON_LINK}))
+    with pytest.raises(Refused, match="while a VM of it has 2001:db8:7:1::/64"):
+        check_with(found.model_copy(update={"ipv6": ip_interface("2001:db8:7:1::2/64")}))
 
 
 def refusal(cluster: ClusterSpec, wanted: NodeSpec, *others: NodeSpec, found: NodeSpec | None = None) -> Refused:

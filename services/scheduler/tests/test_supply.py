@@ -47,10 +47,23 @@ def reason(supply: Supply, *wishes: AddressWish) -> str | None:
 def test_a_node_without_a_free_address_of_a_wanted_family_says_so() -> None:
     supply = Supply({Source("web", FOUR): 1, Source("web", SIX): 0})
     assert reason(supply, a_wish()) is None
-    assert reason(supply) == "no free ipv6 address in its range"
-    assert reason(supply, a_wish(), a_wish()) == "no free ipv4 address in its range"
-    assert reason(supply, a_wish(SIX, pool="web")) == "no free ipv6 address in its range of pool web"
-    assert reason(supply, a_wish(pool="other")) == "no free ipv4 address in its range of pool other"
+    assert reason(supply) == "no free ipv6 address for its VMs now"
+    assert reason(supply, a_wish(), a_wish()) == "no free ipv4 address for its VMs now"
+    assert reason(supply, a_wish(SIX, pool="web")) == "no free ipv6 address of pool web for its VMs now"
+    assert reason(supply, a_wish(pool="other")) == "no free ipv4 address of pool other for its VMs now"
+
+
+def test_where_the_provider_asks_for_each_address_a_pool_of_prefixes_has_nothing_but_its_ipv4() -> None:
+    free = {FOUR: 1, SIX: 5}
+    pools = [
+        FreeInPool(pool="wide", free=free, nodes={"n1": free}, ipv6_length=64),
+        FreeInPool(pool="web", free=free, nodes={"n1": {SIX: 1}}),
+    ]
+    supply = Supply.on("n1", pools)
+    assert reason(supply, a_wish(SIX, pool="wide")) is None
+    one_by_one = supply.asked_for_one_by_one()
+    assert reason(one_by_one, a_wish(SIX, pool="wide")) == "no free ipv6 address of pool wide for its VMs now"
+    assert reason(one_by_one, a_wish(FOUR, pool="wide"), a_wish(SIX)) is None
 
 
 def test_a_vm_that_names_no_family_needs_those_that_its_node_has() -> None:
@@ -148,7 +161,7 @@ async def test_vms_that_come_at_once_go_where_there_are_addresses_and_the_rest_h
     assert (await scheduler.sent())[-1].startswith("vm.failed.msk.")
     decision = await scheduler.decision("vm1")
     assert decision is not None
-    assert [other.refused for other in decision.others] == ["no free ipv4 address in its range"]
+    assert [other.refused for other in decision.others] == ["no free ipv4 address for its VMs now"]
 
 
 async def test_a_vm_is_placed_when_ipam_is_away(scheduler: Scheduler) -> None:

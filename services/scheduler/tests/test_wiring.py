@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vmfabric.contract.cluster import Bridge, ClusterSpec, NetworkType, NodeSpec
+from vmfabric.contract.cluster import Bridge, ClusterSpec, Gateway, NetworkType, NodeSpec, Upstream
 from vmfabric.contract.desired import Routed, Switched
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.ip import AllocatedAddress
@@ -106,3 +106,37 @@ def test_what_the_provider_does_not_send_to_the_node_is_no_vms_there(
     address: str, fields: dict[str, Any], words: str
 ) -> None:
     assert words in refused_there(an_address(address), around=Surroundings(a_routing_node(**fields)))
+
+
+def a_prefix(prefix: str) -> AllocatedAddress:
+    whole = ip_network(prefix)
+    return an_address(str(whole[1]), prefix=whole)
+
+
+def test_a_guest_configures_its_address_with_the_length_of_its_prefix() -> None:
+    cluster = a_cluster_spec()
+    made = connect(cluster, Surroundings(), [a_prefix("2001:db8:7::/64")])
+    [guest] = made.guest_addresses
+    assert (str(guest.prefix), guest.gateway) == ("2001:db8:7::1/64", cluster.gateway.ipv6)
+
+
+def test_the_gateway_of_an_ip_fabric_is_no_vms() -> None:
+    cluster = a_cluster_spec().model_copy(update={"gateway": Gateway(ipv6=ip_address("2001:db8:7::77"))})
+    for allocated in (a_prefix("2001:db8:7::/64"), an_address("2001:db8:7::77")):
+        with pytest.raises(Refused, match="(is|has 2001:db8:7::77,) the gateway of the VMs of cluster"):
+            connect(cluster, Surroundings(), [allocated])
+    connect(cluster, Surroundings(), [a_prefix("2001:db8:8::/64"), an_address("2001:db8:7::78")])
+
+
+def test_a_prefix_is_refused_where_nobody_would_route_all_of_it() -> None:
+    prefix = a_prefix("2001:db8:7::/64")
+    assert "ask for a pool of single addresses" in refused_there(prefix, around=Surroundings())
+    subnets = (ip_network("2001:db8:7::/60"),)
+    on_link = a_routing_node(ipv6=SIX, subnets=subnets, upstream=Upstream.ON_LINK)
+    assert "asks for each address by itself" in refused_there(prefix, around=Surroundings(on_link))
+    part = a_routing_node(ipv6=SIX, subnets=(ip_network("2001:db8:7::/80"),))
+    assert "2001:db8:7::/64 of pool web lies in no subnet" in refused_there(prefix, around=Surroundings(part))
+    around_gateway = a_routing_node(ipv6=ip_interface("2001:db8:7::2/64"))
+    assert "has 2001:db8:7::2, node" in refused_there(prefix, around=Surroundings(around_gateway))
+    made = connect(ROUTING, Surroundings(a_routing_node(ipv6=SIX, subnets=subnets)), [prefix])
+    assert [str(guest.prefix) for guest in made.guest_addresses] == ["2001:db8:7::1/64"]

@@ -34,6 +34,8 @@ class FreeInPool(Part):
     pool: ResourceName
     free: dict[Family, int]
     """Of each family that the pool has."""
+    ipv6_length: int = 128
+    """How much of IPv6 it gives at once."""
     nodes: dict[NodeName, dict[Family, int]] | None = None
     """The same for the VMs of each node; None where every node's VMs may have every address of the pool."""
 

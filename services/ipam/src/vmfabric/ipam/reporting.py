@@ -120,5 +120,6 @@ def _free(pool: PoolStock) -> FreeInPool:
     return FreeInPool(
         pool=pool.spec.name,
         free={family: pool.free(family) for family in pool.families},
+        ipv6_length=pool.spec.ipv6_length,
         nodes=nodes if pool.spec.ranges else None,
     )

@@ -1,10 +1,11 @@
 """What operators ask the scheduler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
 
+from vmfabric.contract.addresses import Prefix
 from vmfabric.contract.admin import (
     Applied,
     ApplyCluster,
@@ -106,6 +107,7 @@ class Administration:
                 others=[row.spec for row in rows],
                 heard=row.heard.addresses if row else (),
                 vms=row.used.vms if row else 0,
+                delegated=_delegated(await tx.rows.vms_on(row.key)) if row else (),
                 holder=await tx.rows.vm_with(spec.address),
             )
             applied = compare("node", spec, found, spec.name, dry_run=asked.dry_run)
@@ -278,3 +280,8 @@ def _state(record: VmRecord) -> VmState:
         waiting_for=lifecycle.waits_for(record),
         since=record.waiting.since,
     )
+
+
+def _delegated(records: Iterable[VmRecord]) -> list[Prefix]:
+    given = (allocated.prefix for record in records for allocated in record.addresses)
+    return [prefix for prefix in given if prefix is not None]

@@ -5,9 +5,9 @@ from itertools import product
 
 from pydantic import BaseModel
 
-from vmfabric.contract.addresses import HostAddress
+from vmfabric.contract.addresses import HostAddress, Prefix
 from vmfabric.contract.admin import Applied, Change
-from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Virtualization
+from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Upstream, Virtualization
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import NodeName
 from vmfabric.scheduler.domain.record import VmKey
@@ -62,11 +62,13 @@ def check_node(
     others: Iterable[NodeSpec],
     heard: Sequence[HostAddress],
     vms: int,
+    delegated: Sequence[Prefix] = (),
     holder: VmKey | None,
 ) -> None:
     """Refused when the node cannot be so.
 
-    `heard` are the addresses of its last heartbeat; `holder` is the VM that has its address.
+    `heard` are the addresses of its last heartbeat; `delegated` are the whole prefixes of its VMs; `holder` is the VM
+    that has its address.
     """
     if cluster is None:
         raise Refused(Code.UNKNOWN_CLUSTER, f"there is no cluster {wanted.cluster}; apply it before its nodes")
@@ -97,6 +99,7 @@ def check_node(
         )
     if found is not None and vms and cluster.type is NetworkType.ROUTING:
         _check_kept(wanted, found, vms)
+        _check_delegated(wanted, delegated)
     if found is not None and vms and _kind(wanted, cluster) is not _kind(found, cluster):
         raise Refused(
             Code.IN_USE,
@@ -157,6 +160,23 @@ def _check_kept(wanted: NodeSpec, found: NodeSpec, vms: int) -> None:
             f"{', '.join(lost)} cannot be taken from node {wanted.name} with {vms} VMs on it, which may have their "
             "addresses by it; delete them first",
         )
+
+
+def _check_delegated(wanted: NodeSpec, delegated: Sequence[Prefix]) -> None:
+    """Whether the whole prefixes of a routing node's VMs still lead to them."""
+    if delegated and wanted.upstream is Upstream.ON_LINK:
+        raise Refused(
+            Code.IN_USE,
+            f"the upstream of node {wanted.name} cannot become {wanted.upstream} while its VMs have {delegated[0]}: "
+            "a provider that asks for each address by itself finds none of a prefix but the first; delete them first",
+        )
+    for prefix in delegated:
+        if wanted.ipv6 is not None and prefix.overlaps(wanted.ipv6.network):
+            raise Refused(
+                Code.IN_USE,
+                f"the ipv6 of node {wanted.name} cannot become {wanted.ipv6} while a VM of it has {prefix}; choose "
+                "another network",
+            )
 
 
 def _kind(node: NodeSpec, cluster: ClusterSpec) -> Virtualization:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from vmfabric.contract.admin import NodeState
+from vmfabric.contract.cluster import Upstream
 from vmfabric.scheduler.domain.offer import Offer
 from vmfabric.scheduler.domain.wish import Company
 
@@ -77,6 +78,8 @@ def has_room(offer: Offer) -> str | None:
 def has_addresses(offer: Offer) -> str | None:
     """A free address of each family, where nodes have ranges of their own."""
     supply, needs = offer.candidate.supply, offer.wish.needs
+    if supply is not None and offer.candidate.spec.upstream is Upstream.ON_LINK:
+        supply = supply.asked_for_one_by_one()
     return supply.shortage(needs) if supply is not None and needs is not None else None
 
 

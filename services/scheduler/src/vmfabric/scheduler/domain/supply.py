@@ -45,6 +45,8 @@ class Supply:
     """What the VMs of one node may still be given, in the order in which ipam asks the pools."""
 
     free: Mapping[Source, int]
+    of_prefixes: frozenset[ResourceName] = frozenset()
+    """Pools that give whole IPv6 prefixes."""
 
     @staticmethod
     def on(node: NodeName, pools: Sequence[FreeInPool]) -> "Supply":
@@ -54,13 +56,23 @@ class Supply:
                 Source(each.pool, family): count
                 for each in pools
                 for family, count in (each.free if each.nodes is None else each.nodes.get(node, {})).items()
-            }
+            },
+            frozenset(each.pool for each in pools if each.ipv6_length < Family.IPV6.host_length),
         )
+
+    def asked_for_one_by_one(self) -> "Supply":
+        """Where the provider asks for each address by itself, it finds none of a prefix but the first."""
+        left = {
+            source: count
+            for source, count in self.free.items()
+            if source.family is Family.IPV4 or source.pool not in self.of_prefixes
+        }
+        return Supply(left)
 
     def without(self, needs: Needs) -> "Supply":
         """When a VM has been given what it needs, as far as that was there."""
         left, _ = self._given(needs)
-        return Supply(left)
+        return Supply(left, self.of_prefixes)
 
     def shortage(self, needs: Needs) -> str | None:
         """Why a VM cannot have what it needs, or None."""
@@ -69,7 +81,7 @@ class Supply:
         _, missing = self._given(needs)
         if missing is None:
             return None
-        return f"no free {missing.family} address in its range{f' of pool {missing.pool}' if missing.pool else ''}"
+        return f"no free {missing.family} address{f' of pool {missing.pool}' if missing.pool else ''} for its VMs now"
 
     def _given(self, needs: Needs) -> tuple[Mapping[Source, int], Need | None]:
         """What is left, and the first address that was not there."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from vmfabric.contract.addresses import Family, HostAddress, host_prefix, lies_inside
+from vmfabric.contract.addresses import Family, HostAddress, Prefix, host_prefix, lies_inside
 from vmfabric.contract.cluster import ClusterSpec, NetworkType, NodeSpec, Upstream
 from vmfabric.contract.desired import (
     DesiredNode,
@@ -67,6 +67,8 @@ def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[Allo
     vlan = _vlan(cluster.type, allocated)
     match cluster.type:
         case NetworkType.IP_FABRIC:
+            for each in allocated:
+                _check_is_not_the_gateways(each, cluster)
             guest = [_routed(each, cluster.gateway.of(each.family)) for each in allocated]
             return Connection(PointToPoint(gateway=cluster.gateway), tuple(guest))
         case NetworkType.SWITCHING:
@@ -113,6 +115,29 @@ def _routing_node(cluster: ClusterSpec, node: NodeSpec) -> RoutingNode:
         subnets=node.subnets,
         upstream=node.upstream,
     )
+
+
+def _check_is_not_the_gateways(allocated: AllocatedAddress, cluster: ClusterSpec) -> None:
+    gateway = cluster.gateway.of(allocated.family)
+    if gateway in _all_of(allocated):
+        raise Refused(
+            Code.CONFLICT,
+            f"{_found(allocated)} {_is(allocated, gateway)} the gateway of the VMs of cluster {cluster.name}; "
+            "exclude that there",
+        )
+
+
+def _all_of(allocated: AllocatedAddress) -> Prefix:
+    """What is routed to the VM."""
+    return allocated.prefix or host_prefix(allocated.address)
+
+
+def _found(allocated: AllocatedAddress) -> str:
+    return f"{allocated.prefix or allocated.address} of pool {allocated.pool}"
+
+
+def _is(allocated: AllocatedAddress, address: HostAddress) -> str:
+    return "is" if allocated.prefix is None else f"has {address},"
 
 
 def _check_is_no_prefix(allocated: AllocatedAddress) -> None:
@@ -173,7 +198,7 @@ def _check_is_a_hosts(allocated: AllocatedAddress, taken: Mapping[HostAddress, N
 
 def _behind(node: NodeSpec, allocated: AllocatedAddress) -> GuestAddress:
     """An address that the provider sends to the node."""
-    address, found = allocated.address, f"{allocated.address} of pool {allocated.pool}"
+    found = _found(allocated)
     gateway = node.address if allocated.family is Family.IPV4 else node.ipv6 and node.ipv6.ip
     if gateway is None:
         raise Refused(
@@ -181,10 +206,12 @@ def _behind(node: NodeSpec, allocated: AllocatedAddress) -> GuestAddress:
             f"node {node.name} has no `ipv6`, the gateway that its VMs need for IPv6; apply it with one, or ask for "
             "IPv4 only",
         )
-    wanted = allocated.prefix or host_prefix(address)
-    if gateway in wanted:
-        raise Refused(Code.CONFLICT, f"{found} is node {node.name}'s own, its VMs' gateway; exclude it there")
-    if not any(lies_inside(wanted, sent) for sent in node.sent):
+    if gateway in _all_of(allocated):
+        raise Refused(
+            Code.CONFLICT,
+            f"{found} {_is(allocated, gateway)} node {node.name}'s own, its VMs' gateway; exclude that there",
+        )
+    if not any(lies_inside(_all_of(allocated), sent) for sent in node.sent):
         raise Refused(
             Code.CONFLICT,
             f"{found} lies in no subnet of node {node.name}, so the provider does not send it there; give the pool a "
