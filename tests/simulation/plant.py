@@ -83,7 +83,7 @@ def plant(nodes: Mapping[NodeName, HostAddress], kind: NetworkType, *, cpu: int,
         cluster=_cluster(kind),
         nodes=tuple(_node(name, address, kind, cpu=cpu) for name, address in nodes.items()),
         networks=tuple(_network(number, prefix, kind) for number, prefix in enumerate(_NETWORKS)),
-        pools=tuple(_of_prefixes(pool) for pool in pools) if has_prefixes else pools,
+        pools=tuple(map(_of_prefixes, pools)) if has_prefixes else pools,
     )
 
 
@@ -136,7 +136,9 @@ def _pool(name: str, nodes: Iterable[NodeName]) -> PoolSpec:
 
 
 def _of_prefixes(pool: PoolSpec) -> PoolSpec:
-    """With as many prefixes as it has addresses."""
+    """With as many prefixes as it has IPv6 addresses."""
+    if all(block.version == 4 for block in pool.blocks):
+        return pool
     blocks = tuple(_WIDE if block.version == 6 else block for block in pool.blocks)
     return pool.model_copy(update={"blocks": blocks, "ipv6_length": _WIDE.prefixlen + 4})
 

@@ -99,7 +99,7 @@ async def test_a_guest_that_has_come_is_announced_out_of_the_uplink(
             async with asyncio.TaskGroup() as tasks:
                 told = Announcing(tasks, prepared=frozenset(prepared))
                 for presence in (*steps, steps[-1]):
-                    told.notice([a_vm(1, wiring=SWITCHED, presence=presence)])
+                    told.notice([a_vm(1, wiring=SWITCHED, presence=presence)], ())
 
         netns.setns(node.namespace)
         asyncio.run(work())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vmfabric.contract.cluster import Bridge, Gateway, NetworkType, NodeSpec, Upstream
+from vmfabric.contract.cluster import Bridge, ClusterSpec, Gateway, NetworkType, NodeSpec, Upstream
 from vmfabric.contract.desired import Routed, Switched
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.ip import AllocatedAddress
@@ -15,6 +15,7 @@ from .builders import a_cluster_spec, a_node_spec, another_type
 
 SWITCHING = another_type(NetworkType.SWITCHING, bridge=Bridge(name="vmbr7"))
 ROUTING = another_type(NetworkType.ROUTING)
+A_FABRIC = a_cluster_spec()
 SIX = ip_interface("2001:db8:1::2/64")
 
 
@@ -45,10 +46,23 @@ def test_a_switched_vm_is_in_its_physical_network_with_that_networks_gateway() -
     assert (str(guest.prefix), str(guest.gateway)) == ("203.0.113.9/24", "203.0.113.1")
 
 
-def test_a_network_in_a_vlan_is_refused_with_what_to_do_instead() -> None:
-    said = refused_there(of_rack("203.0.113.9", vlan=7), around=Surroundings())
-    assert "203.0.113.9 of pool web is in VLAN 7" in said
-    assert "make a bridge over a VLAN device of the uplink" in said
+def test_a_switched_vm_is_in_the_vlan_of_its_networks() -> None:
+    six = of_rack("2001:db8:1::9", vlan=7, prefix="2001:db8:1::/64")
+    made = connect(SWITCHING, Surroundings(), [of_rack("203.0.113.9", vlan=7), six])
+    assert made.wiring == Switched(bridge="vmbr7", vlan=7)
+
+
+@pytest.mark.parametrize(("vlan", "words"), [(8, "in VLAN 8"), (None, "in no VLAN")])
+def test_a_vm_is_in_one_vlan_with_all_of_its_addresses(vlan: int | None, words: str) -> None:
+    six = of_rack("2001:db8:1::9", vlan=vlan, prefix="2001:db8:1::/64")
+    said = refused_there(of_rack("203.0.113.9", vlan=7), six, around=Surroundings())
+    assert said.startswith("203.0.113.9 of pool web is in VLAN 7 and 2001:db8:1::9 of pool web is " + words)
+
+
+@pytest.mark.parametrize("cluster", [A_FABRIC, ROUTING])
+def test_where_nothing_is_tagged_a_network_in_a_vlan_is_refused(cluster: ClusterSpec) -> None:
+    with pytest.raises(Refused, match=f"VLAN 7, and in a cluster of type {cluster.type} nothing is tagged"):
+        connect(cluster, Surroundings(a_routing_node()), [of_rack("203.0.113.9", vlan=7)])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 services. What some of these do to a machine that they are installed on, at its next boot for one, is not for a test.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def files(package: str, wanted: Mapping[str, str], *, release: str | None = None
     Debian's it is the machine's own. LabError when something of it cannot be had.
     """
     there = CACHE / (package if release is None else f"{package}-{release}")
-    if there.exists():
+    if all((there / file).exists() for file in wanted):
         return there
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unpacking-", dir=CACHE) as name:
@@ -46,6 +47,8 @@ def files(package: str, wanted: Mapping[str, str], *, release: str | None = None
         chosen.mkdir()
         for file, pattern in wanted.items():
             _only(draft / "all", pattern).rename(chosen / file)
+        # What an older vmfabric wanted of it may have been less.
+        shutil.rmtree(there, ignore_errors=True)
         return chosen.rename(there)
 
 

@@ -22,7 +22,6 @@ from vmfabric.lab.qmp import Qmp
 LIFE_PORT = 7
 """Whoever connects to this TCP port of a guest is told ten times a second its boot id, and the seconds since."""
 
-_QEMU = "qemu-system-x86_64"
 MEMORY_MB = 192
 """Of a guest."""
 _MIGRATION_PORT = 49152
@@ -98,23 +97,13 @@ def _command(given: IfaceReady, image: Image, qmp: int) -> tuple[str, ...]:
     network = given.guest
     addresses = ",".join(f"{address.prefix}@{address.gateway}" for address in network.addresses)
     options = {
-        "-machine": "q35",
-        "-accel": "tcg",
-        "-m": str(MEMORY_MB),
-        "-display": "none",
-        "-serial": "stdio",
         "-chardev": f"socket,id=qmp,fd={qmp}",
         "-mon": "chardev=qmp,mode=control",
         "-netdev": f"tap,id=net0,ifname={given.interface},script=no,downscript=no",
         "-device": f"virtio-net-pci,netdev=net0,mac={network.mac},romfile=",
-        "-kernel": str(image.kernel),
-        "-initrd": str(image.initramfs),
-        # What the kernel does not know is a variable of init's.
-        "-append": f"console=ttyS0 quiet panic=-1 mtu={network.mtu} addresses={addresses}",
     }
-    # A guest that panics has ended, and must not look as if it had only been slow.
-    fixed = ("-no-user-config", "-nodefaults", "-no-reboot")
-    return (_QEMU, *fixed, *(word for option in options.items() for word in option))
+    boot = image.boot(MEMORY_MB, f"mtu={network.mtu}", f"addresses={addresses}")
+    return (*boot, *(word for option in options.items() for word in option))
 
 
 def _log(lab: Lab, given: IfaceReady) -> Path:

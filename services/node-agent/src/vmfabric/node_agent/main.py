@@ -80,8 +80,8 @@ async def _serve(service: Service, settings: NodeAgentSettings) -> None:
             again = await agent.step(dirty)
             wanted = [vm.value for vm in mirror.vms.values()]
             arrivals.expect(wanted)
-            if mirror.complete:
-                announcing.notice(wanted)
+            if mirror.complete and agent.seen is not None:
+                announcing.notice(wanted, agent.seen.links.values())
             if dhcp.want(mirror, agent.seen):
                 dhcp_loop.mark_all()
             return again

@@ -21,7 +21,9 @@ from vmfabric.node_agent.domain.actual import (
     InterfaceAddress,
     Link,
     LinkKind,
+    PortVlan,
     Proxy,
+    VlanFiltering,
 )
 from vmfabric.node_agent.domain.antispoof import GuardState, Ruleset
 from vmfabric.node_agent.domain.link_guard import Hook
@@ -29,6 +31,7 @@ from vmfabric.node_agent.domain.neighbour import Question
 from vmfabric.node_agent.domain.port import LINK_GROUP, SYSCTLS
 from vmfabric.node_agent.domain.setup import FORWARDING
 from vmfabric.node_agent.simulated_held import RefusedError, moved
+from vmfabric.node_agent.simulated_vlans import with_vlans
 
 
 def an_uplink(address: InterfaceAddress) -> Link:
@@ -69,6 +72,7 @@ class SimulatedKernel:
     link_guards: dict[str, frozenset[tuple[Hook, str]]] = field(default_factory=dict)
     answering: set[HostAddress] = field(default_factory=set)
     """Neighbours."""
+    can_filter_vlans: bool = True
     writes: int = 0
     """Operations that were carried out."""
     _next_index: int = 100
@@ -130,6 +134,9 @@ class SimulatedKernel:
                 self.rename_link(self._name(index), interface)
             case bridges.CreateBridge() | bridges.SetBridge() | bridges.SetMaster() | bridges.SetIsolated():
                 self._bridge(operation)
+            case bridges.SetVlanFiltering() | bridges.JoinVlan() | bridges.LeaveVlans():
+                after = with_vlans(self._link(operation.interface), operation)
+                self._change(after.name, vlans=after.vlans, filtering=after.filtering)
             case bridges.LoadLinkGuard() | bridges.RemoveLinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 self._on_uplink(operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
@@ -185,7 +192,8 @@ class SimulatedKernel:
 
     def _create_bridge(self, wanted: bridges.CreateBridge) -> None:
         self._add(wanted.interface, LinkKind.BRIDGE, wanted.mac, 1500, {})
-        self._change(wanted.interface, bridge=BridgeSettings(stp=0, forward_delay=1500))
+        filtering = VlanFiltering(is_on=False, untagged=1) if self.can_filter_vlans else None
+        self._change(wanted.interface, bridge=BridgeSettings(stp=0, forward_delay=1500), filtering=filtering)
 
     def _add(self, name: str, kind: LinkKind, mac: Mac, mtu: int, sysctls: dict[str, int]) -> None:
         if name in self.links:
@@ -255,7 +263,9 @@ class SimulatedKernel:
     def _set_master(self, interface: str, bridge: str | None) -> None:
         if bridge is not None and self._link(bridge).kind != LinkKind.BRIDGE:
             raise RefusedError(f"{bridge} is no bridge")
-        self._change(interface, master=bridge, isolated=False)
+        filtering = None if bridge is None else self._link(bridge).filtering
+        vlans = frozenset({PortVlan(filtering.untagged, True, True)} if filtering else ())
+        self._change(interface, master=bridge, isolated=False, vlans=vlans)
 
     def _move(self, operation: held.MoveOperation) -> None:
         if not self._link(operation.interface).up and isinstance(operation, held.PutRoute):

@@ -62,8 +62,9 @@ def plan(wanted: Sequence[Line], found: Sequence[Line], asn: int, *, tidy: bool 
         *_enter(lists),
         *_undo(old_settings, maps=True),
         *_enter(maps),
+        *_undo(old_settings, maps=False),
+        *_enter(router),
     )
-    changes = (*changes, *_undo(old_settings, maps=False), *_enter(router))
     return changes or (_undo(old_lists, maps=False) if tidy else ())
 
 

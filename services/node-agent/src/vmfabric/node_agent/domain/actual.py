@@ -44,8 +44,12 @@ class Link:
     """The bridge that it is a port of, or whatever else holds it."""
     isolated: bool = False
     """As a port of a bridge: nothing passes between it and others that are isolated."""
+    vlans: frozenset["PortVlan"] = frozenset()
+    """As a port of a bridge; they count only while that filters VLANs."""
     bridge: "BridgeSettings | None" = None
     """None: it is no bridge."""
+    filtering: "VlanFiltering | None" = None
+    """None: it is no bridge, or the kernel cannot filter VLANs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,26 @@ class BridgeSettings:
     stp: int
     forward_delay: int
     """In hundredths of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class VlanFiltering:
+    """Whether a bridge keeps VLANs apart."""
+
+    is_on: bool
+    untagged: int
+    """The VLAN that a port gets with which it joins, for what is not tagged; 0: none."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortVlan:
+    """A VLAN that a port of a bridge is in."""
+
+    number: int
+    comes_untagged: bool = False
+    """What arrives without a tag is of this VLAN."""
+    leaves_untagged: bool = False
+    """Its frames leave without a tag."""
 
 
 @dataclass(frozen=True, slots=True)

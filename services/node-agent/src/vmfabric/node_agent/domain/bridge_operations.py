@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from vmfabric.contract.addresses import HostAddress, Mac
 from vmfabric.contract.names import InterfaceName
-from vmfabric.node_agent.domain.actual import BridgeSettings
+from vmfabric.node_agent.domain.actual import BridgeSettings, PortVlan
 from vmfabric.node_agent.domain.link_guard import LinkGuard
 from vmfabric.node_agent.domain.stage import OfLink, Stage
 
@@ -83,6 +83,45 @@ class SetIsolated(OfLink):
 
 
 @dataclass(frozen=True, slots=True)
+class SetVlanFiltering(OfLink):
+    """Whether the bridge keeps VLANs apart. Nothing of what is not tagged is lost on the way."""
+
+    stage: ClassVar[Stage] = Stage.NAME
+
+    is_on: bool
+
+    def __str__(self) -> str:
+        return f"{'keep VLANs apart' if self.is_on else 'tell no VLANs apart'} in {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinVlan(OfLink):
+    """Put a port of a bridge into a VLAN, or change how it is in it."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    vlan: PortVlan
+
+    def __str__(self) -> str:
+        tagged = "" if self.vlan.leaves_untagged else ", tagged"
+        return f"put {self.interface} into VLAN {self.vlan.number}{tagged}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveVlans(OfLink):
+    """Take a port of a bridge out of VLANs."""
+
+    stage: ClassVar[Stage] = Stage.JOIN
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        which = f"VLAN {self.first}" if self.first == self.last else f"VLANs {self.first} to {self.last}"
+        return f"take {self.interface} out of {which}"
+
+
+@dataclass(frozen=True, slots=True)
 class AddProxy(OfLink):
     """Answer on this link for an address that is behind the node."""
 
@@ -107,4 +146,5 @@ class RemoveProxy(OfLink):
 
 
 BridgeOperation = CreateBridge | SetBridge | SetMaster | SetIsolated
+VlanOperation = SetVlanFiltering | JoinVlan | LeaveVlans
 UplinkOperation = LoadLinkGuard | RemoveLinkGuard | AddProxy | RemoveProxy

@@ -57,7 +57,8 @@ def _as_wanted(desired: DesiredVm, actual: Actual) -> str:
     if desired.presence is Presence.ABSENT:
         return f"nothing of it is left: no {port.interface}, no rule, no route"
     if port.routed_to is None:
-        return f"{port.interface} is up behind its anti-spoofing, a port of {port.bridge}"
+        vlan = "" if port.vlan is None else f" in VLAN {port.vlan}"
+        return f"{port.interface} is up behind its anti-spoofing, a port of {port.bridge}{vlan}"
     routes = sorted(
         str(it.prefix) for it in actual.routes if it.prefix in port.prefixes and it.interface == port.routed_to
     )

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from vmfabric.contract.addresses import HostAddress, Mac
 
-_ARP, _IPV6 = 0x0806, 0x86DD
+_ARP, _IPV6, _VLAN = 0x0806, 0x86DD, 0x8100
 _REQUEST = 1
 _ICMPV6 = 58
 _SOLICITATION, _ADVERTISEMENT = 135, 136
@@ -16,8 +16,9 @@ _BROADCAST = bytes.fromhex("ffffffffffff")
 _ALL_NODES = IPv6Address("ff02::1")
 _SOLICITED_NODE = int(IPv6Address("ff02::1:ff00:0"))
 _HOP_LIMIT = 255
-_ETHERNET, _ARP_PACKET, _HEADER = (
+_ETHERNET, _TAG, _ARP_PACKET, _HEADER = (
     struct.Struct("!6s6sH"),
+    struct.Struct("!HH"),
     struct.Struct("!HHBBH6s4s6s4s"),
     struct.Struct("!IHBB16s16s"),
 )
@@ -62,6 +63,11 @@ def announcement(address: HostAddress, mac: Mac) -> bytes:
         "!BBHI16sBB6s", _ADVERTISEMENT, 0, 0, _OVERRIDE, address.packed, _TARGET_LINK_ADDRESS, 1, _octets(mac)
     )
     return _icmpv6(mac, address, _ALL_NODES, message)
+
+
+def tagged(frame: bytes, vlan: int) -> bytes:
+    """The frame as it is on a link that carries several VLANs (IEEE 802.1Q)."""
+    return frame[:12] + _TAG.pack(_VLAN, vlan) + frame[12:]
 
 
 def _arp(operation: int, mac: Mac, sender: IPv4Address, target: IPv4Address) -> bytes:

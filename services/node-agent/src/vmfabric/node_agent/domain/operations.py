@@ -11,7 +11,7 @@ from vmfabric.contract.dataplane import ROUTE_METRIC
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain.actual import InterfaceAddress, LinkKind
 from vmfabric.node_agent.domain.antispoof import TABLE, Guard, GuardState
-from vmfabric.node_agent.domain.bridge_operations import BridgeOperation, UplinkOperation
+from vmfabric.node_agent.domain.bridge_operations import BridgeOperation, UplinkOperation, VlanOperation
 from vmfabric.node_agent.domain.held import MoveOperation
 from vmfabric.node_agent.domain.stage import OfLink, Stage
 
@@ -268,6 +268,7 @@ Operation = (
     | DeleteLink
     | CreateLink
     | BridgeOperation
+    | VlanOperation
     | UplinkOperation
     | MoveOperation
     | RenameLink

@@ -10,9 +10,10 @@ from vmfabric.contract.desired import DesiredVm, Presence
 from vmfabric.contract.names import InterfaceName, VmName
 from vmfabric.node_agent.domain import bridge_operations as bridges
 from vmfabric.node_agent.domain import operations as do
+from vmfabric.node_agent.domain import vlans
 from vmfabric.node_agent.domain.actual import Actual, HostRoute, Link, LinkKind, Proxy
 from vmfabric.node_agent.domain.antispoof import GuardState
-from vmfabric.node_agent.domain.fabrics.fabric import Node, bridges_of, setup
+from vmfabric.node_agent.domain.fabrics.fabric import Node, bridges_of, setup, trunk_of
 from vmfabric.node_agent.domain.forwarding import remembered_routes, wanted_routes
 from vmfabric.node_agent.domain.naming import ALIAS_PREFIX
 from vmfabric.node_agent.domain.port import Port, port_of
@@ -56,14 +57,16 @@ def plan(
     owners = owners_of(ports)
     marked = {link.alias: link for link in actual.links.values() if link.alias is not None}
     of_vms = {prefix.network_address for port in ports for prefix in port.prefixes}
+    uplink = trunk_of(node)
     todo: list[do.Operation] = [*node_operations(wanted, actual, of_vms)]
+    todo.extend(vlans.bridge_operations(ports, actual, uplink))
     for port in ports:
         if port.vm not in problems:
             is_remembered = port.vm in remembered
             # What has become another VM's here is not taken away with this one.
             own = frozenset(it for it in port.prefixes if owners.get(it, port.vm) == port.vm)
             present = routes.concerning(port, own)
-            todo.extend(_port(port, actual, present, marked.get(port.alias), is_remembered=is_remembered))
+            todo.extend(_port(port, actual, present, marked.get(port.alias), uplink, is_remembered=is_remembered))
             todo.extend(_proxies(port, own, actual, wanted.answers_on))
         elif is_taken(port, actual):
             # A chain that outlived its device hangs on whatever has the name now, and lets nothing of it through.
@@ -134,7 +137,13 @@ def _stray_routes(ports: Sequence[Port], actual: Actual) -> tuple[HostRoute, ...
 
 
 def _port(
-    port: Port, actual: Actual, present: frozenset[HostRoute], marked: Link | None, *, is_remembered: bool
+    port: Port,
+    actual: Actual,
+    present: frozenset[HostRoute],
+    marked: Link | None,
+    uplink: InterfaceName | None,
+    *,
+    is_remembered: bool,
 ) -> Iterator[do.Operation]:
     """`marked` is a link with the port's alias: ours, whatever somebody has named it."""
     named = None if is_taken(port, actual) else actual.links.get(port.interface)
@@ -150,11 +159,13 @@ def _port(
     elif link is None or unwanted:
         yield from _removal(port, link, None)
         yield from _creation(port, found)
+        yield from vlans.port_operations(port, None, actual, uplink)
     else:
         if named is None:
             yield from _renaming(port, link)
             link = _once_renamed(link)
         yield from _repair(port, link)
+        yield from vlans.port_operations(port, link, actual, uplink)
         if named is None or found is None or not found.is_as(port.guard):
             yield do.LoadGuard(port.vm, port.interface, port.guard, found)
         if not link.up:

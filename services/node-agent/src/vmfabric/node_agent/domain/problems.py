@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vmfabric.contract.addresses import Family, Prefix
 from vmfabric.contract.desired import Presence
 from vmfabric.contract.names import VmName
+from vmfabric.node_agent.domain import vlans
 from vmfabric.node_agent.domain.actual import Actual
 from vmfabric.node_agent.domain.port import IPV6_SMALLEST_MTU, Port
 from vmfabric.node_agent.domain.setup_plan import is_ours
@@ -28,7 +29,7 @@ def is_taken(port: Port, actual: Actual) -> bool:
 
 def problems_of(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) -> Iterator[Problem]:
     """`bridges` are those that a port can be put into."""
-    owners = owners_of(ports)
+    owners, strangers = owners_of(ports), vlans.strangers(actual.links.values())
     for port in ports:
         if port.presence is Presence.ABSENT:
             continue
@@ -43,13 +44,8 @@ def problems_of(ports: Sequence[Port], actual: Actual, bridges: frozenset[str]) 
             yield Problem(
                 port.vm, f"the VM's port should be in bridge {port.bridge}, and there is no such bridge here"
             )
-        if port.vlan is not None:
-            yield Problem(
-                port.vm,
-                f"the VM's network has VLAN {port.vlan}, and vmfabric sets no VLANs on the ports of a bridge; make a "
-                f"bridge over a VLAN device of the uplink, name it as `bridge` of a cluster with autosetup false, "
-                "and leave out the network's VLAN",
-            )
+        if (sentence := vlans.problem_of(port, actual, strangers)) is not None:
+            yield Problem(port.vm, sentence)
         for prefix in sorted(port.prefixes, key=str):
             if owners[prefix] != port.vm:
                 yield Problem(port.vm, f"{prefix} should be the VM's, but is still that of VM {owners[prefix]} here")

@@ -5,10 +5,12 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
-from vmfabric.node_agent.domain.actual import BridgeSettings, InterfaceAddress, Link, LinkKind
+from vmfabric.node_agent.domain.actual import BridgeSettings, InterfaceAddress, Link, LinkKind, VlanFiltering
 from vmfabric.node_agent.domain.operations import CreateLink
 from vmfabric.node_agent.domain.port import LINK_GROUP
+from vmfabric.node_agent.kernel import vlans
 from vmfabric.node_agent.kernel.dump import Dump, Entry, attribute, attribute_list, attributes
 from vmfabric.node_agent.kernel.netlink import Netlink
 
@@ -17,13 +19,14 @@ _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 # linux/rtnetlink.h, linux/if_link.h
 _RTM_GETLINK = 18
 _INFO = struct.Struct("=BxHiII")
-_U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
+_U16, _U32, _S32 = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=i")
 _ADDRESS, _IFNAME, _MTU, _LINKINFO, _IFALIAS, _AF_SPEC = 1, 3, 4, 18, 20, 26
 _MASTER, _GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 10, 27, 29, 52, 53
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_PORT = b"bridge\0"
 _BRPORT_ISOLATED = 33
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
+_BR_VLAN_FILTERING, _BR_VLAN_DEFAULT_PVID = 7, 39
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _SKIP_STATISTICS = 1 << 3
 
@@ -59,8 +62,11 @@ def read(dump: Dump, addresses: Mapping[int, frozenset[InterfaceAddress]]) -> di
     request = _INFO.pack(0, 0, 0, 0, 0) + attribute(_EXT_MASK, _U32.pack(_SKIP_STATISTICS))
     entries = dump.entries(_RTM_GETLINK, request, _INFO.size)
     names = {_INFO.unpack(entry.fixed)[2]: _text(entry.attributes[_IFNAME]) for entry in entries}
-    links = (_link(entry, addresses, names) for entry in entries)
-    return {link.name: link for link in links}
+    links = [_link(entry, addresses, names) for entry in entries]
+    of_ports = vlans.read(dump) if any(link.filtering is not None for link in links) else {}
+    return {
+        link.name: replace(link, vlans=of_ports[link.index]) if link.index in of_ports else link for link in links
+    }
 
 
 def create(netlink: Netlink, wanted: CreateLink) -> None:
@@ -177,11 +183,18 @@ def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]], na
         master=names.get(master, f"link {master}") if master else None,
         isolated=as_port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
         bridge=_bridge(attributes(info[_INFO_DATA])) if kind == LinkKind.BRIDGE else None,
+        filtering=_filtering(attributes(info[_INFO_DATA])) if kind == LinkKind.BRIDGE else None,
     )
 
 
 def _bridge(found: Mapping[int, bytes]) -> BridgeSettings:
     return BridgeSettings(_U32.unpack(found[_BR_STP_STATE])[0], _U32.unpack(found[_BR_FORWARD_DELAY])[0])
+
+
+def _filtering(found: Mapping[int, bytes]) -> VlanFiltering | None:
+    if _BR_VLAN_DEFAULT_PVID not in found:  # without CONFIG_BRIDGE_VLAN_FILTERING
+        return None
+    return VlanFiltering(found[_BR_VLAN_FILTERING] != b"\0", _U16.unpack(found[_BR_VLAN_DEFAULT_PVID])[0])
 
 
 def _sysctls(found: Mapping[int, bytes]) -> dict[str, int]:

@@ -24,6 +24,10 @@ class Netlink(Protocol):
         """RTM_SETLINK of a port of a bridge."""
         ...
 
+    def vlan_filter(self, command: str, **values: Any) -> Any:
+        """RTM_SETLINK and RTM_DELLINK of the VLANs of a port."""
+        ...
+
     def neigh(self, command: str, **values: Any) -> Any:
         """RTM_NEWNEIGH and its like."""
         ...

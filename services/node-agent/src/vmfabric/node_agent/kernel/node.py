@@ -28,6 +28,7 @@ from vmfabric.node_agent.kernel import (
     own,
     routes,
     sysctls,
+    vlans,
 )
 from vmfabric.node_agent.kernel.dump import Dump, DumpInterruptedError
 from vmfabric.node_agent.kernel.netlink import Netlink, open_netlink
@@ -191,6 +192,8 @@ class NodeKernel:
                 own.change_bridge(netlink, operation)
             case bridges.LoadLinkGuard() | bridges.RemoveLinkGuard() | bridges.AddProxy() | bridges.RemoveProxy():
                 own.change_uplink(netlink, operation)
+            case bridges.SetVlanFiltering() | bridges.JoinVlan() | bridges.LeaveVlans():
+                vlans.change(netlink, operation)
             case held.PutAddress() | held.TakeAddress() | held.PutRoute() | held.TakeRoute():
                 own.move(netlink, operation)
             case do.SetUp(interface=interface):

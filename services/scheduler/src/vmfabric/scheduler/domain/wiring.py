@@ -64,6 +64,7 @@ class Connection:
 
 def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[AllocatedAddress]) -> Connection:
     """The connection of a VM with these addresses. Refused when no guest, or no port, can have all of them."""
+    vlan = _vlan(cluster.type, allocated)
     match cluster.type:
         case NetworkType.IP_FABRIC:
             for each in allocated:
@@ -73,9 +74,8 @@ def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[Allo
         case NetworkType.SWITCHING:
             for each in allocated:
                 _check_is_a_hosts(each, around.taken)
-                _check_is_untagged(each)
                 _check_is_no_prefix(each)
-            return Connection(Switched(bridge=cluster.bridge.name), tuple(map(_in_network, allocated)))
+            return Connection(Switched(bridge=cluster.bridge.name, vlan=vlan), tuple(map(_in_network, allocated)))
         case NetworkType.ROUTING:
             if around.node is None:
                 raise ValueError("the node of a VM in a routing cluster is its gateway, and has to be given")
@@ -149,14 +149,27 @@ def _check_is_no_prefix(allocated: AllocatedAddress) -> None:
         )
 
 
-def _check_is_untagged(allocated: AllocatedAddress) -> None:
-    if allocated.vlan is not None:
+def _vlan(of: NetworkType, allocated: Sequence[AllocatedAddress]) -> int | None:
+    """The one that all of them are in."""
+    in_each = {each.vlan: _in_vlan(each) for each in allocated}
+    for vlan, words in in_each.items():
+        if vlan is not None and of is not NetworkType.SWITCHING:
+            raise Refused(
+                Code.CONFLICT,
+                f"{words}, and in a cluster of type {of} nothing is tagged; leave out the network's VLAN",
+            )
+    if len(in_each) > 1:
         raise Refused(
             Code.CONFLICT,
-            f"{allocated.address} of pool {allocated.pool} is in VLAN {allocated.vlan}, and vmfabric sets no VLANs "
-            "on the ports of a bridge; make a bridge over a VLAN device of the uplink, name it as `bridge` of a "
-            "cluster with autosetup false, and leave out the network's VLAN",
+            f"{' and '.join(in_each.values())}, and a VM has one port, which is in one VLAN; ask for addresses of "
+            "pools whose networks have the same",
         )
+    return next(iter(in_each), None)
+
+
+def _in_vlan(allocated: AllocatedAddress) -> str:
+    where = "no VLAN" if allocated.vlan is None else f"VLAN {allocated.vlan}"
+    return f"{allocated.address} of pool {allocated.pool} is in {where}"
 
 
 def _in_network(allocated: AllocatedAddress) -> GuestAddress:

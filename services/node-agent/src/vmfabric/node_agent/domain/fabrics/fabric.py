@@ -43,3 +43,8 @@ def bridges_of(node: Node | None, actual: Actual) -> frozenset[InterfaceName]:
     if node is None:
         return frozenset(link.name for link in actual.links.values() if link.alias == BRIDGE_ALIAS)
     return frozenset({node.bridge}) if isinstance(node, SwitchingNode | RoutingNode) else frozenset()
+
+
+def trunk_of(node: Node | None) -> InterfaceName | None:
+    """The uplink of it that is a port of the bridge that its VMs are in."""
+    return node.uplink if isinstance(node, SwitchingNode) else None
