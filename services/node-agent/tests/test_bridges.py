@@ -169,6 +169,14 @@ def test_another_subnet_replaces_the_old_one() -> None:
     ]
 
 
+def test_what_is_the_providers_too_stays_reachable() -> None:
+    kernel = a_kernel()
+    own = frozenset(map(ip_interface, ("192.0.2.1/24", "2001:db8::5/64")))
+    kernel.uplinks["uplink"] = replace(kernel.uplinks["uplink"], addresses=own)
+    carry_out(kernel, a_routing_node())
+    assert not [route for route in kernel.routes if route.prefix == ip_network("2001:db8::/64")]
+
+
 @pytest.mark.parametrize(("subnet", "leads_to"), [("10.0.0.1/32", "vmbr0"), ("2001:db8:1::1/128", "lo")])
 def test_a_subnet_of_one_address_and_its_vm_have_a_route_each_and_the_vms_is_preferred(
     subnet: str, leads_to: str

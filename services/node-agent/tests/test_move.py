@@ -101,7 +101,7 @@ class Node:
 
     def retries(self) -> str:
         """An operator asks for it while an agent lives."""
-        return UplinkMove(self.kernel, self.directory / "journal", lambda: self.now).retry()
+        return UplinkMove(self.kernel, self.directory / "journal", lambda: self.now).retry(self.wanted)
 
     def passes(self, seconds: float) -> None:
         self.now = replace(self.now, wall=self.now.wall + seconds, since_boot=self.now.since_boot + seconds)

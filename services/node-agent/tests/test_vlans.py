@@ -61,6 +61,10 @@ def planned(kernel: SimulatedKernel, node: SwitchingNode | None, *vms: DesiredVm
     return plan(vms, kernel.actual(), node=node)
 
 
+def problems(kernel: SimulatedKernel, node: SwitchingNode | None, *vms: DesiredVm) -> str:
+    return " ".join(problem.sentence for problem in planned(kernel, node, *vms).problems)
+
+
 def about_vlans(kernel: SimulatedKernel, node: SwitchingNode | None, *vms: DesiredVm) -> list[tuple[str | None, str]]:
     """What is to be done, and for whom."""
     kinds = bridges.SetVlanFiltering | bridges.JoinVlan | bridges.LeaveVlans
@@ -119,9 +123,29 @@ def test_what_a_vm_needs_of_the_uplink_is_done_for_that_vm_and_what_is_nobodys_f
         *((vm, "keep VLANs apart in vmbr0") for vm in ("vm1", "vm2")),
         *((vm, "put uplink into VLAN 7, tagged") for vm in ("vm1", "vm2")),
         (None, "put uplink into VLAN 1"),
-        (None, "take uplink out of VLANs 5 to 6"),
-        (None, "take uplink out of VLAN 8"),
     }
+    carry_out(kernel, OWN, a_tagged(1, 7), a_tagged(2, 7))
+    assert strays < kernel.uplinks["uplink"].vlans, "what an operator has put there stays"
+    gone = [a_tagged(number, 7, Presence.ABSENT) for number in (1, 2)]
+    assert about_vlans(kernel, OWN, *gone) == [("vm2", "take uplink out of VLAN 7")], "and so does the filtering"
+
+
+def test_where_nothing_is_tagged_by_itself_the_uplink_is_left_as_it_is() -> None:
+    """Or the node would be cut off."""
+    kernel = a_kernel()
+    carry_out(kernel, OWN, a_tagged(1, 7))
+    kernel.links["vmbr0"] = replace(kernel.links["vmbr0"], filtering=VlanFiltering(is_on=True, untagged=0))
+    kernel.uplinks["uplink"] = replace(kernel.uplinks["uplink"], vlans=frozenset({untagged(20), PortVlan(7)}))
+    assert about_vlans(kernel, OWN, a_tagged(1, 7)) == []
+
+
+def test_vlans_are_not_kept_apart_where_others_hear_theirs_over_the_bridge() -> None:
+    kernel = a_kernel()
+    bridge = kernel.links["vmbr0"].index
+    kernel.uplinks["vmbr0.100"] = replace(kernel.uplinks["uplink"], name="vmbr0.100", master=None, over=bridge)
+    said = problems(kernel, OWN, a_tagged(1, 7))
+    assert "vmbr0.100 over vmbr0 would hear nothing any more" in said
+    assert about_vlans(kernel, OWN, a_tagged(1, 7)) == []
 
 
 def test_the_vlan_of_a_vm_that_nobody_speaks_of_stays() -> None:
@@ -274,5 +298,8 @@ def test_from_any_state_each_port_gets_into_its_vlan_and_the_uplink_into_all_of_
     for port, vlan in vlans.items():
         assert kernel.links[port].vlans == {untagged(vlan or 1)}
     tagged = {vlan for vlan in vlans.values() if vlan is not None}
-    assert kernel.uplinks["uplink"].vlans == {untagged(1)} | {PortVlan(vlan) for vlan in tagged}
-    assert kernel.links["vmbr0"].filtering == VlanFiltering(is_on=bool(tagged), untagged=1)
+    numbers = {vlan.number for vlan in kernel.uplinks["uplink"].vlans}
+    assert {untagged(1)} | {PortVlan(vlan) for vlan in tagged} <= kernel.uplinks["uplink"].vlans
+    assert numbers <= {1, *tagged, *(vlan.number for vlan in of_uplink)}
+    assert kernel.links["vmbr0"].filtering is not None
+    assert kernel.links["vmbr0"].filtering.is_on or not tagged

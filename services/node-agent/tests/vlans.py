@@ -283,7 +283,6 @@ def test_a_guest_in_a_vlan_is_heard_at_its_port(wired: Switch) -> None:
         (f"bridge vlan add vid 7 dev {of(PLAIN)} pvid untagged", f"put {of(PLAIN)} into VLAN 1"),
         ("bridge vlan del vid 7 dev uplink", "put uplink into VLAN 7, tagged"),
         ("bridge vlan add vid 8 dev uplink pvid untagged", "put uplink into VLAN 8, tagged"),
-        ("bridge vlan add vid 100-4094 dev uplink", "take uplink out of VLANs 100 to 4094"),
         ("ip link set vmbr0 type bridge vlan_filtering 0", "keep VLANs apart in vmbr0"),
     ],
 )

@@ -53,17 +53,23 @@ def test_a_node_without_a_free_address_of_a_wanted_family_says_so() -> None:
     assert reason(supply, a_wish(pool="other")) == "no free ipv4 address of pool other for its VMs now"
 
 
-def test_where_the_provider_asks_for_each_address_a_pool_of_prefixes_has_nothing_but_its_ipv4() -> None:
+def test_where_the_provider_asks_for_each_address_no_vm_gets_a_prefix() -> None:
     free = {FOUR: 1, SIX: 5}
     pools = [
         FreeInPool(pool="wide", free=free, nodes={"n1": free}, ipv6_length=64),
         FreeInPool(pool="web", free=free, nodes={"n1": {SIX: 1}}),
     ]
     supply = Supply.on("n1", pools)
-    assert reason(supply, a_wish(SIX, pool="wide")) is None
-    one_by_one = supply.asked_for_one_by_one()
-    assert reason(one_by_one, a_wish(SIX, pool="wide")) == "no free ipv6 address of pool wide for its VMs now"
-    assert reason(one_by_one, a_wish(FOUR, pool="wide"), a_wish(SIX)) is None
+
+    def why(*wishes: AddressWish) -> str | None:
+        needs = Needs.of(a_vm_request(addresses=wishes or None))
+        assert supply.shortage(needs) is None
+        return supply.shortage(needs, is_asked_for_each=True)
+
+    words = "pool wide gives whole prefixes, and the provider asks for each address by itself"
+    assert why(a_wish(SIX, pool="wide")) == words
+    assert why(a_wish(SIX)) == why() == words, "ipam asks this pool first"
+    assert why(a_wish(FOUR, pool="wide"), a_wish(SIX, pool="web")) is None
 
 
 def test_a_vm_that_names_no_family_needs_those_that_its_node_has() -> None:

@@ -60,9 +60,10 @@ def test_a_vm_is_in_one_vlan_with_all_of_its_addresses(vlan: int | None, words: 
 
 
 @pytest.mark.parametrize("cluster", [A_FABRIC, ROUTING])
-def test_where_nothing_is_tagged_a_network_in_a_vlan_is_refused(cluster: ClusterSpec) -> None:
-    with pytest.raises(Refused, match=f"VLAN 7, and in a cluster of type {cluster.type} nothing is tagged"):
-        connect(cluster, Surroundings(a_routing_node()), [of_rack("203.0.113.9", vlan=7)])
+def test_where_nothing_is_tagged_the_vlan_of_a_network_says_nothing(cluster: ClusterSpec) -> None:
+    around = Surroundings(a_routing_node())
+    tagged, plain = of_rack("203.0.113.9", vlan=7), of_rack("203.0.113.9")
+    assert connect(cluster, around, [tagged]) == connect(cluster, around, [plain])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ A key that is missing says nothing: only a value with `presence: absent` removes
 lost bucket never takes anything down, and the key is purged when the node has said that nothing is left.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -103,6 +104,11 @@ def _as_hosts(before: dict[str, Any]) -> tuple[GuestAddress, ...]:
     return tuple(of_host(address, gateway.of(Family.of(address))) for address in before.get("addresses", ()))
 
 
+def _is_empty(value: Collection[object]) -> bool:
+    """What an older version has not is not written where it says nothing: it would be written again everywhere."""
+    return not value
+
+
 class DesiredVm(Desired):
     """One VM on one node."""
 
@@ -118,7 +124,7 @@ class DesiredVm(Desired):
     wiring: Wiring = Field(default_factory=lambda before: PointToPoint(gateway=_gateway(before)))
     guest_addresses: tuple[GuestAddress, ...] = Field(default_factory=_as_hosts)
     """The same addresses as the guest configures them."""
-    delegated: tuple[Prefix, ...] = ()
+    delegated: Annotated[tuple[Prefix, ...], Field(exclude_if=_is_empty)] = ()
     """Whole prefixes, each around one of the addresses, by which it is reached."""
     toward: tuple[HostAddress, ...] = ()
     """Addresses of the node that the guest has left for, while it is forwarded; one on a segment of this node's is
@@ -222,7 +228,7 @@ class DesiredPools(Desired):
 
     cluster: ClusterName
     prefixes: tuple[Prefix, ...]
-    lengths: dict[Prefix, int] = Field(default_factory=dict)
+    lengths: dict[Prefix, int] = Field(default_factory=dict, exclude_if=_is_empty)
     """Of what VMs get from a block, where that is no single address."""
 
     def key(self) -> str:

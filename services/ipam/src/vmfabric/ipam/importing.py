@@ -6,6 +6,7 @@ from datetime import datetime
 from vmfabric.contract.addresses import HostAddress
 from vmfabric.contract.addressing import ImportAddresses, Imported, ImportRow, Reservation, RowProblem
 from vmfabric.contract.errors import Code, Refused
+from vmfabric.ipam.domain.lease import Given
 from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.reserving import Holders, obstacle
 from vmfabric.ipam.domain.stock import Stock
@@ -79,7 +80,7 @@ def _problems(
                 "import would keep it for ever; say ip.reserve without an end, or ip.release, and import again"
             )
         else:
-            sentence = _of_another_vm(row, each, stock.reservations.get(each.address))
+            sentence = _of_another_vm(row, each, stock)
         if sentence is not None:
             yield RowProblem(row=number, address=row.address, sentence=sentence)
 
@@ -96,11 +97,9 @@ def _again(row: ImportRow, wanted: Reservation, other: ImportRow, before: Reserv
     )
 
 
-def _of_another_vm(row: ImportRow, wanted: Reservation, earlier: Reservation | None) -> str | None:
+def _of_another_vm(row: ImportRow, wanted: Reservation, stock: Stock) -> str | None:
     """An earlier import may have had another address of the same prefix."""
-    if row.address == wanted.address or earlier is None or earlier.for_vm in {None, wanted.for_vm}:
+    prefix, earlier = stock.prefix_of(Given(wanted.address, wanted.pool)), stock.reservations.get(wanted.address)
+    if prefix is None or earlier is None or earlier.for_vm in {None, wanted.for_vm}:
         return None
-    return (
-        f"{row.address} is of a prefix that is kept for VM {earlier.for_vm} already, by {wanted.address}, and a VM "
-        "gets it whole"
-    )
+    return f"{row.address} is of {prefix}, which is kept for VM {earlier.for_vm} already, and a VM gets it whole"

@@ -1,5 +1,7 @@
 """How full pools are, and who had an address when."""
 
+from datetime import timedelta
+
 from vmfabric.contract.addresses import Family
 from vmfabric.contract.addressing import (
     AddressHistory,
@@ -23,6 +25,8 @@ from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
 
 _BETWEEN = 1000
+_CLOCKS = timedelta(minutes=1)
+"""So much may the clock of who asks be ahead."""
 _AROUND = 100
 """So many beginnings and ends before a moment are read of VMs and of reservations each, and as many after it."""
 
@@ -78,7 +82,7 @@ class Reporting:
     async def tell_history(self, request: AskHistory) -> AddressHistory:
         """Who had an address at a moment, and around it."""
         now = self._clock.now()
-        at = request.at or now
+        at = min(request.at or now, now) if request.at is None or request.at - now < _CLOCKS else request.at
         if at > now:
             raise Refused(Code.INVALID_REQUEST, f"nobody knows who will have {request.address} at {at}")
         named = (await self._writer.current()).named(request.address)

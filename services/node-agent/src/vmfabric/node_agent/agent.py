@@ -128,7 +128,7 @@ class Agent:
 
     def retry(self) -> Retried:
         """The next pass does not wait until another try is due."""
-        return Retried(cluster=self._cluster, node=self._node, sentence=self._uplink.retry())
+        return Retried(cluster=self._cluster, node=self._node, sentence=self._uplink.retry(self._node_value()))
 
     def heartbeat(self) -> NodeHeartbeat | None:
         """That this node is alive; None until the kernel has been read."""

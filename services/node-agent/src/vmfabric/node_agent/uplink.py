@@ -74,9 +74,11 @@ class UplinkMove:
                 return Moved(actual, tuple(done), step.problem or self._unkept())
         return Moved(actual, tuple(done), _UNSETTLED)
 
-    def retry(self) -> str:
+    def retry(self, node: DesiredNode | None) -> str:
         """Have the next step not wait until another try is due. Returns what is tried then, in a sentence."""
         journal = self._journal
+        if journal is not None and move.is_other_than(journal, node if isinstance(node, SwitchingNode) else None):
+            return f"{journal.uplink} should not be in {journal.node.bridge} any more, so that is not tried again"
         if journal is None or not journal.reason:
             return "nothing was given up here, so everything is only looked at once more"
         uplink, bridge = journal.uplink, journal.node.bridge

@@ -44,6 +44,8 @@ class Link:
     """The bridge that it is a port of, or whatever else holds it."""
     isolated: bool = False
     """As a port of a bridge: nothing passes between it and others that are isolated."""
+    over: int | None = None
+    """Of a VLAN device: the index of the link that it is over."""
     vlans: frozenset["PortVlan"] = frozenset()
     """As a port of a bridge; they count only while that filters VLANs."""
     bridge: "BridgeSettings | None" = None

@@ -50,7 +50,7 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
         return Step(journal)
     if journal is not None and move_journal.rests(journal, node, now):
         return Step(journal, problem=journal.reason)
-    if journal is not None and journal.phase is Phase.CONFIRMED and _is_other(journal, node):
+    if journal is not None and journal.phase is Phase.CONFIRMED and is_other_than(journal, node):
         # Two NICs in one bridge are a loop.
         return Step(elsewhere(journal))
     uplink = actual.links.get(node.uplink)
@@ -61,7 +61,8 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
     return _begun(journal, node, uplink, actual, now)
 
 
-def _is_other(journal: Journal, node: SwitchingNode | None) -> bool:
+def is_other_than(journal: Journal, node: SwitchingNode | None) -> bool:
+    """Whether the node should have another uplink or bridge now than what the journal is about."""
     return node is not None and (node.uplink, node.bridge) != (journal.uplink, journal.node.bridge)
 
 
@@ -70,7 +71,7 @@ def _is_gone(uplink: InterfaceName) -> str:
 
 
 def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual, now: Moment) -> Step:
-    if _is_other(journal, node):
+    if is_other_than(journal, node):
         return Step(elsewhere(journal))
     if journal.uplink not in actual.links:
         return Step(journal, problem=_is_gone(journal.uplink))
@@ -82,12 +83,12 @@ def _moving(journal: Journal, node: SwitchingNode | None, actual: Actual, now: M
     if question is None:
         return Step(answered(journal))
     if is_late:
-        return Step(move_journal.unanswered(journal, question, actual, now))
+        return Step(move_journal.unanswered(journal, question, actual, now, was_asked=False))
     return Step(journal, question=question)
 
 
 def _returning(journal: Journal, node: SwitchingNode | None, actual: Actual, now: Moment) -> Step:
-    is_other = _is_other(journal, node)
+    is_other = is_other_than(journal, node)
     if journal.uplink not in actual.links and not is_other:
         return Step(journal, problem=_is_gone(journal.uplink))
     todo = tuple(backward(journal, actual))

@@ -108,12 +108,16 @@ def answered(journal: Journal) -> Journal:
     return journal.model_copy(update={"phase": Phase.CONFIRMED, "reason": "", "again_at": 0.0})
 
 
-def unanswered(journal: Journal, question: Question, actual: Actual, now: Moment) -> Journal:
-    """It was silent for too long."""
-    silent = (
-        f"{journal.uplink} was moved into {journal.node.bridge}, where the gateway {question.target} did not answer "
-        f"within {journal.node.confirm_seconds} s, "
+def unanswered(
+    journal: Journal, question: Question, actual: Actual, now: Moment, *, was_asked: bool = True
+) -> Journal:
+    """It was silent for too long, or nobody was there to ask it in time."""
+    found = (
+        f"the gateway {question.target} did not answer within {journal.node.confirm_seconds} s"
+        if was_asked
+        else f"the node-agent was away until the gateway {question.target} should have answered"
     )
+    silent = f"{journal.uplink} was moved into {journal.node.bridge}, where {found}, "
     if journal.phase is Phase.CONFIRMED or _stays(journal, actual):
         reason = (
             f"{silent}and where it stays, since the gateway has answered there before; is the gateway down? It is "

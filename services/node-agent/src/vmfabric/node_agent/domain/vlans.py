@@ -1,10 +1,11 @@
 """The VLANs that ports of bridges are in: a VM's port in that of its network, the uplink in those of all of them.
 
 A VM's port is in one VLAN, and knows nothing of tags. In a bridge of ours the uplink is in the VLANs of the node's
-VMs, tagged, and in no other; it keeps what is not tagged. In an operator's bridge the uplink is the operator's.
+VMs, tagged, and keeps what is not tagged and what an operator has put there. In an operator's bridge it is the
+operator's.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from vmfabric.contract.desired import Presence
@@ -22,7 +23,7 @@ def problem_of(port: Port, actual: Actual, strangers: Collection[Link]) -> str |
         return None
     if port.vlan is None:
         return _without_a_vlan(bridge)
-    reason = _in_the_way(port.vlan, bridge, strangers)
+    reason = _in_the_way(port.vlan, bridge, strangers, actual.links.values())
     return None if reason is None else f"the VM's network has VLAN {port.vlan}, {reason}"
 
 
@@ -36,7 +37,7 @@ def _without_a_vlan(bridge: Link) -> str | None:
     )
 
 
-def _in_the_way(vlan: int, bridge: Link, strangers: Collection[Link]) -> str | None:
+def _in_the_way(vlan: int, bridge: Link, strangers: Collection[Link], links: Collection[Link]) -> str | None:
     filtering = bridge.filtering
     if filtering is None:
         return (
@@ -48,6 +49,11 @@ def _in_the_way(vlan: int, bridge: Link, strangers: Collection[Link]) -> str | N
         return (
             f"which inside {bridge.name} is that of all that is not tagged; leave out the network's VLAN where the "
             "physical network does not tag it, or give the bridge another vlan_default_pvid"
+        )
+    if _is_own(bridge) and not filtering.is_on and (beside := _tagged_over(bridge, links)):
+        return (
+            f"and {', '.join(beside)} over {bridge.name} would hear nothing any more if that kept VLANs apart; put "
+            "it over the uplink instead"
         )
     if _is_own(bridge) and filtering.untagged:
         return None
@@ -67,6 +73,11 @@ def _in_the_way(vlan: int, bridge: Link, strangers: Collection[Link]) -> str | N
             f"`bridge vlan add vid {vlan} dev` its uplink"
         )
     return None
+
+
+def _tagged_over(bridge: Link, links: Collection[Link]) -> list[str]:
+    """VLAN devices that hear what comes to the bridge with their tag."""
+    return sorted(link.name for link in links if link.over == bridge.index)
 
 
 def strangers(links: Collection[Link]) -> Collection[Link]:
@@ -101,27 +112,38 @@ def port_operations(
 def bridge_operations(
     ports: Sequence[Port], actual: Actual, uplink: InterfaceName | None
 ) -> Iterator[bridges.VlanOperation]:
-    """What takes from bridges of ours, and from the uplink, the VLANs that no VM is in any more."""
+    """What takes the VLANs of VMs that leave from bridges of ours, and from the uplink. The rest there is others'.
+
+    It is done for a VM that leaves: the node itself has not changed.
+    """
     for bridge in filter(_is_own, actual.links.values()):
         if bridge.filtering is None:
             continue
         untagged = bridge.filtering.untagged
         here = [port for port in ports if port.bridge == bridge.name]
-        wanted = _wanted(bridge, here, actual) - {untagged}
-        going = [port for port in here if _goes(port) and port.interface in actual.links]
-        leaving = {port.vlan: port.vm for port in going if port.vlan is not None}
-        if bridge.filtering.is_on and not wanted:
-            yield bridges.SetVlanFiltering(min(leaving.values(), default=None), bridge.name, is_on=False)
+        wanted = _wanted(bridge, here, actual)
+        leaving = {it: port for it, port in _left(here, actual).items() if it not in wanted and it != untagged}
         trunk = _port_of(bridge, uplink, actual)
+        others = {it.number for it in trunk.vlans} - {untagged} - leaving.keys() if trunk is not None else set()
+        if bridge.filtering.is_on and leaving and untagged and not wanted and not others:
+            last = max(leaving.values(), key=lambda port: (port.interface in actual.links, port.vm))
+            yield bridges.SetVlanFiltering(last.vm, bridge.name, is_on=False)
         if trunk is None:
             continue
         for vlan in sorted(_untagged_in(untagged) - trunk.vlans):
             yield bridges.JoinVlan(None, trunk.name, vlan)
-        surplus = {it.number for it in trunk.vlans} - wanted - {untagged}
-        for number in sorted(surplus & leaving.keys()):
-            yield bridges.LeaveVlans(leaving[number], trunk.name, number, number)
-        for first, last in _ranges(surplus - leaving.keys()):
-            yield bridges.LeaveVlans(None, trunk.name, first, last)
+        for number in sorted(leaving.keys() & {it.number for it in trunk.vlans}):
+            yield bridges.LeaveVlans(leaving[number].vm, trunk.name, number, number)
+
+
+def _left(ports: Sequence[Port], actual: Actual) -> Mapping[int, Port]:
+    """The VLANs that VMs go from, or that their ports are in and should not be; of several VMs one still there."""
+    going = [port for port in ports if port.vlan is not None and _goes(port)]
+    found = {port.vlan: port for port in sorted(going, key=lambda port: port.interface in actual.links) if port.vlan}
+    for port in ports:
+        link = actual.links.get(port.interface)
+        found |= {it.number: port for it in (link.vlans if link is not None else ()) if it.number != port.vlan}
+    return found
 
 
 def _wanted(bridge: Link, ports: Sequence[Port], actual: Actual) -> set[int]:

@@ -21,9 +21,10 @@ _RTM_GETLINK = 18
 _INFO = struct.Struct("=BxHiII")
 _U16, _U32, _S32 = struct.Struct("=H"), struct.Struct("=I"), struct.Struct("=i")
 _ADDRESS, _IFNAME, _MTU, _LINKINFO, _IFALIAS, _AF_SPEC = 1, 3, 4, 18, 20, 26
-_MASTER, _GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 10, 27, 29, 52, 53
+_LINK, _MASTER, _GROUP, _EXT_MASK, _PROP_LIST, _ALT_IFNAME = 5, 10, 27, 29, 52, 53
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BRIDGE_PORT = b"bridge\0"
+_VLAN_DEVICE = "vlan"
 _BRPORT_ISOLATED = 33
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _BR_VLAN_FILTERING, _BR_VLAN_DEFAULT_PVID = 7, 39
@@ -184,6 +185,7 @@ def _link(entry: Entry, addresses: Mapping[int, frozenset[InterfaceAddress]], na
         isolated=as_port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
         bridge=_bridge(attributes(info[_INFO_DATA])) if kind == LinkKind.BRIDGE else None,
         filtering=_filtering(attributes(info[_INFO_DATA])) if kind == LinkKind.BRIDGE else None,
+        over=_U32.unpack(found[_LINK])[0] if kind == _VLAN_DEVICE and _LINK in found else None,
     )
 
 

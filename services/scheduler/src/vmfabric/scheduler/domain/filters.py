@@ -78,9 +78,9 @@ def has_room(offer: Offer) -> str | None:
 def has_addresses(offer: Offer) -> str | None:
     """A free address of each family, where nodes have ranges of their own."""
     supply, needs = offer.candidate.supply, offer.wish.needs
-    if supply is not None and offer.candidate.spec.upstream is Upstream.ON_LINK:
-        supply = supply.asked_for_one_by_one()
-    return supply.shortage(needs) if supply is not None and needs is not None else None
+    if supply is None or needs is None:
+        return None
+    return supply.shortage(needs, is_asked_for_each=offer.candidate.spec.upstream is Upstream.ON_LINK)
 
 
 def is_sent_to(offer: Offer) -> str | None:

@@ -60,32 +60,28 @@ class Supply:
             frozenset(each.pool for each in pools if each.ipv6_length < Family.IPV6.host_length),
         )
 
-    def asked_for_one_by_one(self) -> "Supply":
-        """Where the provider asks for each address by itself, it finds none of a prefix but the first."""
-        left = {
-            source: count
-            for source, count in self.free.items()
-            if source.family is Family.IPV4 or source.pool not in self.of_prefixes
-        }
-        return Supply(left)
-
     def without(self, needs: Needs) -> "Supply":
         """When a VM has been given what it needs, as far as that was there."""
-        left, _ = self._given(needs)
+        left, _, _ = self._given(needs)
         return Supply(left, self.of_prefixes)
 
-    def shortage(self, needs: Needs) -> str | None:
-        """Why a VM cannot have what it needs, or None."""
+    def shortage(self, needs: Needs, *, is_asked_for_each: bool = False) -> str | None:
+        """Why a VM cannot have what it needs, or None. `is_asked_for_each`: by the node's provider, each address."""
         if needs.addresses is None and not self.free:
             return "no pool has a range for it"
-        _, missing = self._given(needs)
-        if missing is None:
-            return None
-        return f"no free {missing.family} address{f' of pool {missing.pool}' if missing.pool else ''} for its VMs now"
+        _, sources, missing = self._given(needs)
+        if missing is not None:
+            of_pool = f" of pool {missing.pool}" if missing.pool else ""
+            return f"no free {missing.family} address{of_pool} for its VMs now"
+        whole = [it.pool for it in sources if it.family is Family.IPV6 and it.pool in self.of_prefixes]
+        if is_asked_for_each and whole:
+            return f"pool {whole[0]} gives whole prefixes, and the provider asks for each address by itself"
+        return None
 
-    def _given(self, needs: Needs) -> tuple[Mapping[Source, int], Need | None]:
-        """What is left, and the first address that was not there."""
+    def _given(self, needs: Needs) -> tuple[Mapping[Source, int], Sequence[Source], Need | None]:
+        """What is left, where each address comes from, and the first that was not there."""
         left = dict(self.free)
+        sources: list[Source] = []
         missing: Need | None = None
         families = {source.family for source in self.free}
         default = tuple(Need(family) for family in Family if family in families)
@@ -93,9 +89,10 @@ class Supply:
             source = next((each for each, count in left.items() if count > 0 and _serves(each, need)), None)
             if source is not None:
                 left[source] -= 1
+                sources.append(source)
             else:
                 missing = missing or need
-        return left, missing
+        return left, sources, missing
 
 
 def _serves(source: Source, need: Need) -> bool:

@@ -64,7 +64,6 @@ class Connection:
 
 def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[AllocatedAddress]) -> Connection:
     """The connection of a VM with these addresses. Refused when no guest, or no port, can have all of them."""
-    vlan = _vlan(cluster.type, allocated)
     match cluster.type:
         case NetworkType.IP_FABRIC:
             for each in allocated:
@@ -75,7 +74,9 @@ def connect(cluster: ClusterSpec, around: Surroundings, allocated: Sequence[Allo
             for each in allocated:
                 _check_is_a_hosts(each, around.taken)
                 _check_is_no_prefix(each)
-            return Connection(Switched(bridge=cluster.bridge.name, vlan=vlan), tuple(map(_in_network, allocated)))
+            return Connection(
+                Switched(bridge=cluster.bridge.name, vlan=_vlan(allocated)), tuple(map(_in_network, allocated))
+            )
         case NetworkType.ROUTING:
             if around.node is None:
                 raise ValueError("the node of a VM in a routing cluster is its gateway, and has to be given")
@@ -149,15 +150,9 @@ def _check_is_no_prefix(allocated: AllocatedAddress) -> None:
         )
 
 
-def _vlan(of: NetworkType, allocated: Sequence[AllocatedAddress]) -> int | None:
+def _vlan(allocated: Sequence[AllocatedAddress]) -> int | None:
     """The one that all of them are in."""
     in_each = {each.vlan: _in_vlan(each) for each in allocated}
-    for vlan, words in in_each.items():
-        if vlan is not None and of is not NetworkType.SWITCHING:
-            raise Refused(
-                Code.CONFLICT,
-                f"{words}, and in a cluster of type {of} nothing is tagged; leave out the network's VLAN",
-            )
     if len(in_each) > 1:
         raise Refused(
             Code.CONFLICT,

@@ -47,7 +47,7 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
             addresses=own | {_LINK_LOCAL},
             sysctls=_BRIDGE,
             guard=no_redirects(node.bridge),
-            routes=frozenset(_subnet_routes(node)),
+            routes=frozenset(_subnet_routes(node, uplink)),
         ),
         uplink=_uplink(uplink, on_link=on_link) if uplink else None,
         # Its address for the VMs is on the bridge, and the provider asks for it on the NIC.
@@ -58,14 +58,20 @@ def setup(node: RoutingNode, actual: Actual) -> Setup:
     )
 
 
-def _subnet_routes(node: RoutingNode) -> Iterator[HostRoute]:
+def _subnet_routes(node: RoutingNode, uplink: Link | None) -> Iterator[HostRoute]:
     """Without them, what comes for nobody would go back to the provider. In IPv6 nobody is asked for either: a scan
     of a /64 would fill the kernel's table of neighbours (RFC 6583).
     """
     for subnet in node.subnets:
         yield HostRoute(subnet, NOWHERE if Family.of(subnet) is Family.IPV6 else node.bridge, SUBNET_METRIC)
-    if node.ipv6 is not None:
+    if node.ipv6 is not None and not _reaches_some(uplink, node.ipv6.network):
         yield HostRoute(node.ipv6.network, NOWHERE, UNASSIGNED_METRIC)
+
+
+def _reaches_some(uplink: Link | None, network: Prefix) -> bool:
+    """Whether others than VMs have addresses of the network: the provider's router, say."""
+    own = frozenset() if uplink is None else uplink.addresses
+    return any(it.version == network.version and it.network.overlaps(network) for it in own)
 
 
 def _sysctls(node: RoutingNode) -> Mapping[str, int]:
