@@ -37,7 +37,8 @@ async def test_all_of_a_prefix_reaches_its_vm_and_follows_it_and_the_node_asks_n
         answers_ping(lab, "core", prefix[number], seconds=0.01)
     neighbours = run_on(lab, "n1", "ip", "-6", "neighbour", "show", "dev", "vm1_net0").splitlines()
     asked = {line.split()[0] for line in neighbours if not line.startswith("fe80:")}
-    assert asked == {str(allocated.address), str(inside)}, "who has spoken to it, and the one that leads there"
+    assert str(allocated.address) in asked
+    assert asked <= {str(allocated.address), str(inside)}, "the one that leads there, and who has asked"
 
     async with pinged(lab, "core", allocated.address) as pings:
         await cluster.outside.publish("vm.migrate.requested", {"cluster": CLUSTER, "vm": "vm1", "node": "n2"})

@@ -190,8 +190,11 @@ class Checker:
             if record.phase not in {*_SERVED_AT_HOME, VmPhase.SWITCHING} or record.desired is None:
                 continue
             if not self._plant.type.is_announced:
-                for sentence in self._without_port(record.desired):
-                    self._fail(f"{vm} is {record.phase} on {record.node}, but {sentence}")
+                # A target that was letting go is made anew, and until then the source serves.
+                move = record.move if record.phase is VmPhase.SWITCHING else None
+                serves = record.desired if move is None else move.desired
+                for sentence in self._without_port(serves):
+                    self._fail(f"{vm} is {record.phase}, but on {serves.node} {sentence}")
                 continue
             for prefix in record.desired.prefixes():
                 paths = [
@@ -214,7 +217,7 @@ class Checker:
         node, link = self._nodes[desired.node], self._plant.link_of(desired.vm)
         guard, port = node.kernel.guards.get(link), node.kernel.links.get(link)
         if guard is None or port is None or port.master != BRIDGE:
-            yield f"{link} is no guarded port of {BRIDGE} there"
+            yield f"{link} is no guarded port of {BRIDGE}"
             return
         for prefix in desired.prefixes():
             if named_by(prefix) not in guard.addresses:
