@@ -267,6 +267,24 @@ class Promises:
         async with running(world.writer):
             assert await world.hear(Said.PLACED, "vm1") == [allocated]
 
+    async def test_all_addresses_of_a_vm_are_of_one_vlan_if_that_can_be(self, world: World) -> None:
+        for vlan in (7, 8):
+            await world.network(f"192.0.{vlan}.0/24", f"four{vlan}", segment=True, vlan=vlan)
+            await world.network(f"2001:db9:{vlan}::/64", f"six{vlan}", segment=True, vlan=vlan)
+        await world.pool("192.0.7.4/31", "2001:db9:7::/64", name="a-red")
+        await world.pool("192.0.8.4/31", "2001:db9:8::/64", name="b-blue")
+        given = [await world.place(f"vm{number}") for number in range(5)]
+        assert given[:4] == [
+            *(["192.0.7.4", "2001:db9:7::1"], ["192.0.7.5", "2001:db9:7::2"]),
+            *(["192.0.8.4", "2001:db9:8::1"], ["192.0.8.5", "2001:db9:8::2"]),
+        ]
+        assert given[4] == [Code.POOL_EXHAUSTED]
+        assert await world.place("six", 1, wish("ipv6"), wish("ipv6", pool="b-blue")) == [
+            *("2001:db9:8::4", "2001:db9:8::3"),
+        ]
+        both = wish("ipv6", pool="a-red"), wish("ipv6", pool="b-blue")
+        assert await world.place("both", 1, *both) == ["2001:db9:7::3", "2001:db9:8::5"], "the scheduler refuses it"
+
     async def test_nothing_of_a_batch_is_said_when_an_address_turns_out_to_be_taken(self, world: World) -> None:
         await world.pool("10.0.0.0/24")
         assert await world.place("vm1") == ["10.0.0.0"]

@@ -6,6 +6,7 @@ import structlog
 
 from vmfabric.contract.admin import Applied, Change, DeleteNode
 from vmfabric.contract.desired import NODE_KEY
+from vmfabric.contract.errors import Code, TryAgain
 from vmfabric.runtime.desired import purge
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.deletion import check_deletable
@@ -34,11 +35,14 @@ class Deleting:
         strays = [value.vm for value in await self._strays.on(key)]
         async with transaction(self._store) as tx:
             # In the order in which everybody locks: VMs before nodes.
-            await tx.hold(await _left_on(tx, key))
+            held = await _left_on(tx, key)
+            await tx.hold(held)
             row = next((row for row in await tx.nodes(key.cluster) if row.key == key), None)
             await the_cluster(tx, key.cluster)
             if row is not None:
                 left = await _left_on(tx, key)
+                if not set(left) <= set(held):
+                    raise TryAgain(Code.CONFLICT, f"node {key.node} is just being evacuated; ask again")
                 check_deletable(
                     key.node,
                     row.heard.state,

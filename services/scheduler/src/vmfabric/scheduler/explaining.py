@@ -28,7 +28,7 @@ from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.explanation import cause, unanswered, why_there
 from vmfabric.scheduler.domain.lateness import silent_since
 from vmfabric.scheduler.domain.record import VmKey, VmRecord
-from vmfabric.scheduler.named import the_cluster, the_node
+from vmfabric.scheduler.named import the_cluster, the_node_as_it_is
 from vmfabric.scheduler.ports import NodeRow, Store
 from vmfabric.scheduler.strays import Strays
 from vmfabric.scheduler.transaction import transaction
@@ -86,7 +86,7 @@ class Explaining:
         """Refused when there is no such node, or the repair would remove suspiciously much from it."""
         key = NodeKey(asked.cluster, asked.node)
         async with transaction(self._store) as tx:
-            _, cluster = await the_node(tx, key)
+            _, cluster = await the_node_as_it_is(tx, key)
             nodes = await tx.rows.nodes(asked.cluster)
             records = await tx.rows.vms_on(key)
         values = [value for record in records for value in record.all_desired() if value.node == asked.node]

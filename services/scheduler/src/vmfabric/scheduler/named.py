@@ -1,5 +1,7 @@
 """What an operator names has to be there."""
 
+from collections.abc import Iterable
+
 from vmfabric.contract.cluster import ClusterSpec
 from vmfabric.contract.errors import Code, Refused
 from vmfabric.contract.names import ClusterName
@@ -20,7 +22,16 @@ async def the_cluster(tx: Transaction, name: ClusterName) -> ClusterSpec:
 
 async def the_node(tx: Transaction, key: NodeKey) -> tuple[NodeRow, ClusterSpec]:
     """With its cluster, in which nobody else claims room until the end."""
-    row = next((row for row in await tx.nodes(key.cluster) if row.key == key), None)
+    return await _found(tx, key, await tx.nodes(key.cluster))
+
+
+async def the_node_as_it_is(tx: Transaction, key: NodeKey) -> tuple[NodeRow, ClusterSpec]:
+    """The same for who changes nothing, and keeps nobody from it."""
+    return await _found(tx, key, await tx.rows.nodes(key.cluster))
+
+
+async def _found(tx: Transaction, key: NodeKey, rows: Iterable[NodeRow]) -> tuple[NodeRow, ClusterSpec]:
+    row = next((row for row in rows if row.key == key), None)
     # Behind the nodes: a cluster that has nodes changes only with them locked.
     cluster = await the_cluster(tx, key.cluster)
     if row is None:

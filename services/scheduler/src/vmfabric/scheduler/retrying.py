@@ -5,7 +5,7 @@ from vmfabric.contract.retry import IFACE_RETRY, Retried, RetryNode, RetryOnNode
 from vmfabric.runtime.micro import Ask
 from vmfabric.scheduler.domain.changes import NodeKey
 from vmfabric.scheduler.domain.explanation import unanswered
-from vmfabric.scheduler.named import the_node
+from vmfabric.scheduler.named import the_node_as_it_is
 from vmfabric.scheduler.ports import Store
 from vmfabric.scheduler.transaction import transaction
 
@@ -20,7 +20,7 @@ class Retrying:
     async def retry(self, asked: RetryNode) -> Retried:
         """Refused when there is no such node, TryAgain when nobody is there to try."""
         async with transaction(self._store) as tx:
-            await the_node(tx, NodeKey(asked.cluster, asked.node))
+            await the_node_as_it_is(tx, NodeKey(asked.cluster, asked.node))
         subject = IFACE_RETRY.render({"cluster": asked.cluster, "node": asked.node})
         try:
             return await self._ask(subject, RetryOnNode(), Retried)

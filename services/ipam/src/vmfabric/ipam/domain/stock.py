@@ -1,6 +1,8 @@
 """What the pools of all clusters have to give, and giving it."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -37,6 +39,8 @@ class _Cluster:
     """The pools of one cluster, in the order in which they are asked."""
 
     pools: tuple[PoolStock, ...]
+    by_vlan: tuple[tuple[PoolStock, ...], ...]
+    """Those of each VLAN, where there are several."""
     wishes: tuple[AddressWish, ...]
     """What a VM without wishes gets where every node has the same: one address of each family that the pools have."""
 
@@ -149,14 +153,24 @@ class Stock:
     def take(self, key: VmKey, node: NodeName, wishes: Sequence[AddressWish] | None) -> tuple[Given, ...]:
         """All of what a VM on this node wishes, or nothing and Refused.
 
-        Without wishes, one of each family that there is for VMs of the node.
+        Without wishes, one of each family that there is for VMs of the node. All of it is of one VLAN if that can be,
+        since a VM has one port.
         """
-        wanted = self._cluster(key.cluster).wishes_on(node) if wishes is None else wishes
+        cluster = self._cluster(key.cluster)
+        wanted = cluster.wishes_on(node) if wishes is None else wishes
+        for pools in cluster.by_vlan:
+            with suppress(Refused):
+                return self._take_all(key, node, wanted, pools)
+        return self._take_all(key, node, wanted, cluster.pools)
+
+    def _take_all(
+        self, key: VmKey, node: NodeName, wanted: Sequence[AddressWish], pools: Sequence[PoolStock]
+    ) -> tuple[Given, ...]:
         rested = {wish.address: self.quarantine.until(wish.address) for wish in wanted if wish.address is not None}
         found: dict[int, Given] = {}
         try:
             for position in _choosiest_first(wanted):
-                found[position] = self._take_one(key, node, wanted[position])
+                found[position] = self._take_one(key, node, wanted[position], pools)
         except Refused:
             for each in found.values():
                 until = rested.get(each.address)
@@ -234,8 +248,8 @@ class Stock:
             self.reservations.go_out_of_use(given.address)
             share.reserved += 1
 
-    def _take_one(self, key: VmKey, node: NodeName, wish: AddressWish) -> Given:
-        candidates = self._candidates(key.cluster, wish)
+    def _take_one(self, key: VmKey, node: NodeName, wish: AddressWish, pools: Sequence[PoolStock]) -> Given:
+        candidates = self._candidates(key.cluster, wish, pools)
         if wish.address is not None:
             return self._take_chosen(key, node, candidates, wish.address)
         for pool in candidates:
@@ -245,11 +259,10 @@ class Stock:
                 return Given(address, pool.spec.name)
         raise exhausted(node, wish.family, candidates)
 
-    def _candidates(self, cluster: ClusterName, wish: AddressWish) -> list[PoolStock]:
-        """The pools that the wish may be taken from, in the order in which they are asked."""
-        pools = self._cluster(cluster).pools
+    def _candidates(self, cluster: ClusterName, wish: AddressWish, pools: Sequence[PoolStock]) -> Sequence[PoolStock]:
+        """Those of these pools that the wish may be taken from, in the order in which they are asked."""
         if wish.pool is not None:
-            pools = tuple(pool for pool in pools if pool.spec.name == wish.pool)
+            pools = [pool for pool in pools if pool.spec.name == wish.pool]
             if not pools:
                 raise unknown_pool(wish.pool, self._pools.get(wish.pool), self._cluster(cluster).pools)
         of_family = [pool for pool in pools if wish.family in pool.families]
@@ -290,7 +303,7 @@ class Stock:
         return taken(address, self.reservations.get(address))
 
     def _sort(self) -> None:
-        self._clusters = _by_cluster(self)
+        self._clusters = _by_cluster(self, self._active)
         self._blocks = Blocks(self._pools.values())
 
     def _pool_stock(self, spec: PoolSpec, in_use: Collection[InUse]) -> PoolStock:
@@ -307,11 +320,21 @@ def _choosiest_first(wishes: Sequence[AddressWish]) -> list[int]:
     )
 
 
-def _by_cluster(pools: Iterable[PoolStock]) -> dict[ClusterName, _Cluster]:
-    grouped: dict[ClusterName, tuple[PoolStock, ...]] = {}
+def _by_cluster(pools: Iterable[PoolStock], active: ActiveNetworks) -> dict[ClusterName, _Cluster]:
+    grouped: defaultdict[ClusterName, list[PoolStock]] = defaultdict(list)
     for pool in pools:
-        grouped[pool.spec.cluster] = (*grouped.get(pool.spec.cluster, ()), pool)
-    return {name: _Cluster(own, _one_of_each_family(own)) for name, own in grouped.items()}
+        grouped[pool.spec.cluster].append(pool)
+    return {
+        name: _Cluster(tuple(own), _by_vlan(own, active), _one_of_each_family(own)) for name, own in grouped.items()
+    }
+
+
+def _by_vlan(pools: Iterable[PoolStock], active: ActiveNetworks) -> tuple[tuple[PoolStock, ...], ...]:
+    grouped: defaultdict[frozenset[int | None], list[PoolStock]] = defaultdict(list)
+    for pool in pools:
+        around = [active.around(block.network_address) for block in pool.spec.blocks]
+        grouped[frozenset(network.vlan if network is not None else None for network in around)].append(pool)
+    return tuple(map(tuple, grouped.values())) if len(grouped) > 1 else ()
 
 
 def _one_of_each_family(pools: Sequence[PoolStock]) -> tuple[AddressWish, ...]:
