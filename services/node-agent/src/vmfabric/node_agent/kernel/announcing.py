@@ -47,6 +47,9 @@ async def _announce(vm: DesiredVm, wiring: Switched, links: Collection[Link]) ->
     if wiring.vlan is not None:
         frames = [tagged(frame, wiring.vlan) for frame in frames]
         ways = trunks(wiring.bridge, wiring.vlan, strangers(links))
+    if not ways:
+        log.warning("guest.not_announced", vm=vm.vm, ways=ways, reason=f"nothing leads to VLAN {wiring.vlan}")
+        return
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as speaking:
         try:
             for pause in _PAUSES:
