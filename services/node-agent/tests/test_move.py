@@ -440,6 +440,20 @@ async def test_a_changed_bridge_gets_all_that_the_other_had(node: Node) -> None:
     assert set(node.kernel.holdings["vmbr1"].addresses) == set(HAS.addresses)
 
 
+@pytest.mark.parametrize(("bridge", "stays"), [("vmbr0", True), ("theirs", False)])
+async def test_an_operator_who_names_another_bridge_as_his_own_gets_the_uplink_back(
+    node: Node, bridge: str, stays: bool
+) -> None:
+    """And keeps ours where he makes that his own."""
+    await node.live()
+    node.wanted = a_switching_node(uplink=None).model_copy(update={"bridge": bridge})
+    await node.live()
+    assert node.is_moved() == stays
+    if not stays:
+        assert set(node.kernel.holdings["uplink"].addresses) == set(HAS.addresses)
+        assert await node.live() is None
+
+
 async def test_a_new_nic_gets_into_the_bridge_of_one_that_is_gone(node: Node) -> None:
     await node.live()
     node.kernel.uplinks = {"second": replace(node.kernel.uplinks["uplink"], name="second", index=2, master=None)}

@@ -13,9 +13,11 @@ SPECIAL: Mapping[Prefix, str] = {
     ip_network("169.254.0.0/16"): "link-local",
     ip_network("224.0.0.0/4"): "multicast",
     ip_network("255.255.255.255/32"): "broadcast",
+    ip_network("240.0.0.0/4"): "reserved",
     ip_network("::/128"): "of a host that has no address yet",
     ip_network("::1/128"): "loopback",
     ip_network("::ffff:0:0/96"): "IPv4-mapped",
+    ip_network("100::/64"): "discarded",
     ip_network("fe80::/10"): "link-local",
     ip_network("ff00::/8"): "multicast",
 }

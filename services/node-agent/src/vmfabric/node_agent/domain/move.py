@@ -46,6 +46,8 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
         return _moving(journal, node, actual, now)
     if journal is not None and journal.phase is Phase.RETURNING:
         return _returning(journal, node, actual, now)
+    if journal is not None and journal.phase is Phase.CONFIRMED and _is_in_another_bridge(journal, node):
+        return Step(elsewhere(journal))
     if node is None or node.uplink is None:
         return Step(journal)
     if journal is not None and move_journal.rests(journal, node, now):
@@ -59,6 +61,11 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
     if _is_attached(uplink, node, actual):
         return _attached(journal, _confirmed(node, uplink, actual, now.boot), actual, now)
     return _begun(journal, node, uplink, actual, now)
+
+
+def _is_in_another_bridge(journal: Journal, node: SwitchingNode | None) -> bool:
+    """Whoever makes the bridge of that name: one that an operator makes his own stays as it is."""
+    return node is not None and node.bridge != journal.node.bridge
 
 
 def is_other_than(journal: Journal, node: SwitchingNode | None) -> bool:
