@@ -11,7 +11,7 @@ from vmfabric.ipam.domain.pool_stock import PoolStock
 from vmfabric.ipam.domain.reserving import Holders, obstacle
 from vmfabric.ipam.domain.stock import Stock
 from vmfabric.ipam.ports import Store
-from vmfabric.ipam.reserving import holders_of, keep
+from vmfabric.ipam.reserving import changed, holders_of, keep
 from vmfabric.ipam.writer import Writer
 from vmfabric.runtime.clock import Clock
 
@@ -37,12 +37,12 @@ class Importing:
         holders = await holders_of([each.address for each in wanted], self._store)
         problems = tuple(_problems(request.rows, wanted, stock, holders))
         once = list({each.address: each for each in reversed(wanted)}.values())
-        changed = [each for each in once if stock.reservations.get(each.address) != each]
+        news = changed(once, stock)
         if not problems and not request.dry_run:
-            await keep(once, stock, self._store, now)
+            await keep(news, stock, self._store, now)
         return Imported(
-            imported=0 if problems else len(changed),
-            unchanged=len(once) - len(changed),
+            imported=0 if problems else len(news),
+            unchanged=len(once) - len(news),
             problems=problems,
             dry_run=request.dry_run,
         )

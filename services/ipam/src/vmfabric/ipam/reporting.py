@@ -82,9 +82,9 @@ class Reporting:
     async def tell_history(self, request: AskHistory) -> AddressHistory:
         """Who had an address at a moment, and around it."""
         now = self._clock.now()
-        at = min(request.at or now, now) if request.at is None or request.at - now < _CLOCKS else request.at
-        if at > now:
-            raise Refused(Code.INVALID_REQUEST, f"nobody knows who will have {request.address} at {at}")
+        if request.at is not None and request.at - now >= _CLOCKS:
+            raise Refused(Code.INVALID_REQUEST, f"nobody knows who will have {request.address} at {request.at}")
+        at = min(request.at or now, now)
         named = (await self._writer.current()).named(request.address)
         # In this order: what has begun or ended since the record was read is in the history.
         record = await self._records.record(named)

@@ -46,7 +46,7 @@ class Reserving:
         if refusals := [each for each in obstacles if each is not None]:
             raise Refused(refusals[0].code, named([each.sentence for each in refusals]))
         if not request.dry_run:
-            await keep(wanted, stock, self._store, now)
+            await keep(changed(wanted, stock), stock, self._store, now)
         return Reserved(reservations=tuple(wanted), dry_run=request.dry_run)
 
     async def _release(self, stock: Stock, request: ReleaseAddresses) -> Released:
@@ -65,14 +65,17 @@ async def holders_of(addresses: Collection[HostAddress], store: Store) -> Holder
     return {each.address: each.key.vm for each in await store.holdings(addresses) if each.rests_until is None}
 
 
-async def keep(wanted: Sequence[Reservation], stock: Stock, store: Store, now: datetime) -> Sequence[Reservation]:
-    """Write those that are new or otherwise than before, and say which these were."""
-    changed = [each for each in wanted if stock.reservations.get(each.address) != each]
-    if changed:
-        await store.commit(reserving.reserved(changed, stock, now), [])
-        for each in changed:
+def changed(wanted: Sequence[Reservation], stock: Stock) -> Sequence[Reservation]:
+    """Those that are new or otherwise than before."""
+    return [each for each in wanted if stock.reservations.get(each.address) != each]
+
+
+async def keep(reservations: Sequence[Reservation], stock: Stock, store: Store, now: datetime) -> None:
+    """Write them."""
+    if reservations:
+        await store.commit(reserving.reserved(reservations, stock, now), [])
+        for each in reservations:
             stock.reserve(each)
-    return changed
 
 
 def _addresses(request: ReserveAddresses, stock: Stock) -> Sequence[HostAddress]:

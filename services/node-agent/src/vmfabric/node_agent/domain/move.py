@@ -46,15 +46,13 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
         return _moving(journal, node, actual, now)
     if journal is not None and journal.phase is Phase.RETURNING:
         return _returning(journal, node, actual, now)
-    if journal is not None and journal.phase is Phase.CONFIRMED and _is_in_another_bridge(journal, node):
+    if journal is not None and journal.phase is Phase.CONFIRMED and _goes_elsewhere(journal, node):
+        # Two NICs in one bridge are a loop.
         return Step(elsewhere(journal))
     if node is None or node.uplink is None:
         return Step(journal)
     if journal is not None and move_journal.rests(journal, node, now):
         return Step(journal, problem=journal.reason)
-    if journal is not None and journal.phase is Phase.CONFIRMED and is_other_than(journal, node):
-        # Two NICs in one bridge are a loop.
-        return Step(elsewhere(journal))
     uplink = actual.links.get(node.uplink)
     if uplink is None:
         return Step(journal, problem=_is_gone(node.uplink))
@@ -63,9 +61,11 @@ def next_step(journal: Journal | None, node: SwitchingNode | None, actual: Actua
     return _begun(journal, node, uplink, actual, now)
 
 
-def _is_in_another_bridge(journal: Journal, node: SwitchingNode | None) -> bool:
-    """Whoever makes the bridge of that name: one that an operator makes his own stays as it is."""
-    return node is not None and node.bridge != journal.node.bridge
+def _goes_elsewhere(journal: Journal, node: SwitchingNode | None) -> bool:
+    """Whether the uplink leaves its bridge. One that an operator makes his own under the same name stays as it is."""
+    if node is None:
+        return False
+    return node.bridge != journal.node.bridge or node.uplink not in {None, journal.uplink}
 
 
 def is_other_than(journal: Journal, node: SwitchingNode | None) -> bool:

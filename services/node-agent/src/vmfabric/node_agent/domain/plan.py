@@ -50,8 +50,8 @@ def plan(
     ports = [port_of(vm) for vm in desired]
     wanted = setup(node, actual) if node or any(port.routed_to for port in ports) else Setup()
     of_node = [Problem(None, sentence) for sentence in (*in_the_way, *node_problems(wanted, actual))]
-    bridges = _bridges(wanted, actual)
-    problems = {problem.vm: problem for problem in problems_of(ports, actual, bridges)}
+    joinable = _bridges(wanted, actual)
+    problems = {problem.vm: problem for problem in problems_of(ports, actual, joinable)}
     interfaces = {port.interface for port in ports}
     routes = _Routes.of(actual, interfaces)
     owners = owners_of(ports)
